@@ -1,0 +1,49 @@
+# make demo   environment, then the main job on the bundled digits: 3 minutes after installation
+# make test   environment, then the tests: at most 12 minutes in all on 2 cores
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: help demo test test-slow numbers lint bench clean
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+	@echo "make test-slow   many kills, long laws: at most an hour"
+	@echo "make numbers     repeats each measured number of docs/numbers.toml: about an hour"
+	@echo "make bench       speed beside the alternatives"
+
+# The stamps make a second call start at once; a changed list of packages installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== creating the environment $(VENV) (about a minute) =="
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "== adding what the tests need =="
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ot,track]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@echo "== training on the bundled digits, sampling, evaluating (budget: 3 minutes on 2 cores) =="
+	$(BIN)/monge demo
+
+test: $(VENV)/.installed-dev
+	@echo "== tests (budget: 12 minutes on 2 cores, installation included) =="
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow" --durations=20
+
+test-slow: $(VENV)/.installed-dev
+	@echo "== slow tests (budget: an hour on 2 cores) =="
+	$(BIN)/python -m pytest -m slow --durations=20
+
+numbers: $(VENV)/.installed-dev
+	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores) =="
+	$(BIN)/python docs/numbers.py
+
+bench: $(VENV)/.installed-dev
+	@echo "== benchmarks (budget: 20 minutes on 2 cores) =="
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .venv-ci .pytest_cache .ruff_cache .hypothesis build

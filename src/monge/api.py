@@ -1,0 +1,60 @@
+"""The two doors for Python users: `train` and `load`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from monge.data import sources
+from monge.errors import UserError, nearest
+from monge.runs.run import Run
+from monge.runs.spec import TrainSpec
+from monge.runs.train import train as train_run
+
+
+def train(
+    data: Any = "digits",
+    labels: Any = None,
+    *,
+    out: str | Path | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> Run:
+    """Train a run, or continue the one in its folder, and return it.
+
+    Args:
+        data: a source as on the command line ("digits", "target:mixture:dim=2", "photos.npz"),
+            an array or tensor of images (N, H, W), (N, H, W, C), (N, C, H, W) or of table rows
+            (N, D), or a `torch.utils.data.Dataset` of tensors or (tensor, label) pairs.
+        labels: (N,) for arrays.
+        out: the run folder.
+        settings: fields of `TrainSpec`: steps, minutes, network, path, lr, ...
+
+    Raises:
+        UserError: an unknown setting, with the nearest one, or data that is none.
+    """
+    known = [f.name for f in dataclasses.fields(TrainSpec) if f.name != "data"]
+    for key in settings:
+        if key not in known:
+            raise UserError(f"train has no setting {key!r}: {nearest(key, known)}")
+    if isinstance(data, (str, Path)):
+        loaded = sources.load(str(data))
+    elif hasattr(data, "__array__"):
+        loaded = sources.from_arrays(data, labels)
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        loaded = sources.from_dataset(data)
+    else:
+        raise UserError(f"cannot read a {type(data).__name__} as data: give a name, array or Dataset")
+    # Arrays have no name to load them by; their content names the run instead.
+    text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
+    spec = TrainSpec(data=text, **settings)
+    say = print if verbose else lambda _: None
+    run = train_run(spec, loaded, None if out is None else Path(out), say=say)
+    assert run is not None
+    return run
+
+
+def load(folder: str | Path, device: str = "auto") -> Run:
+    """The run in a folder, or on the Hugging Face hub, ready to sample."""
+    return Run.from_pretrained(folder, device)

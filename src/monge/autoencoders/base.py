@@ -1,0 +1,89 @@
+"""What every autoencoder has, and how well one reconstructs.
+
+An autoencoder is a module with a `data_shape`, a `latent_shape`, `encode`, `decode` and, where its
+decoder is an affine bijection, `log_abs_det`; see `monge.types.Autoencoder`. Its component, the
+`AutoencoderSpec`, builds it untrained for the shape of the data.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+
+import torch
+from torch import Tensor, nn
+
+from monge.components import Component
+from monge.types import PerExample, Posterior, State
+
+
+class AutoencoderModule(nn.Module, abc.ABC):
+    """Base of monge's own autoencoders.
+
+    Args:
+        spec: the component that built it, for the files that `monge.autoencoders.save` writes.
+        data_shape, latent_shape: of one example, without the batch axis.
+    """
+
+    def __init__(
+        self, spec: AutoencoderSpec, data_shape: tuple[int, ...], latent_shape: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.data_shape = tuple(data_shape)
+        self.latent_shape = tuple(latent_shape)
+
+    @abc.abstractmethod
+    def encode(self, x: State) -> Posterior:
+        """The posterior of the latent of x (B, *data_shape)."""
+
+    @abc.abstractmethod
+    def decode(self, z: State) -> State:
+        """The data (B, *data_shape) of latents (B, *latent_shape); not clamped to [-1, 1]."""
+
+    @property
+    def log_abs_det(self) -> float | None:
+        """log |det dD/dz| where the decoder is an affine bijection, else None."""
+        return None
+
+
+class AutoencoderSpec(Component, abc.ABC):
+    """An autoencoder's settings."""
+
+    trainable: bool = False
+    """Whether it is trained by gradient steps on its `loss`."""
+
+    @abc.abstractmethod
+    def build(
+        self, data_shape: tuple[int, ...], latent_shape: tuple[int, ...] | None = None
+    ) -> AutoencoderModule:
+        """The untrained autoencoder for data of a shape.
+
+        Args:
+            data_shape: of one example.
+            latent_shape: of one latent where a file records it; it matters where fitting decides
+                it (PCA drops constant directions).
+
+        Raises:
+            UserError: a shape that these settings do not fit.
+        """
+
+
+def psnr(x: State, y: State) -> PerExample:
+    """Peak signal-to-noise ratio of each example in dB, for data in [-1, 1].
+
+    >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.2)).round(decimals=2)
+    tensor([20.])
+    """
+    mse = (x - y).flatten(1).square().mean(1)
+    return 10 * torch.log10(4 / mse)
+
+
+def reconstruct(autoencoder: nn.Module, x: State) -> Tensor:
+    """D(mean of E(x))."""
+    return autoencoder.decode(autoencoder.encode(x).mean)  # type: ignore[operator]
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """How many numbers a shape holds."""
+    return math.prod(shape)

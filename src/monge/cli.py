@@ -1,0 +1,253 @@
+"""The command line: arguments to verbs, nothing else.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 fine, 2 bad
+input, 3 a check failed, 4 training diverged, 130 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from monge.errors import UserError, nearest
+from monge.runs.spec import TrainSpec, from_yaml
+
+HELP = """\
+monge trains, samples, distils and verifies latent flow-matching generative models.
+
+usage: monge VERB ... [--help]
+
+  train SOURCE        train a model on data; run again to continue
+  sample RUN          draw samples from a trained run
+  evaluate RUN        measure the samples against held-out data, and write the report
+  autoencoder SOURCE  train an autoencoder alone, to use with --autoencoder
+  info RUN            what a run is, how far it is, and how good
+  recipes             complete named runs: list, show NAME
+  check FILE.py:NAME  put a component of your own through the conformance laws
+  demo                train, sample and evaluate on the bundled digits, in about three minutes
+
+SOURCE is digits, target:gaussian:dim=2, target:mixture:dim=16,modes=5, or a .npz or .npy file.
+Start with `monge demo`, then `monge train --help`.
+"""
+
+
+@dataclass(frozen=True)
+class Train(TrainSpec):
+    """Train a model on data, in a run folder; run the same command again to continue.
+
+    SOURCE: digits, target:gaussian:dim=.., target:mixture:dim=..,modes=.., or an .npz/.npy
+    file of images (uint8, or floats in [-1, 1]) or table rows.
+    """
+
+    data: Positional[str] = "digits"
+    """Source of the data."""
+    out: Path | None = None
+    """Run folder; by default runs/<data>-<8 hex of the settings>."""
+    recipe: str | None = None
+    """Start from a recipe's settings (`monge recipes`)."""
+    config: Path | None = None
+    """Start from the settings in a YAML file."""
+    dry_run: bool = False
+    """Time three steps, say what the run would take, and stop."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    run: Positional[Path]
+    """Run folder."""
+    n: Annotated[int, arg(aliases=["-n"])] = 64
+    """How many samples."""
+    steps: int | None = None
+    """Solver steps; none: the run's own."""
+    solver: str | None = None
+    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=.."""
+    grid: str | None = None
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=.."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; 1 is none."""
+    final: Literal["auto", "none", "divide", "posterior_mean"] | None = None
+    """After the last step."""
+    seed: int = 0
+    """Sample i depends on (seed, i) alone."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Sample(Sampling):
+    """Draw samples: a grid, and files in the formats asked for."""
+
+    label: str | None = None
+    """Names of labels with commas between, or all; none: as often as in the data."""
+    out: Path | None = None
+    """Folder for the samples; by default RUN/samples/seed-<seed>."""
+    format: str = "png"
+    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas."""
+
+
+@dataclass(frozen=True)
+class Evaluate(Sampling):
+    """Measure samples against held-out data: the table, the pictures and the report."""
+
+    n: Annotated[int, arg(aliases=["-n"])] = 1000
+    """How many samples."""
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Train an autoencoder alone; use it elsewhere with `monge train ... --autoencoder OUT`."""
+
+    data: Positional[str]
+    """Source of the data, as for train."""
+    out: Path | None = None
+    """Folder; by default runs/autoencoder-<data>-<8 hex of the settings>."""
+    autoencoder: str = "auto"
+    """conv:down=..,channels=..,width=..,blocks=..,kl=.., pca:dim=.., identity, or auto."""
+    steps: int = 1500
+    """Training steps."""
+    batch: int = 128
+    """Examples per step."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a run is, how far it is, and how good."""
+
+    run: Positional[Path]
+    """Run folder."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Complete named runs. `monge recipes` lists them, `monge recipes show NAME` explains."""
+
+    action: Positional[Literal["list", "show"]] = "list"
+    """What to do."""
+    name: Positional[str | None] = None
+    """Recipe to show."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Put a component of your own through the laws that monge's own obey."""
+
+    component: Positional[str]
+    """FILE.py:NAME or PACKAGE.MODULE:NAME, a class or an instance."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train, sample and evaluate on the bundled digits: about three minutes on two cores."""
+
+    out: Path | None = None
+    """Run folder."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+VERBS: dict[str, type] = {
+    "train": Train,
+    "sample": Sample,
+    "evaluate": Evaluate,
+    "autoencoder": Autoencoder,
+    "info": Info,
+    "recipes": Recipes,
+    "check": Check,
+    "demo": Demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if words else 2
+    if words[0] in ("--version", "version"):
+        from monge import __version__
+
+        print(f"monge {__version__}")
+        return 0
+    as_json = "--json" in words
+    try:
+        return _run(words[0], words[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _run(verb: str, words: list[str]) -> int:
+    if verb not in VERBS:
+        raise UserError(f"unknown verb {verb!r}: {nearest(verb, VERBS)}")
+    default = _starting_point(words) if verb == "train" else None
+    words = ["None" if word.lower() == "none" else word for word in words]
+    try:
+        arguments = tyro.cli(
+            VERBS[verb], args=words, prog=f"monge {verb}", default=default
+        )
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    from monge.runs import verbs
+
+    result = getattr(verbs, verb)(arguments)
+    if arguments.json:
+        print(json.dumps(result, indent=1, default=str))
+    return 0
+
+
+def _starting_point(words: list[str]) -> Train:
+    """The settings that the flags change: a recipe's, then a YAML file's."""
+    spec = TrainSpec()
+    if name := _value(words, "--recipe"):
+        from monge import recipes
+
+        spec = recipes.find(name).SPEC
+    if file := _value(words, "--config"):
+        spec = from_yaml(Path(file), spec)
+    return Train(**dataclasses.asdict(spec))
+
+
+def _value(words: list[str], flag: str) -> str | None:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.partition("=")[2]
+    return None

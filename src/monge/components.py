@@ -1,0 +1,150 @@
+"""Components as text: one spelling on the command line, in YAML and in `repr`.
+
+A component is a frozen dataclass; its fields are its settings; its text is ``name`` or
+``name:key=value,key=value``. `FAMILIES` lists every component by the place it fills and is the
+one table to extend; classes are imported when their text is read, so listing names is cheap.
+
+>>> build("path", "power:kappa=0.75")
+power:kappa=0.75
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from pathlib import Path as FilePath
+from typing import Any, ClassVar
+
+from monge.errors import UserError, nearest
+
+FAMILIES: dict[str, dict[str, str]] = {
+    "path": {
+        "linear": "monge.paths:Linear",
+        "trigonometric": "monge.paths:Trigonometric",
+        "ou": "monge.paths:OrnsteinUhlenbeck",
+        "linear_beta": "monge.paths:LinearBeta",
+        "power": "monge.paths:Power",
+    },
+    "coupling": {
+        "independent": "monge.couplings:Independent",
+        "ot": "monge.couplings:MinibatchOT",
+    },
+    "times": {
+        "uniform": "monge.times:UniformTimes",
+        "logit_normal": "monge.times:LogitNormalTimes",
+    },
+    "grid": {
+        "uniform": "monge.times:Uniform",
+        "shifted": "monge.times:Shifted",
+        "geometric": "monge.times:Geometric",
+    },
+    "solver": {
+        "euler": "monge.solvers:Euler",
+        "midpoint": "monge.solvers:Midpoint",
+        "heun": "monge.solvers:Heun",
+        "rk3": "monge.solvers:RK3",
+        "rk4": "monge.solvers:RK4",
+        "dopri5": "monge.solvers:Dopri5",
+    },
+    "network": {
+        "transformer": "monge.networks.transformer:TransformerSpec",
+        "mlp": "monge.networks.mlp:MLPSpec",
+        "exact": "monge.networks.exact:ExactSpec",
+    },
+    "autoencoder": {
+        "identity": "monge.autoencoders.identity:IdentitySpec",
+        "pca": "monge.autoencoders.pca:PCASpec",
+        "conv": "monge.autoencoders.conv:ConvSpec",
+    },
+    "target": {
+        "gaussian": "monge.targets.gaussian:GaussianSpec",
+        "mixture": "monge.targets.mixture:MixtureSpec",
+    },
+}
+
+
+class Component:
+    """Base of every component: a frozen dataclass with a `name`, whose `repr` is its text."""
+
+    name: ClassVar[str] = "component"
+
+    def __repr__(self) -> str:
+        return self.name + _settings_text(self)
+
+
+def _settings_text(component: Any) -> str:
+    changed = []
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if field.default is dataclasses.MISSING or value != field.default:
+            changed.append(f"{field.name}={value}")
+    return ":" + ",".join(changed) if changed else ""
+
+
+def build(family: str, text: str) -> Any:
+    """The component that a text names.
+
+    Raises:
+        UserError: unknown name or setting (with the nearest one), or a value of the wrong type.
+    """
+    name, _, rest = text.partition(":")
+    table = FAMILIES[family]
+    if name not in table:
+        raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    settings = {}
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"{family} {text!r}: {item!r} should read key=value")
+        if key not in known:
+            hint = nearest(key, known) if known else f"{name} has no settings"
+            raise UserError(f"{family} {name!r} has no setting {key!r}: {hint}")
+        settings[key] = read_value(value, hints[key], f"{family} {name}:{key}")
+    try:
+        return cls(**settings)
+    except TypeError as error:
+        raise UserError(f"{family} {text!r}: {error}") from None
+
+
+def read_value(text: str, kind: Any, where: str) -> Any:
+    """Read a text as a value of the annotated type: int, float, bool, str, path or optional.
+
+    >>> read_value("1e-4", float, "lr"), read_value("none", int | None, "n")
+    (0.0001, None)
+    """
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        options = typing.get_args(kind)
+        if type(None) in options and text.lower() in ("none", ""):
+            return None
+        options = [o for o in options if o is not type(None)]
+        for option in options[:-1]:
+            try:
+                return read_value(text, option, where)
+            except UserError:
+                continue
+        return read_value(text, options[-1], where)
+    if typing.get_origin(kind) is typing.Literal:
+        options = typing.get_args(kind)
+        for option in options:
+            if text == str(option):
+                return option
+        raise UserError(f"{where}: unknown value {text!r}: {nearest(text, map(str, options))}")
+    if kind is bool:
+        if text.lower() in ("true", "yes", "1"):
+            return True
+        if text.lower() in ("false", "no", "0"):
+            return False
+        raise UserError(f"{where} takes true or false, not {text!r}")
+    if kind in (str, FilePath):
+        return kind(text)
+    try:
+        return kind(text)
+    except ValueError:
+        expected = {int: "a whole number", float: "a number"}.get(kind, str(kind))
+        raise UserError(f"{where} takes {expected}, not {text!r}") from None

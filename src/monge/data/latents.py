@@ -1,0 +1,136 @@
+"""Latents: encoded once, then drawn from memory, a whole global batch per step.
+
+Step n draws its rows, the encoder's noise and all that the objective needs from (seed, n) alone,
+whatever the number of processes, micro-batches or interruptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from monge.couplings import source_like
+from monge.objectives.base import Batch, Objective
+from monge.tensors import stream
+from monge.types import Autoencoder, Posterior, State
+
+
+@torch.no_grad()
+def encode(
+    autoencoder: Autoencoder,
+    x: State,
+    device: torch.device | str = "cpu",
+    chunk: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> Posterior:
+    """The posterior of every example, on CPU, encoded in chunks."""
+    means, logvars = [], []
+    for part in x.split(chunk):
+        posterior = autoencoder.encode(part.to(device))
+        means.append(posterior.mean.cpu())
+        if posterior.logvar is not None:
+            logvars.append(posterior.logvar.cpu())
+        if progress is not None:
+            progress(len(part))
+    return Posterior(torch.cat(means), torch.cat(logvars) if logvars else None)
+
+
+@torch.no_grad()
+def decode(
+    autoencoder: Autoencoder, z: State, device: torch.device | str = "cpu", chunk: int = 256
+) -> State:
+    """The decoded examples, on CPU, in chunks."""
+    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in z.split(chunk)])
+
+
+@dataclass
+class Epochs:
+    """Row indices of each step: every epoch visits all rows once, in an order of its own."""
+
+    n: int
+    seed: int
+    _order: dict[int, Tensor] = field(default_factory=dict)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The rows at positions start..stop-1 of the endless sequence of epochs."""
+        pieces = []
+        while start < stop:
+            epoch, offset = divmod(start, self.n)
+            take = min(stop - start, self.n - offset)
+            pieces.append(self._permutation(epoch)[offset : offset + take])
+            start += take
+        return torch.cat(pieces)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._order:
+            if len(self._order) > 1:
+                self._order.clear()
+            rng = stream(self.seed, "epoch", epoch)
+            self._order[epoch] = torch.randperm(self.n, generator=rng)
+        return self._order[epoch]
+
+
+@dataclass
+class LatentBatches:
+    """Global batches of latents with the objective's draws.
+
+    A coupling that pairs more rows than a batch holds makes several steps be drawn at once, as
+    one block; block k depends on (seed, k) alone.
+
+    Attributes:
+        latents: the posterior of every training example.
+        cond: per-example conditions (label, vector), aligned with the latents.
+        objective: adds its random draws.
+        size: rows in a global batch.
+        span: steps drawn at once.
+    """
+
+    latents: Posterior
+    cond: dict[str, Tensor]
+    objective: Objective
+    size: int
+    seed: int
+    span: int = 1
+
+    def __post_init__(self) -> None:
+        self._epochs = Epochs(len(self.latents.mean), self.seed)
+        self._block: tuple[int, Batch] | None = None
+
+    def draw(self, step: int) -> Batch:
+        block, offset = divmod(step, self.span)
+        if self._block is None or self._block[0] != block:
+            self._block = block, self._draw_block(block)
+        start = offset * self.size
+        return {k: v[start : start + self.size] for k, v in self._block[1].items()}
+
+    def _draw_block(self, block: int) -> Batch:
+        rng = stream(self.seed, "batch", block)
+        n = self.size * self.span
+        rows = self._epochs.rows(block * n, (block + 1) * n)
+        mean = self.latents.mean[rows]
+        if self.latents.logvar is None:
+            x1 = mean
+        else:
+            x1 = Posterior(mean, self.latents.logvar[rows]).sample(source_like(mean, rng))
+        return self.objective.draw({"x1": x1, **{k: c[rows] for k, c in self.cond.items()}}, rng)
+
+
+@dataclass
+class DataBatches:
+    """Global batches of data with the noise that an autoencoder's loss samples latents by."""
+
+    x: State
+    add_noise: Callable[[Batch, torch.Generator], Batch]
+    size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._epochs = Epochs(len(self.x), self.seed)
+
+    def draw(self, step: int) -> Batch:
+        rng = stream(self.seed, "batch", step)
+        x = self.x[self._epochs.rows(step * self.size, (step + 1) * self.size)]
+        return self.add_noise({"x": x}, rng)

@@ -1,0 +1,53 @@
+"""Files that are never seen half written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from monge.errors import UserError
+
+
+def write_atomic(path: Path, content: bytes | str) -> Path:
+    """Write a file under a temporary name, flush it to disk, then rename it.
+
+    Raises:
+        UserError: the folder is not writable or the disk is full; what was there is intact.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary.exists():
+            temporary.unlink()
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; make room or choose another folder"
+        ) from error
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as JSON, atomically."""
+    return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: missing or damaged file, by name.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None

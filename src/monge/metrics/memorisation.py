@@ -1,0 +1,146 @@
+r"""Does the generator repeat its training examples?
+
+For each sample the two nearest training examples are found, at distances :math:`d_1 \le d_2`. A
+sample is *flagged* when :math:`d_1 < d_2 / 3`: it belongs to one training example and to no other.
+Held-out examples are never copies, so the fraction of them that is flagged is the false-positive
+floor, and the quantiles of their :math:`d_1` say how near is near.
+
+Training sets repeat themselves, and repeated examples are the ones most often memorised, so
+:math:`d_2` is the nearest *larger* distance: exact repetitions count once.
+
+References:
+    | Diffusion probabilistic models generalize when they fail to memorize (Yoon et al., 2023)
+    | Why diffusion models don't memorize (Bonnaire et al., 2025) -- https://arxiv.org/abs/2505.17638
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from monge.metrics.intervals import quantile_interval, wilson
+from monge.metrics.samples import Rows, Values, as_matrix, require_same_dimension
+from monge.metrics.table import Row
+
+RATIO = 1 / 3
+CANDIDATES = 8
+QUANTILES = (0.01, 0.05, 0.5)
+CHUNK_ENTRIES = 2**23
+"""Numbers in the largest intermediate of a search."""
+
+Flags: TypeAlias = Bool[Tensor, "_n"]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training examples of n queries.
+
+    Args:
+        index: row of the training set that is nearest.
+        distance: to it, in data units.
+        second: the nearest larger distance to a training example.
+    """
+
+    index: Rows
+    distance: Values
+    second: Values
+
+    @property
+    def flagged(self) -> Flags:
+        """Which queries pass the ratio test as copies; exact ones always do."""
+        return (self.distance < RATIO * self.second) | (self.distance == 0)
+
+    @property
+    def flagged_fraction(self) -> float:
+        return float(self.flagged.double().mean())
+
+
+def nearest_neighbours(queries: Tensor, train: Tensor) -> Neighbours:
+    """The nearest training example of each query, by exhaustive search in bounded memory.
+
+    Candidates are ranked in single precision by one matrix product for each chunk, and measured
+    again in double precision, so that a copy has distance zero.
+
+    Args:
+        queries: (n, ...).
+        train: (N, ...), at least two.
+
+    Raises:
+        UserError: different dimensions or bad entries.
+    """
+    x, y = as_matrix(queries, "queries", minimum=1), as_matrix(train, "training set")
+    require_same_dimension(x, "queries", y, "training examples")
+    centre = y.mean(0)
+    near_y = (y - centre).float()
+    squares = near_y.square().sum(1)
+    k = min(CANDIDATES, len(y))
+    rows = max(1, CHUNK_ENTRIES // max(len(y), 2 * k * y.shape[1]))
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part in x.split(rows):
+        rank = torch.addmm(squares, (part - centre).float(), near_y.T, alpha=-2)
+        candidates = rank.topk(k, dim=1, largest=False).indices
+        exact = (y[candidates].double() - part[:, None].double()).norm(dim=2)
+        distance, best = exact.min(dim=1)
+        # All candidates at one distance: nothing larger was found, so the ratio is one.
+        larger = exact.masked_fill(exact <= distance[:, None], torch.inf).amin(dim=1)
+        second = torch.where(larger.isfinite(), larger, distance)
+        found.append((candidates.gather(1, best[:, None])[:, 0], distance, second))
+    index, distance, second = map(torch.cat, zip(*found, strict=True))
+    return Neighbours(index, distance, second)
+
+
+def memorisation_rows(
+    samples: Neighbours, heldout: Neighbours, baselines: Mapping[str, Neighbours], n_train: int
+) -> list[Row]:
+    """The flagged fraction, and quantiles of the distance to the training set.
+
+    The fraction's p-value is Fisher's exact test that samples are flagged no more often than
+    held-out examples.
+    """
+    from scipy.stats import fisher_exact
+
+    n, n_heldout = len(samples.distance), len(heldout.distance)
+    flagged, by_chance = int(samples.flagged.sum()), int(heldout.flagged.sum())
+    counts = [[flagged, n - flagged], [by_chance, n_heldout - by_chance]]
+    _, p_value = fisher_exact(counts, alternative="greater")
+    share = wilson(flagged / n, n)
+    protocol: dict[str, str | int | float] = {
+        "training examples": n_train,
+        "floor": f"{n_heldout} held-out examples",
+    }
+    rows = [
+        Row(
+            name="memorised fraction",
+            value=flagged / n,
+            interval=(share.low, share.high),
+            interval_method=share.method,
+            floor=by_chance / n_heldout,
+            baselines={name: found.flagged_fraction for name, found in baselines.items()},
+            n=n,
+            protocol={**protocol, "flagged if": f"d1 < {RATIO:.3g} d2", "p-value": "Fisher exact"},
+            better="lower",
+            p_value=float(p_value),  # type: ignore[arg-type]
+        )
+    ]
+    for q in QUANTILES:
+        between = quantile_interval(samples.distance, q)
+        rows.append(
+            Row(
+                name=f"distance to training, {100 * q:g} %",
+                value=float(samples.distance.quantile(q)),
+                interval=(between.low, between.high),
+                interval_method=between.method,
+                floor=float(heldout.distance.quantile(q)),
+                baselines={k: float(found.distance.quantile(q)) for k, found in baselines.items()},
+                n=n,
+                protocol={**protocol, "quantile": q},
+                unit="data units",
+                better="near floor",
+            )
+        )
+    return rows

@@ -1,0 +1,227 @@
+r"""The layers that networks share: embeddings of time and condition, modulation, attention.
+
+A condition vector c (of the times, the label and the vector) reaches a network by adaptive
+layer norm: each block norms its input, and c decides the shift, the scale and the gate,
+
+.. math:: x \leftarrow x + g(c) \, F\bigl((1 + s(c)) \, \mathrm{norm}(x) + b(c)\bigr).
+
+All three are zero at the start, so a block starts as the identity.
+
+References:
+    | DiT (Peebles & Xie, 2023), Sec. 3.2 -- https://arxiv.org/abs/2212.09748
+    | Flow maps (Boffi et al., 2025), App. E -- https://arxiv.org/abs/2505.18825
+    | QK-norm (Dehghani et al., 2023), Sec. 2 -- https://arxiv.org/abs/2302.05442
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monge.errors import UserError
+from monge.tensors import as_time
+from monge.types import Cond, State, Time
+
+TIME_SCALE = 1000.0
+"""What times in [0, 1] are multiplied by, as if they were DDPM's 1000 steps."""
+
+MAX_PERIOD = 10_000.0
+"""Longest period of a positional embedding over 2 pi, the shortest being 1."""
+
+
+def positional(position: Tensor, size: int) -> Tensor:
+    """Cosines and sines of positions (...) at `size`/2 geometrically spaced rates: (..., size).
+
+    Source: Attention is all you need (Vaswani et al., 2017), Sec. 3.5, in DiT's order.
+    """
+    half = size // 2
+    index = torch.arange(half, dtype=position.dtype, device=position.device)
+    angle = position[..., None] * torch.exp(-math.log(MAX_PERIOD) / half * index)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def reset_linear(linear: nn.Linear, rng: torch.Generator) -> None:
+    """DiT's initialisation: Glorot-uniform weights, no bias."""
+    nn.init.xavier_uniform_(linear.weight, generator=rng)
+    nn.init.zeros_(linear.bias)
+
+
+def reset_submodules(module: nn.Module, rng: torch.Generator) -> None:
+    """Calls `reset` of all modules inside, in order."""
+    for inner in module.modules():
+        if inner is not module and hasattr(inner, "reset"):
+            inner.reset(rng)  # type: ignore[operator]
+
+
+class TimeEmbedding(nn.Module):
+    """Times () or (B,) -> (1 or B, width), computed in float32 at least, also under autocast.
+
+    Args:
+        width: of the embedding.
+        zero: whether the embedding starts as zero, for a time that is added to a trained network.
+        rates: size of the positional embedding.
+    """
+
+    def __init__(self, width: int, *, zero: bool = False, rates: int = 256) -> None:
+        super().__init__()
+        self.zero = zero
+        self.rates = rates
+        self.hidden = nn.Linear(rates, width)
+        self.out = nn.Linear(width, width)
+
+    def reset(self, rng: torch.Generator) -> None:
+        for linear in (self.hidden, self.out):
+            nn.init.normal_(linear.weight, std=0.02, generator=rng)
+            nn.init.zeros_(linear.bias)
+        if self.zero:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, t: Time, like: Tensor) -> Tensor:
+        t = as_time(t, like).to(like.device)
+        t = t.to(torch.promote_types(t.dtype, torch.float32)).reshape(-1)
+        with torch.autocast(like.device.type, enabled=False):
+            features = positional(TIME_SCALE * t, self.rates).to(self.hidden.weight.dtype)
+            return self.out(F.silu(self.hidden(features)))
+
+
+class Conditioning(nn.Module):
+    """Times, label and vector -> c (1 or B, width): the sum of their embeddings, activated.
+
+    With two times a walk from s to t is embedded as s and t - s (Boffi et al., 2025). The span's
+    embedding starts at zero, so a network that had one time gives the same output when the
+    weights of the second are added.
+
+    The last row of the label table is the null label: label -1, or no label. A vector of NaN, or
+    no vector, is the null vector, with an embedding of its own. What a network is not built for
+    has no parameters.
+
+    Raises:
+        UserError: a second time, label or vector that the network was not built for.
+    """
+
+    def __init__(
+        self, width: int, n_classes: int | None, n_vector: int, *, two_times: bool
+    ) -> None:
+        super().__init__()
+        self.n_vector = n_vector
+        self.time = TimeEmbedding(width)
+        self.span = TimeEmbedding(width, zero=True) if two_times else None
+        self.label = None if n_classes is None else nn.Embedding(n_classes + 1, width)
+        self.vector = None if n_vector == 0 else nn.Linear(n_vector + 1, width)
+
+    def reset(self, rng: torch.Generator) -> None:
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02, generator=rng)
+        if self.vector is not None:
+            reset_linear(self.vector, rng)
+
+    def forward(self, x: State, t: Time, cond: Cond, s: Time | None) -> Tensor:
+        given = {} if cond is None else cond
+        c = self._of_times(x, t, s)
+        if self.label is not None:
+            c = c + self._of_label(self.label, given.get("label"))
+        elif "label" in given:
+            raise UserError("a label was given to a network without labels: leave it out")
+        if self.vector is not None:
+            c = c + self._of_vector(self.vector, given.get("vector"))
+        elif "vector" in given:
+            raise UserError("a vector was given to a network without one: leave it out")
+        return F.silu(c)
+
+    def _of_times(self, x: State, t: Time, s: Time | None) -> Tensor:
+        if self.span is None:
+            if s is not None:
+                raise UserError("a second time needs a network built with two_times=true")
+            return self.time(t, x)
+        s = t if s is None else s
+        return self.time(s, x) + self.span(t - s, x)
+
+    def _of_label(self, table: nn.Embedding, label: Tensor | None) -> Tensor:
+        if label is None:
+            return table.weight[-1:]
+        return table(torch.where(label < 0, table.num_embeddings - 1, label))
+
+    def _of_vector(self, linear: nn.Linear, vector: Tensor | None) -> Tensor:
+        if vector is None:
+            vector = linear.weight.new_full((1, self.n_vector), math.nan)
+        elif vector.shape[-1] != self.n_vector:
+            raise UserError(
+                f"the condition's vector has {vector.shape[-1]} entries; "
+                f"the network was built for {self.n_vector}"
+            )
+        null = vector.isnan().any(dim=-1, keepdim=True)
+        known = torch.where(null, 0, vector)
+        return linear(torch.cat([known, null.to(known)], dim=-1).to(linear.weight.dtype))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """(1 + scale) norm(x) + shift, with layer norm over the last axis."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+class Modulation(nn.Module):
+    """Embedding (B, width), already activated -> `n` tensors (B, 1, width), zero at the start."""
+
+    def __init__(self, width: int, n: int) -> None:
+        super().__init__()
+        self.n = n
+        self.linear = nn.Linear(width, n * width)
+
+    def reset(self, rng: torch.Generator) -> None:
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, c: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(c)[:, None].chunk(self.n, dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens (B, N, width), with queries and keys normed per head.
+
+    The kernel is torch's choice; forward-mode derivatives need `monge.tensors.forward_mode`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.query_norm = nn.Parameter(torch.empty(width // heads))
+        self.key_norm = nn.Parameter(torch.empty(width // heads))
+        self.out = nn.Linear(width, width)
+
+    def reset(self, rng: torch.Generator) -> None:
+        reset_linear(self.qkv, rng)
+        reset_linear(self.out, rng)
+        nn.init.ones_(self.query_norm)
+        nn.init.ones_(self.key_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q = F.rms_norm(q, q.shape[-1:], self.query_norm.to(q), eps=1e-6)
+        k = F.rms_norm(k, k.shape[-1:], self.key_norm.to(k), eps=1e-6)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class FeedForward(nn.Module):
+    """Two linears with a GELU between, `ratio` times wider inside.
+
+    The erf-GELU: on CPUs without AVX-512 the tanh form takes two to three times as long.
+    """
+
+    def __init__(self, width: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, ratio * width)
+        self.down = nn.Linear(ratio * width, width)
+
+    def reset(self, rng: torch.Generator) -> None:
+        reset_linear(self.up, rng)
+        reset_linear(self.down, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))

@@ -1,0 +1,91 @@
+"""A multi-layer perceptron, for small vectors; states of another shape are flattened."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from monge.components import Component
+from monge.errors import UserError
+from monge.networks.layers import Conditioning, reset_linear, reset_submodules
+from monge.tensors import stream
+from monge.types import Cond, State, Time
+
+
+@dataclass(frozen=True, repr=False)
+class MLPSpec(Component):
+    """A multi-layer perceptron with SiLU; the condition is added before every activation.
+
+    Args:
+        width: of the hidden layers.
+        depth: how many hidden layers.
+        two_times: whether the network takes a second time, as flow maps do.
+
+    Raises:
+        UserError: settings below 1.
+    """
+
+    width: int = 256
+    depth: int = 4
+    two_times: bool = False
+
+    name = "mlp"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 1:
+            raise UserError(f"network mlp: width and depth must be at least 1, not {self}")
+
+    def build(
+        self,
+        shape: tuple[int, ...],
+        n_classes: int | None = None,
+        n_vector: int = 0,
+        rng: torch.Generator | None = None,
+    ) -> MLP:
+        """The untrained network for states of a shape; see `TransformerSpec.build`."""
+        network = MLP(self, shape, n_classes, n_vector)
+        network.reset(stream(0, "weights") if rng is None else rng)
+        return network
+
+
+class MLP(nn.Module):
+    """What `MLPSpec.build` returns; see `forward`."""
+
+    def __init__(
+        self, spec: MLPSpec, shape: tuple[int, ...], n_classes: int | None, n_vector: int
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.shape = tuple(shape)
+        width, size = spec.width, math.prod(self.shape)
+        self.conditioning = Conditioning(width, n_classes, n_vector, two_times=spec.two_times)
+        sizes = [size, *[width] * spec.depth]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.shifts = nn.Linear(width, spec.depth * width)
+        self.out = nn.Linear(width, size)
+
+    def reset(self, rng: torch.Generator) -> None:
+        """Draws the initial weights; the output is zero at the start."""
+        reset_submodules(self, rng)
+        for linear in (*self.hidden, self.shifts):
+            reset_linear(linear, rng)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: State, t: Time, cond: Cond = None, s: Time | None = None) -> State:
+        """The output at (x, t), or, with two times, for the walk of x from s to t.
+
+        Arguments and errors as for `Transformer.forward`.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise UserError(f"the network takes states {self.shape}, not {tuple(x.shape[1:])}")
+        shifts = self.shifts(self.conditioning(x, t, cond, s))
+        h = x.flatten(1)
+        for linear, shift in zip(self.hidden, shifts.chunk(len(self.hidden), dim=1), strict=True):
+            h = F.silu(linear(h) + shift)
+        return self.out(h).unflatten(1, self.shape).to(x.dtype)

@@ -1,0 +1,1 @@
+"""Runs: from a specification to a folder of results, and back."""

@@ -1,0 +1,134 @@
+"""The run folder: opened for one specification, continued only by the same one."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from monge.errors import UserError
+from monge.files import read_json, write_atomic, write_json
+from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
+
+CONFIG = "config.yaml"
+
+
+def default_folder(spec: TrainSpec, data_name: str) -> Path:
+    """``runs/<data>-<8 hex of the specification>``."""
+    return Path("runs") / f"{data_name}-{spec.digest()}"
+
+
+def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
+    """Start a run in a folder, or continue the one that is there.
+
+    Returns:
+        The fields that differ from the run that is there, all of them allowed to.
+
+    Raises:
+        UserError: the folder holds another run (the two are shown side by side), or other files.
+    """
+    config = folder / CONFIG
+    if not config.exists():
+        if folder.is_file():
+            raise UserError(f"{folder} is a file: choose another folder with --out")
+        foreign = [p.name for p in folder.iterdir() if p.name != "lock"] if folder.exists() else []
+        if foreign:
+            raise UserError(
+                f"{folder} is not empty and holds no run ({', '.join(sorted(foreign)[:3])}, ...): "
+                "choose another folder with --out"
+            )
+        write_atomic(config, to_yaml(spec))
+        return {}
+    old = from_yaml(config)
+    changed = difference(old, spec)
+    refused = {k: pair for k, pair in changed.items() if k not in MAY_CHANGE}
+    if refused:
+        rows = [("field", "this folder", "this command")]
+        rows += [(k, str(a), str(b)) for k, (a, b) in refused.items()]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        table = "\n".join(
+            "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+        raise UserError(
+            f"{folder} holds a different run:\n{table}\n"
+            "give the same settings to continue it, or another folder with --out"
+        )
+    if changed:
+        write_atomic(config, to_yaml(spec))
+    return changed
+
+
+def read_config(folder: Path) -> TrainSpec:
+    """The specification of the run in a folder.
+
+    Raises:
+        UserError: no run there, or one of a newer format.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no such run folder: {folder}")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is not a run folder: it has no {CONFIG}")
+    return from_yaml(folder / CONFIG)
+
+
+def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
+    """Add the settings that a continued run changed to the folder's list of them."""
+    if not changed:
+        return
+    path = folder / "changes.json"
+    entry = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "changed": {k: {"from": old, "to": new} for k, (old, new) in changed.items()},
+    }
+    write_json(path, [*(read_json(path) if path.exists() else []), entry])
+
+
+def add_costs(folder: Path, **costs: float | int) -> None:
+    """Add to the run's account of what it cost."""
+    path = folder / "cost.json"
+    write_json(path, {**(read_json(path) if path.exists() else {}), **costs})
+
+
+def write_environment(folder: Path, device: str) -> None:
+    """Record what the run was made with."""
+    import torch
+
+    write_json(
+        folder / "environment.json",
+        {
+            "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "monge": monge_version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "cpu": _cpu_name(),
+            "threads": torch.get_num_threads(),
+            "device": device,
+        },
+    )
+
+
+def monge_version() -> str:
+    """The installed version."""
+    try:
+        return version("monge")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,439 @@
+"""A trained run: its flow, its samples, and how it travels."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from monge import autoencoders
+from monge.components import build
+from monge.data import latents as latent_data
+from monge.data import sources
+from monge.errors import UserError, nearest
+from monge.fields import Counted, Guided, Predict, posterior_mean
+from monge.files import read_json, write_atomic
+from monge.flows import Integrated
+from monge.networks.exact import ExactNetwork
+from monge.paths import Path as InterpolationPath
+from monge.runs import images
+from monge.runs.folder import read_config
+from monge.runs.spec import TrainSpec
+from monge.tensors import expand, noise, stream
+from monge.types import Cond
+
+CHUNK = 256
+"""Examples sampled at once; results do not depend on it."""
+
+
+@dataclass
+class Run:
+    """A trained model in its folder.
+
+    >>> run = monge.load("runs/digits-1a2b3c4d")          # doctest: +SKIP
+    >>> run.sample(16, label="3").grid().save("threes.png")  # doctest: +SKIP
+    """
+
+    folder: Path
+    spec: TrainSpec
+    facts: dict[str, Any]
+    autoencoder: Any
+    network: nn.Module
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, device: str = "auto", weights: Literal["ema", "model"] = "ema"
+    ) -> Run:
+        """The run in a folder, for sampling and evaluation.
+
+        Raises:
+            UserError: no finished run there, files of a newer format, or a changed autoencoder.
+        """
+        folder = Path(folder)
+        spec = read_config(folder)
+        where = pick_device(device)
+        facts = read_facts(folder)
+        if not (folder / "autoencoder" / "autoencoder.json").exists():
+            raise UserError(f"{folder} is not trained yet: run its `monge train` command again")
+        autoencoder = autoencoders.load(folder / "autoencoder").to(where).eval()
+        autoencoder.check()
+        network = build_network(spec, autoencoder.latent_shape, facts)
+        if not isinstance(network, ExactNetwork):
+            file = folder / f"{weights}.safetensors"
+            if not file.exists():
+                raise UserError(f"{folder} has no {file.name} yet: train it for some steps first")
+            load_weights(network, file)
+        return cls(folder, spec, facts, autoencoder, network.to(where).eval(), where)
+
+    @cached_property
+    def path(self) -> InterpolationPath:
+        return build("path", self.spec.path)
+
+    @property
+    def field(self) -> Predict:
+        """The learned velocity field, in standardised latent units."""
+        return Predict(self.network, self.path, self.spec.output)
+
+    @property
+    def label_names(self) -> list[str]:
+        return self.facts["label_names"]
+
+    def flow(
+        self,
+        steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+    ) -> Integrated:
+        """The flow map that samples: the run's settings, with those given here instead."""
+        scale = self.spec.guidance if guidance is None else guidance
+        points = build("grid", grid or self.spec.grid)
+        if steps is not None:
+            points = dataclasses.replace(points, n=steps)
+        velocity = Counted(self.field)
+        if scale != 1 and not self.label_names:
+            raise UserError("guidance needs a run with labels; this one has none")
+        guided = velocity if scale == 1 else Guided(velocity, scale)
+        return Integrated(guided, build("solver", solver or self.spec.solver), points)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int = 16,
+        label: str | int | Sequence[str | int] | Tensor | None = None,
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+        final: str | None = None,
+        seed: int = 0,
+        progress: Any = None,
+    ) -> Samples:
+        """n samples. Sample i depends on (seed, i) alone, given its label.
+
+        Args:
+            label: a label's name or index, several of them, "all", or one index per sample
+                (N,); None draws labels by their frequency in the training data.
+            steps: of the solver; replaces the grid's own number.
+            progress: called with the number of samples just finished.
+
+        Raises:
+            UserError: an unknown label, or settings that do not fit the run.
+        """
+        if n < 1:
+            raise UserError(f"the number of samples must be at least 1, not {n}")
+        labels = self._labels(n, label, seed)
+        flow = self.flow(steps, solver, grid, guidance)
+        shape = self.autoencoder.latent_shape
+        x, z = [], []
+        for start in range(0, n, CHUNK):
+            stop = min(start + CHUNK, n)
+            x0 = noise(seed, start, stop, shape, "sample").to(self.device)
+            cond = None if labels is None else {"label": labels[start:stop].to(self.device)}
+            latent = self._finish(flow, flow(x0, *flow.domain, cond), cond, final)
+            z.append(latent.cpu())
+            x.append(self.autoencoder.decode(latent).cpu())
+            if progress is not None:
+                progress(stop - start)
+        decoded = torch.cat(x)
+        if self.facts["kind"] == "image":
+            decoded = decoded.clamp(-1, 1)
+        info = self.describe_sampling(flow, final) | {
+            "n": n,
+            "seed": seed,
+            "evaluations_per_sample": round(_counts(flow)["rows"] / n, 2),
+        }
+        return Samples(decoded, torch.cat(z), labels, self, info)
+
+    def describe_sampling(self, flow: Integrated, final: str | None = None) -> dict[str, Any]:
+        """Everything that a sample of this flow depends on, besides its noise and label."""
+        guided = flow.field
+        return {
+            "solver": str(flow.solver),
+            "grid": str(flow.grid),
+            "steps": len(flow.knots) - 1,
+            "guidance": guided.scale if isinstance(guided, Guided) else 1.0,
+            "final": self._final(flow, final),
+            "domain": list(flow.domain),
+            "source_gap": self.path.source_gap,
+        }
+
+    def _final(self, flow: Integrated, final: str | None) -> str:
+        choice = final or self.spec.final
+        if choice not in ("auto", "none", "divide", "posterior_mean"):
+            known = ["auto", "none", "divide", "posterior_mean"]
+            raise UserError(f"unknown final map {choice!r}: {nearest(choice, known)}")
+        if choice == "auto":
+            return "none" if flow.domain[1] == 1 else "posterior_mean"
+        return choice
+
+    def _finish(self, flow: Integrated, x: Tensor, cond: Cond, final: str | None) -> Tensor:
+        """The final map, from the end of the domain to data."""
+        end = flow.domain[1]
+        match self._final(flow, final):
+            case "divide":
+                return x / expand(self.path.coefficients(end, x)[0], x)
+            case "posterior_mean":
+                return posterior_mean(flow.field, self.path)(x, end, cond)
+        return x
+
+    def _labels(self, n: int, label: Any, seed: int) -> Tensor | None:
+        names = self.label_names
+        if not names:
+            if label is not None:
+                raise UserError("this run has no labels: leave out --label")
+            return None
+        if isinstance(label, Tensor):
+            return label.long()
+        if label is None:
+            weights = torch.tensor(self.facts["label_counts"], dtype=torch.float64)
+            u = torch.rand(n, generator=stream(seed, "label"), dtype=torch.float64)
+            edges = weights.cumsum(0) / weights.sum()
+            return torch.bucketize(u, edges).clamp_max(len(names) - 1)
+        wanted = [label] if isinstance(label, (str, int)) else list(label)
+        if wanted == ["all"]:
+            wanted = list(range(len(names)))
+        index = torch.tensor([self._label_index(k) for k in wanted])
+        return index[(torch.arange(n) * len(index)) // n]
+
+    def _label_index(self, label: str | int) -> int:
+        names = self.label_names
+        if isinstance(label, int) and 0 <= label < len(names):
+            return label
+        if str(label) in names:
+            return names.index(str(label))
+        raise UserError(f"unknown label {label!r}: {nearest(str(label), names)}")
+
+    def data(self) -> sources.Data:
+        """The data the run was trained on, loaded again.
+
+        Raises:
+            UserError: it was arrays in memory, or it is not the same any more.
+        """
+        if self.facts["text"] is None:
+            raise UserError("this run was trained on arrays in memory: pass them as data=")
+        data = sources.load(self.facts["text"])
+        if data.fingerprint != self.facts["fingerprint"]:
+            raise UserError(
+                f"the data {self.facts['text']!r} has changed since the run was trained "
+                f"(fingerprint {self.facts['fingerprint']}, now {data.fingerprint})"
+            )
+        return data
+
+    def reference(self) -> Tensor | None:
+        """Held-out examples to show beside samples; None where the data is not at hand."""
+        try:
+            return self.data().heldout
+        except UserError:
+            return None
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write what sampling needs to a folder: settings, weights, autoencoder and model card."""
+        target = Path(folder)
+        if target.exists() and any(target.iterdir()):
+            raise UserError(f"{target} is not empty: choose another folder")
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("config.yaml", "data.json", "ema.safetensors", "README.md"):
+            if (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, target / name)
+        source = self.folder / "autoencoder"
+        (target / "autoencoder").mkdir()
+        for file in ("autoencoder.json", "autoencoder.safetensors"):
+            shutil.copyfile(source / file, target / "autoencoder" / file)
+        return target
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto") -> Run:
+        """A run from a folder, or by its name on the Hugging Face hub."""
+        if Path(name).is_dir():
+            return cls.load(name, device)
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            return cls.load(snapshot_download(str(name)), device)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise UserError(f"no folder {name!r}, and not on the hub: {error}") from None
+
+    def push_to_hub(self, repo: str, private: bool = True) -> str:
+        """Upload the run to the Hugging Face hub; returns its address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "run")
+            api.upload_folder(repo_id=url.repo_id, folder_path=str(Path(folder) / "run"))
+        return str(url)
+
+    def _repr_html_(self) -> str:
+        import base64
+
+        png = base64.b64encode(self.sample(16)._repr_png_() or b"").decode()
+        return f"<b>{self.folder}</b><br><img src='data:image/png;base64,{png}'>"
+
+
+def _counts(flow: Integrated) -> dict[str, int]:
+    inner = flow.field.field if isinstance(flow.field, Guided) else flow.field
+    assert isinstance(inner, Counted)
+    return inner.counts
+
+
+@dataclass
+class Samples:
+    """Samples in data space, with what they came from.
+
+    Attributes:
+        x: (N, C, H, W) in [-1, 1] or (N, D).
+        z: the latents, standardised.
+        label: (N,) or None.
+        info: solver, steps, seed, evaluations, ...
+    """
+
+    x: Tensor
+    z: Tensor
+    label: Tensor | None
+    run: Run = field(repr=False)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def grid(self, columns: int | None = None) -> Any:
+        """The samples in one PIL image."""
+        if self.run.facts["kind"] != "image":
+            return images.table_plot(self.x, self.run.reference())
+        return images.grid(self.x, columns or round(len(self.x) ** 0.5))
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.grid().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def save(self, folder: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
+
+        The .npz has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1 labels.
+        """
+        folder = Path(folder)
+        written = [images.save_png(self.grid(), folder / "grid.png", self._text("all"))]
+        for form in formats:
+            written += self._save(folder, form)
+        return written
+
+    def _save(self, folder: Path, form: str) -> list[Path]:
+        is_image = self.run.facts["kind"] == "image"
+        match form:
+            case "png" if is_image:
+                return [
+                    images.save_png(
+                        images.grid(self.x[i : i + 1], 1, scale=1, gap=0),
+                        folder / f"{i:06d}.png",
+                        self._text(str(i)),
+                    )
+                    for i in range(len(self.x))
+                ]
+            case "npz":
+                return [write_atomic(folder / "samples.npz", self._npz(is_image))]
+            case "csv" | "parquet" if not is_image:
+                return [write_atomic(folder / f"samples.{form}", self._table(form))]
+        choices = ["png", "npz"] if is_image else ["npz", "csv", "parquet"]
+        raise UserError(f"cannot write these samples as {form!r}: {nearest(form, choices)}")
+
+    def _npz(self, is_image: bool) -> bytes:
+        import numpy as np
+
+        arrays = {"arr_0": images.to_uint8(self.x) if is_image else self.x.numpy()}
+        if self.label is not None:
+            arrays["arr_1"] = self.label.numpy()
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    def _table(self, form: str) -> bytes:
+        import pyarrow as pa
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        columns: dict[str, Any] = {f"x{i}": c.numpy() for i, c in enumerate(self.x.unbind(1))}
+        if self.label is not None:
+            names = self.run.label_names
+            columns["label"] = [names[k] for k in self.label.tolist()]
+        table = pa.table(columns)
+        sink = io.BytesIO()
+        (pa.csv.write_csv if form == "csv" else pa.parquet.write_table)(table, sink)
+        return sink.getvalue()
+
+    def _text(self, index: str) -> dict[str, str]:
+        facts = {
+            "seed": self.info["seed"],
+            "index": index,
+            "run": self.run.folder.name,
+            "config": self.run.spec.digest(),
+            "steps": self.info["steps"],
+            "solver": self.info["solver"],
+            "guidance": self.info["guidance"],
+        }
+        return {k: str(v) for k, v in facts.items()}
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that a text names; "auto" takes the best there is."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {device!r} is not to be had: {reason}") from None
+    return where
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the run knows of its data."""
+    return read_json(folder / "data.json")
+
+
+def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]) -> nn.Module:
+    """The untrained network of a run, or the exact one."""
+    component = build("network", spec.network)
+    if spec.network == "exact":
+        _, _, target = facts["text"].partition(":") if facts["text"] else ("", "", "")
+        if not target:
+            raise UserError("network exact needs a known target: monge train target:mixture:...")
+        return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
+    n_classes = len(facts["label_names"]) or None
+    return component.build(shape, n_classes, 0, stream(spec.seed, "weights"))
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: tensors that are missing, unexpected or of another shape, by name.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        network.load_state_dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"{file} does not fit the network: {error}") from None

@@ -1,0 +1,184 @@
+"""What a run is: one flat, typed specification, the same in YAML, on the command line and here.
+
+Components stay text ("power:kappa=0.75") until they are built, so reading a specification
+needs no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from monge.components import read_value
+from monge.errors import UserError, nearest
+
+FORMAT_VERSION = 1
+
+MAY_CHANGE = frozenset(
+    "steps minutes micro_batch precision compile device threads save_every sample_every log_every "
+    "tensorboard solver grid final guidance".split()
+)
+"""Fields that a continued run may change: they do not alter what has been trained."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """Everything that makes a training run. The defaults suit a small data set on a CPU."""
+
+    data: str = "digits"
+    """Source: digits, target:gaussian:..., target:mixture:..., or a .npz or .npy file."""
+
+    # What is trained
+    autoencoder: str = "auto"
+    """identity, pca:dim=.., conv:down=..,channels=.., a folder made by `monge autoencoder`, or
+    auto: conv for images, identity for tables."""
+    autoencoder_steps: int = 1500
+    """Training steps of a new autoencoder."""
+    network: str = "auto"
+    """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., exact (known targets only), or auto:
+    transformer for images, mlp for tables."""
+    path: str = "linear"
+    """linear, trigonometric, ou, linear_beta, or power:kappa=.."""
+    output: Literal["velocity", "data", "noise", "score"] = "velocity"
+    """What the network outputs."""
+    error: Literal["velocity", "data", "noise"] | None = None
+    """Where the squared error is measured; none: what suits path and output."""
+    coupling: str = "independent"
+    """independent, or ot:plan=.. (minibatch optimal transport)."""
+    times: str = "uniform"
+    """Law of the training times: uniform, or logit_normal:mean=..,std=.."""
+    label_drop: float = 0.1
+    """Probability that a label is dropped in training, which guidance needs."""
+
+    # How it is trained
+    steps: int | None = None
+    """Training steps; none: given by minutes."""
+    minutes: float | None = None
+    """Training time; fixed to a number of steps when the run starts."""
+    batch: int = 128
+    """Examples per step, over all processes."""
+    micro_batch: int | None = None
+    """Examples per forward pass; none: as many as fit."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    clip: float | None = 1.0
+    """Largest gradient norm; none: unlimited."""
+    ema: float = 0.999
+    """Decay of the weights' moving average, warmed up; samples use the average."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    # Where and how fast
+    precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
+    """auto: bf16 where the device has it, else float32."""
+    compile: bool = False
+    """Compile the network."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    threads: int | None = None
+    """CPU threads; none: torch's choice."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    sample_every: int | None = None
+    """Steps between sample grids; none: eight in all."""
+    log_every: int = 20
+    """Steps between log lines."""
+    tensorboard: bool = False
+    """Also log to TensorBoard."""
+
+    # How it is sampled, unless asked otherwise
+    solver: str = "heun"
+    """euler, midpoint, heun, rk3, rk4, or dopri5:rtol=..,atol=.."""
+    grid: str = "uniform:n=20"
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=..; stop=.. stops early."""
+    final: Literal["auto", "none", "divide", "posterior_mean"] = "auto"
+    """After the last step: nothing, divide by alpha, or E[x1 | x_T]; auto: nothing at t = 1, the
+    posterior mean before."""
+    guidance: float = 1.0
+    """Classifier-free guidance scale; 1 is none."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that say what is trained."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in MAY_CHANGE}
+
+    def digest(self) -> str:
+        """Eight hex digits of the fields that say what is trained."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def to_yaml(spec: TrainSpec) -> str:
+    """The specification as YAML, with the format version on top."""
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(spec)}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(path: Path, base: TrainSpec | None = None) -> TrainSpec:
+    """Read a specification; keys that are absent keep the values of `base` (the defaults).
+
+    Every scalar is read by the type of its field, as on the command line, so ``1e-4`` is a
+    number and ``no`` is not a truth value unless one is expected.
+
+    Raises:
+        UserError: unreadable file, unknown key (with file, line and nearest key), or a value of
+            the wrong type; a newer format.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    entries = _entries(text, path)
+    version = entries.pop("format_version", ("1", 0))[0]
+    if read_value(version, int, f"{path}: format_version") > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}; this monge reads up to {FORMAT_VERSION}: "
+            "upgrade monge"
+        )
+    hints = get_type_hints(TrainSpec)
+    known = [f.name for f in fields(TrainSpec)]
+    values = {}
+    for key, (value, line) in entries.items():
+        if key not in known:
+            raise UserError(f"{path}, line {line}: unknown key {key!r}: {nearest(key, known)}")
+        values[key] = read_value(value, hints[key], f"{path}, line {line}: {key}")
+    return dataclasses.replace(base or TrainSpec(), **values)
+
+
+def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
+    """(text, line) of each scalar of a flat YAML mapping, uninterpreted."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: expected lines of the form 'key: value'")
+    entries = {}
+    for key, value in root.value:
+        line = key.start_mark.line + 1
+        if not isinstance(value, yaml.ScalarNode):
+            raise UserError(f"{path}, line {line}: {key.value} takes one value, not a list or map")
+        if key.value in entries:
+            raise UserError(f"{path}, line {line}: {key.value} is given twice")
+        null = value.tag == "tag:yaml.org,2002:null"
+        entries[key.value] = ("none" if null else value.value, line)
+    return entries
+
+
+def difference(old: TrainSpec, new: TrainSpec) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two specifications differ: name -> (old, new)."""
+    a, b = dataclasses.asdict(old), dataclasses.asdict(new)
+    return {k: (a[k], b[k]) for k in a if a[k] != b[k]}

@@ -1,0 +1,187 @@
+"""What each verb of the command line does: reads its arguments, calls the library, tells.
+
+Each takes the parsed arguments and returns what ``--json`` prints. Notes go to standard error,
+results to standard output; with ``--json`` standard output holds the JSON alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from monge.errors import CheckFailed, UserError
+from monge.files import read_json
+from monge.runs.spec import TrainSpec
+
+
+def note(text: str) -> None:
+    """A line for the person watching; silent in all processes but the first."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
+def tell(arguments: Any, text: str) -> None:
+    """A line of the result, unless JSON was asked for."""
+    if not arguments.json:
+        print(text, flush=True)
+
+
+def train(arguments: Any) -> dict[str, Any]:
+    """Train or continue a run."""
+    from monge.runs.train import train as train_run
+
+    spec = _spec_of(arguments)
+    run = train_run(spec, out=arguments.out, dry_run=arguments.dry_run, say=note)
+    if run is None:
+        return {"dry_run": True}
+    tell(arguments, f"run      {run.folder}")
+    tell(arguments, f"report   {run.folder / 'report.html'}")
+    tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
+    return {"run": str(run.folder), **_cost(run.folder)}
+
+
+def _spec_of(arguments: Any) -> TrainSpec:
+    names = [f.name for f in dataclasses.fields(TrainSpec)]
+    return TrainSpec(**{name: getattr(arguments, name) for name in names})
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    path = folder / "cost.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _load(arguments: Any) -> Any:
+    from monge.runs.run import Run
+
+    if arguments.threads is not None:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    return Run.load(arguments.run, arguments.device)
+
+
+def _sampling(arguments: Any) -> dict[str, Any]:
+    names = ("steps", "solver", "grid", "guidance", "final", "seed")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def sample(arguments: Any) -> dict[str, Any]:
+    """Draw samples and write them."""
+    formats = [form for form in arguments.format.split(",") if form]
+    run = _load(arguments)
+    labels = arguments.label.split(",") if arguments.label else None
+    start = time.monotonic()
+    samples = run.sample(arguments.n, labels, **_sampling(arguments))
+    seconds = time.monotonic() - start
+    folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}"
+    written = samples.save(folder, formats)
+    info = samples.info
+    tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {written[0]}")
+    tell(
+        arguments,
+        f"{info['solver']}, {info['steps']} steps, {info['evaluations_per_sample']:g} evaluations "
+        f"per sample, guidance {info['guidance']:g}, final map {info['final']}, "
+        f"times {info['domain'][0]:g} to {info['domain'][1]:g}, source gap {info['source_gap']:.2g}",
+    )
+    return {"files": [str(path) for path in written], "seconds": seconds, **info}
+
+
+def evaluate(arguments: Any) -> dict[str, Any]:
+    """Measure a run."""
+    from monge.runs.evaluate import evaluate_run
+
+    run = _load(arguments)
+    note(f"sampling {arguments.n} and evaluating")
+    result = evaluate_run(run, arguments.n, **_sampling(arguments))
+    tell(arguments, result.text())
+    tell(arguments, f"report   {run.folder / 'report.html'}")
+    return read_json(run.folder / "evaluation" / "evaluation.json")
+
+
+def autoencoder(arguments: Any) -> dict[str, Any]:
+    """Train an autoencoder alone."""
+    from monge.runs.train import train_autoencoder
+
+    spec = TrainSpec(
+        data=arguments.data,
+        autoencoder=arguments.autoencoder,
+        autoencoder_steps=arguments.steps,
+        batch=arguments.batch,
+        seed=arguments.seed,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    folder, quality = train_autoencoder(spec, arguments.out, note)
+    tell(arguments, f"autoencoder  {folder}")
+    tell(arguments, f"next         monge train SOURCE --autoencoder {folder}")
+    return {"autoencoder": str(folder), **quality}
+
+
+def info(arguments: Any) -> dict[str, Any]:
+    """What a run is."""
+    from monge.runs.info import describe
+
+    facts = describe(arguments.run)
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        tell(arguments, f"{key.ljust(width)}  {value}")
+    return facts
+
+
+def recipes(arguments: Any) -> Any:
+    """List the recipes or show one."""
+    from monge import recipes as book
+
+    if arguments.action == "list":
+        listed = {name: (book.find(name).__doc__ or "").partition("\n")[0] for name in book.NAMES}
+        for name, text in listed.items():
+            tell(arguments, f"{name:10} {text}")
+        return listed
+    if arguments.name is None:
+        raise UserError(f"which recipe? monge recipes show NAME: {', '.join(book.NAMES)}")
+    recipe = book.find(arguments.name)
+    tell(arguments, (recipe.__doc__ or "").strip())
+    changed = {
+        f.name: getattr(recipe.SPEC, f.name)
+        for f in dataclasses.fields(TrainSpec)
+        if getattr(recipe.SPEC, f.name) != f.default
+    }
+    tell(arguments, "\nsettings that differ from the defaults:")
+    for key, value in changed.items():
+        tell(arguments, f"  {key}: {value}")
+    return {"name": arguments.name, "settings": changed}
+
+
+def check(arguments: Any) -> Any:
+    """Put a component through the conformance laws."""
+    from monge import conformance
+
+    report = conformance.check(conformance.load(arguments.component))
+    tell(arguments, report.text())
+    if not report.passed:
+        raise CheckFailed(f"{arguments.component} breaks {report.n_failed} laws")
+    return report.to_json()
+
+
+def demo(arguments: Any) -> dict[str, Any]:
+    """Train, sample and evaluate the digits recipe in this one process."""
+    from monge import recipes as book
+    from monge.runs.evaluate import evaluate_run
+    from monge.runs.train import train as train_run
+
+    start = time.monotonic()
+    spec = dataclasses.replace(book.find("digits").SPEC, threads=arguments.threads)
+    run = train_run(spec, out=arguments.out, say=note)
+    assert run is not None
+    note("sampling and evaluating")
+    grid = run.sample(100, "all").save(run.folder / "samples" / "seed-0", formats=())[0]
+    result = evaluate_run(run)
+    tell(arguments, result.text())
+    tell(arguments, f"\npictures  {grid}")
+    tell(arguments, f"report    {run.folder / 'report.html'}")
+    tell(arguments, f"done in {time.monotonic() - start:.0f} s")
+    return {"run": str(run.folder), "grid": str(grid), **_cost(run.folder)}

@@ -1,0 +1,269 @@
+r"""ODE solvers: explicit Runge-Kutta methods as tableaux, and an adaptive embedded pair.
+
+A solver advances a tuple of tensors (a state and its running integrals) whose first axes agree;
+times and steps are floats, or one per example. `order` is a claim that a test fits.
+
+References:
+    | Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, Sec. II.1, II.4, II.5
+    | Dormand & Prince (1980), A family of embedded Runge-Kutta formulae
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from monge.components import Component
+from monge.errors import UserError
+from monge.tensors import expand
+
+Tuple: TypeAlias = tuple[Tensor, ...]
+
+RightHandSide: TypeAlias = Callable[[Tuple, "Tensor | float", "Tensor | None"], Tuple]
+"""f(y, t, rows): the derivatives of y at t; `rows` are the examples y holds, None for all."""
+
+
+class Solver(Component, abc.ABC):
+    """Advances y from s to t, both floats or per example."""
+
+    order: int
+
+    adaptive: bool = False
+    """Whether `advance` chooses its own steps, to a tolerance."""
+
+    @abc.abstractmethod
+    def advance(self, f: RightHandSide, y: Tuple, s: Tensor | float, t: Tensor | float) -> Tuple:
+        """y at t, from y at s, by one step or as many as the solver wants."""
+
+
+def _axpy(y: Tensor, h: Tensor | float, slopes: list[tuple[float, Tensor]]) -> Tensor:
+    """y + h * sum of weighted slopes."""
+    weighted = [(w, k) for w, k in slopes if w]
+    if not weighted:
+        return y
+    if not isinstance(h, Tensor):
+        for w, k in weighted:
+            y = torch.add(y, k, alpha=h * w)
+        return y
+    total = weighted[0][0] * weighted[0][1]
+    for w, k in weighted[1:]:
+        total = torch.add(total, k, alpha=w)
+    return y + expand(h, y).to(y.dtype) * total
+
+
+class RungeKutta(Solver, abc.ABC):
+    """One step of an explicit method with stages `a`, weights `b` and nodes c = row sums of a."""
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+    @property
+    def evaluations_per_step(self) -> int:
+        return len(self.b)
+
+    @final
+    def advance(self, f: RightHandSide, y: Tuple, s: Tensor | float, t: Tensor | float) -> Tuple:
+        h = t - s
+        slopes: list[Tuple] = []
+        for row in self.a:
+            c = sum(row)
+            stage = tuple(
+                _axpy(part, h, [(w, k[i]) for w, k in zip(row, slopes, strict=True)])
+                for i, part in enumerate(y)
+            )
+            # The last node is t itself, not s + h, so that a domain's end is met exactly.
+            slopes.append(f(stage, t if c == 1 else s + c * h, None))
+        return tuple(
+            _axpy(part, h, [(w, k[i]) for w, k in zip(self.b, slopes, strict=True)])
+            for i, part in enumerate(y)
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Euler(RungeKutta):
+    """Order 1, one evaluation per step."""
+
+    name = "euler"
+    order = 1
+    a = ((),)
+    b = (1.0,)
+
+
+@dataclass(frozen=True, repr=False)
+class Midpoint(RungeKutta):
+    """Order 2, two evaluations per step; never evaluates the end of the step."""
+
+    name = "midpoint"
+    order = 2
+    a = ((), (1 / 2,))
+    b = (0.0, 1.0)
+
+
+@dataclass(frozen=True, repr=False)
+class Heun(RungeKutta):
+    """Order 2, the explicit trapezoid: two evaluations per step."""
+
+    name = "heun"
+    order = 2
+    a = ((), (1.0,))
+    b = (1 / 2, 1 / 2)
+
+
+@dataclass(frozen=True, repr=False)
+class RK3(RungeKutta):
+    """Order 3, Heun's third-order method: three evaluations per step."""
+
+    name = "rk3"
+    order = 3
+    a = ((), (1 / 3,), (0.0, 2 / 3))
+    b = (1 / 4, 0.0, 3 / 4)
+
+
+@dataclass(frozen=True, repr=False)
+class RK4(RungeKutta):
+    """Order 4, the classical method: four evaluations per step."""
+
+    name = "rk4"
+    order = 4
+    a = ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0))
+    b = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+
+_DOPRI_C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+_DOPRI_A = (
+    (),
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_DOPRI_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+@dataclass(frozen=True, repr=False)
+class Dopri5(Solver):
+    """Dormand-Prince 5(4) with a step size for each example.
+
+    An example's steps depend on nothing but itself, so results do not depend on its batch.
+    Examples that have arrived are no longer evaluated.
+
+    Attributes:
+        rtol, atol: local error per step, root mean square over the coordinates of an example.
+        max_steps: evaluations of one example are at most 6 times this; beyond it, an error.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    max_steps: int = 1000
+
+    name = "dopri5"
+    order = 5
+    adaptive = True
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0):
+            raise UserError(f"solver dopri5: rtol and atol must be positive, not {self}")
+
+    def advance(self, f: RightHandSide, y: Tuple, s: Tensor | float, t: Tensor | float) -> Tuple:
+        batch, device = len(y[0]), y[0].device
+        dtype = torch.promote_types(y[0].dtype, torch.float32)
+        now = torch.as_tensor(s, dtype=dtype, device=device).expand(batch).clone()
+        end = torch.as_tensor(t, dtype=dtype, device=device).expand(batch).clone()
+        rows = torch.nonzero(now != end).squeeze(1)
+        if len(rows) == 0:
+            return y
+        result = [part.clone() for part in y]
+        # Below, everything holds the unfinished examples only; `rows` says which those are.
+        y = tuple(part[rows] for part in y)
+        now, end = now[rows], end[rows]
+        slope = f(y, now, rows)
+        h = self._first_step(f, y, slope, now, end, rows)
+        for _ in range(self.max_steps):
+            last = (end - now).abs() <= h.abs()
+            h = torch.where(last, end - now, h)
+            new_y, new_slope, error = self._attempt(f, y, slope, now, h, rows)
+            accept = error <= 1
+            arrived = accept & last
+            keep = [expand(accept, part) for part in y]
+            y = tuple(torch.where(k, n, o) for k, n, o in zip(keep, new_y, y, strict=True))
+            slope = tuple(
+                torch.where(k, n, o) for k, n, o in zip(keep, new_slope, slope, strict=True)
+            )
+            now = torch.where(accept, now + h, now)
+            # The usual controller: aim at 0.9 of the tolerance, change by 0.2 to 10 times.
+            h = h * (0.9 * error.clamp_min(1e-10) ** (-1 / 5)).clamp(0.2, 10.0)
+            if arrived.any():
+                for whole, part in zip(result, y, strict=True):
+                    whole[rows[arrived]] = part[arrived]
+                going = ~arrived
+                rows, now, end, h = rows[going], now[going], end[going], h[going]
+                y, slope = tuple(p[going] for p in y), tuple(k[going] for k in slope)
+                if len(rows) == 0:
+                    return tuple(result)
+            stuck = h.abs() < 16 * torch.finfo(dtype).eps * now.abs().clamp_min(1e-3)
+            if stuck.any():
+                raise UserError(
+                    f"solver dopri5: the step size vanished at t = {float(now[stuck][0]):.6g}: "
+                    f"raise rtol/atol (now {self.rtol:g}/{self.atol:g}), use float64, or stop earlier"
+                )
+        raise UserError(
+            f"solver dopri5: {len(rows)} of {batch} examples have not arrived after "
+            f"{self.max_steps} steps: raise rtol/atol or max_steps, or stop earlier"
+        )
+
+    def _attempt(
+        self, f: RightHandSide, y: Tuple, slope: Tuple, now: Tensor, h: Tensor, rows: Tensor
+    ) -> tuple[Tuple, Tuple, Tensor]:
+        """A step and its scaled error (accept below 1); the last stage starts the next step."""
+        slopes, stage = [slope], y
+        for c, row in zip(_DOPRI_C[1:], _DOPRI_A[1:], strict=True):
+            stage = tuple(
+                _axpy(part, h, [(w, k[i]) for w, k in zip(row, slopes, strict=True)])
+                for i, part in enumerate(y)
+            )
+            slopes.append(f(stage, now + c * h, rows))
+        error = [
+            _axpy(torch.zeros_like(part), h, [(w, k[i]) for w, k in zip(_DOPRI_ERROR, slopes)])
+            for i, part in enumerate(y)
+        ]
+        scale = [
+            self.atol + self.rtol * torch.maximum(old.abs(), new.abs())
+            for old, new in zip(y, stage, strict=True)
+        ]
+        error_norm = _norm([e / c for e, c in zip(error, scale, strict=True)])
+        # A non-finite attempt is a rejected one; the step shrinks until it is finite again.
+        return stage, slopes[-1], torch.nan_to_num(error_norm, nan=1e10, posinf=1e10)
+
+    def _first_step(
+        self, f: RightHandSide, y: Tuple, slope: Tuple, now: Tensor, end: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Hairer, Norsett & Wanner, Sec. II.4: a first step from the size of f and its change."""
+        scale = [self.atol + self.rtol * part.abs() for part in y]
+        size = _norm([part / c for part, c in zip(y, scale, strict=True)])
+        speed = _norm([k / c for k, c in zip(slope, scale, strict=True)])
+        span = (end - now).abs()
+        h = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
+        h = torch.minimum(h, span) * (end - now).sign()
+        trial = tuple(_axpy(part, h, [(1.0, k)]) for part, k in zip(y, slope, strict=True))
+        change = [
+            (new - k) / c
+            for new, k, c in zip(f(trial, now + h, rows), slope, scale, strict=True)
+        ]
+        bend = torch.maximum(_norm(change) / h.abs(), speed)
+        next_h = torch.where(bend <= 1e-15, (h.abs() * 1e-3).clamp_min(1e-6), (0.01 / bend) ** 0.2)
+        return torch.minimum(torch.minimum(100 * h.abs(), next_h), span) * (end - now).sign()
+
+
+def _norm(parts: list[Tensor]) -> Tensor:
+    """Root mean square over all coordinates of an example, (B,)."""
+    flat = [part.reshape(len(part), -1) for part in parts]
+    total = sum((part.float() if part.dtype != torch.float64 else part).square().sum(1) for part in flat)
+    assert isinstance(total, Tensor)
+    return (total / sum(part.shape[1] for part in flat)).sqrt()

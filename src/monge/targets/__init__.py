@@ -1,0 +1,1 @@
+"""Laws with exact ground truth under any affine path: what every algorithm is first run on."""

@@ -1,0 +1,136 @@
+"""Tensor helpers that the mathematics above shares: times, derivatives, streams of randomness."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from monge.types import PerExample, State, Time
+
+NOISE_BLOCK = 256
+"""Examples that share one generator in `noise`; a fixed size, so chunks never matter."""
+
+
+def as_time(t: Time, like: Tensor) -> Tensor:
+    """A time as a tensor on the state's device, float32 at least."""
+    if isinstance(t, Tensor):
+        return t
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.as_tensor(t, dtype=dtype, device=like.device)
+
+
+def expand(c: Tensor, x: Tensor) -> Tensor:
+    """Per-example numbers, () or (B,), shaped to multiply states (B, ...).
+
+    >>> expand(torch.ones(5), torch.ones(5, 3, 8, 8)).shape
+    torch.Size([5, 1, 1, 1])
+    """
+    return c if c.ndim == 0 else c.reshape(c.shape + (1,) * (x.ndim - c.ndim))
+
+
+def sum_except_batch(x: State) -> PerExample:
+    """Sum over all axes but the first."""
+    return x.flatten(1).sum(1)
+
+
+def value_and_rate(
+    f: Callable[[Tensor], tuple[Tensor, ...]], t: Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The value of an elementwise function of time and its derivative, by forward mode."""
+    t = t.contiguous()  # an expanded time cannot carry a tangent
+    return torch.func.jvp(f, (t,), (torch.ones_like(t),))
+
+
+def forward_mode() -> AbstractContextManager[None]:
+    """Selects the attention kernel that has a forward-mode derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def value_and_divergence(
+    f: Callable[[State], State], x: State, probes: Tensor | None = None, chunk: int = 64
+) -> tuple[State, Tensor]:
+    """f(x) and the divergence of f at x, for states of any shape.
+
+    Args:
+        f: acts on each example of the batch independently.
+        x: (B, ...).
+        probes: (K, B, ...) random signs for Hutchinson's estimator, or None for the exact trace,
+            which costs one forward-mode derivative per coordinate, `chunk` of them at once.
+
+    Returns:
+        f(x) and the divergence: (B,) if exact, else the K estimates of each example, (B, K).
+    """
+    with forward_mode():
+        if probes is not None:
+            value, estimates = x, []
+            for probe in probes:
+                value, along = torch.func.jvp(f, (x,), (probe,))
+                estimates.append(sum_except_batch(along * probe))
+            return value, torch.stack(estimates, dim=1)
+        value, total = None, x.new_zeros(len(x))
+        size = x[0].numel()
+        for start in range(0, size, chunk):
+            index = torch.arange(start, min(start + chunk, size), device=x.device)
+            basis = torch.nn.functional.one_hot(index, size).to(x.dtype)
+            tangents = basis[:, None].expand(-1, len(x), -1).reshape(len(index), *x.shape)
+
+            def along(v: Tensor) -> tuple[Tensor, Tensor]:
+                return torch.func.jvp(f, (x,), (v,))
+
+            values, columns = torch.func.vmap(along)(tangents)
+            value = values[0]
+            total = total + (columns * tangents).flatten(2).sum((0, 2))
+        assert value is not None
+        return value, total
+
+
+def chunked(f: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
+    """f over slices of `size` rows of the tensors, concatenated again."""
+    if len(tensors[0]) <= size:
+        return f(*tensors)
+    return torch.cat([f(*parts) for parts in zip(*(x.split(size) for x in tensors), strict=True)])
+
+
+def stream(seed: int, *key: int | str) -> torch.Generator:
+    """A CPU generator for one purpose: equal (seed, key) give equal draws, others independent ones.
+
+    >>> a, b = stream(0, "x0", 7), stream(0, "x0", 7)
+    >>> bool((torch.randn(3, generator=a) == torch.randn(3, generator=b)).all())
+    True
+    """
+    words = [int.from_bytes(k.encode(), "little") if isinstance(k, str) else k for k in key]
+    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def noise(
+    seed: int, start: int, stop: int, shape: tuple[int, ...], *key: int | str, signs: bool = False
+) -> Tensor:
+    """Standard normal draws (or random signs) for the examples start..stop-1, float32, on CPU.
+
+    Example i depends on (seed, key, i) alone, never on how the range is cut into chunks: whole
+    blocks of `NOISE_BLOCK` examples are drawn from a generator each.
+    """
+    first, last = start // NOISE_BLOCK, -(-stop // NOISE_BLOCK)
+    blocks = []
+    for block in range(first, last):
+        rng = stream(seed, *key, block)
+        size = (NOISE_BLOCK, *shape)
+        if signs:
+            blocks.append(torch.randint(0, 2, size, generator=rng).float() * 2 - 1)
+        else:
+            blocks.append(torch.randn(size, generator=rng))
+    drawn = torch.cat(blocks) if blocks else torch.empty(0, *shape)
+    offset = first * NOISE_BLOCK
+    return drawn[start - offset : stop - offset]
+
+
+def pairwise(items: tuple[float, ...] | list[float]) -> Iterator[tuple[float, float]]:
+    """Consecutive pairs."""
+    return itertools.pairwise(items)

@@ -1,0 +1,316 @@
+"""One training step: the gradient of the global batch, and what is done with it.
+
+Everything stays on the device: a step whose loss or gradient is not finite is skipped by a flag
+that the optimiser's kernel reads, and the numbers for the log are summed in tensors, so the host
+need not wait for a step to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from monge.errors import UserError
+from monge.objectives.base import Batch, Loss
+from monge.training.ema import Average
+from monge.training.spec import LoopSpec
+from monge.training.tally import Tally
+
+LossFn: TypeAlias = Callable[[nn.Module, Batch], Loss]
+"""The loss of each row of a batch: a function of the network and the rows alone."""
+
+
+class Step(nn.Module):
+    """A loss as a module, so that every evaluation happens inside one (distributed) forward."""
+
+    def __init__(self, network: nn.Module, loss: LossFn, autocast: torch.autocast) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.autocast = autocast
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the loss over the rows, and the sums of its parts, detached."""
+        with self.autocast:
+            loss = self.loss(self.network, batch)
+        rows = len(next(iter(batch.values())))
+        if loss.per_example.shape != (rows,):
+            raise ValueError(
+                f"the loss of {rows} rows has shape {tuple(loss.per_example.shape)}; "
+                "per_example takes one number for each row"
+            )
+        return loss.per_example.sum(), {k: v.detach().sum() for k, v in loss.parts.items()}
+
+
+class Engine:
+    """The network, its average and its optimiser, and the step that moves them.
+
+    Any number of processes and micro-batches computes the same gradient: each row weighs
+    1 / rows, a process sums over its rows, and the processes are added up.
+
+    Args:
+        network: the bare network, on the accelerator's device.
+        rows: size of the global batch.
+
+    Raises:
+        UserError: nothing to train, or more processes than rows.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, network: nn.Module, loss: LossFn, rows: int, spec: LoopSpec
+    ) -> None:
+        world, rank = accelerator.num_processes, accelerator.process_index
+        if rows < world:
+            raise UserError(f"a batch of {rows} rows cannot be shared by {world} processes")
+        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise UserError(f"{type(network).__name__} has no parameters to train")
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.network = network
+        self.tally = Tally(self.device)
+        self.micro_batch = spec.micro_batch or -(-rows // world)
+        self.notes: list[str] = []
+        self._spec = spec
+        self._world = world
+        self._rows = rows
+        self._share = slice(rows * rank // world, rows * (rank + 1) // world)
+        self._dtype = next(iter(self.parameters.values())).dtype
+        if world > 1:
+            for tensor in _tensors(network).values():
+                torch.distributed.broadcast(tensor, 0)
+        self.average = Average(network, spec.ema)
+        self._step = Step(network, loss, autocast_of(spec, self.device))
+        if spec.compile:
+            self._step.compile()
+        self._module: nn.Module = self._step
+        # The kernel's gate against overflow (`found_inf`) skips steps without asking the host.
+        self._gated = self.device.type in ("cpu", "cuda")
+        self._optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=spec.lr,
+            betas=spec.betas,
+            weight_decay=spec.weight_decay,
+            fused=self._gated,
+        )
+        for p in self.parameters.values():
+            self._optimizer.state[p] = {
+                "step": torch.zeros((), device=self.device if self._gated else "cpu"),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+
+    def prepare(self, batch: Batch) -> None:
+        """Find out, on the first batch, what works here; nothing that a run computes changes.
+
+        That is a micro-batch that fits into memory, whether the loss can be compiled, and
+        whether every parameter takes part in it.
+        """
+        odd = {name: len(x) for name, x in batch.items() if len(x) != self._rows}
+        if odd:
+            raise ValueError(f"batches have {self._rows} rows, but {odd} in the first of them")
+        share = self._shared(batch)
+        try:
+            self._gradients(share)
+        except UserError:
+            raise
+        except Exception as error:
+            if self._step._compiled_call_impl is None:
+                raise
+            self._step._compiled_call_impl = None
+            self.notes.append(f"not compiled, {type(error).__name__}: {_first_line(error)}")
+            self._gradients(share)
+        idle = any(p.grad is None for p in self.parameters.values())
+        self._optimizer.zero_grad()
+        if self._world > 1:
+            agreed = torch.tensor((-self.micro_batch, idle), device=self.device)
+            torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+            self.micro_batch, idle = -int(agreed[0]), bool(agreed[1])
+            accelerator: Any = self.accelerator
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idle)
+            self._module = self.accelerator.prepare_model(self._step)
+
+    def step(self, n: int, lr: float, batch: Batch) -> None:
+        """Step n = 0, 1, ... with the whole global batch, of which this process takes its share."""
+        self._seed(n)
+        totals = self._gradients(self._shared(batch))
+        if self._world > 1:
+            torch.distributed.all_reduce(totals)
+        self._update(n, lr, totals / self._rows)
+
+    def anywhere(self, *flags: bool) -> list[bool]:
+        """Each flag, true in every process when it is true in one."""
+        if self._world == 1:
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        torch.distributed.all_reduce(counts)
+        return [count > 0 for count in counts.tolist()]
+
+    def agreed(self, value: float) -> float:
+        """The main process's value, in every process."""
+        if self._world == 1:
+            return value
+        shared = torch.tensor(value, device=self.device)
+        torch.distributed.broadcast(shared, 0)
+        return float(shared)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Every tensor that a step changes, by file and name: the tensors, not copies."""
+        return {
+            "model": _tensors(self.network),
+            "ema": _tensors(self.average.look()),
+            "optimizer": {
+                f"{key}/{name}": value
+                for name, p in self.parameters.items()
+                for key, value in self._optimizer.state[p].items()
+            },
+        }
+
+    def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copy saved tensors into place.
+
+        Raises:
+            UserError: they belong to another network.
+        """
+        for group, ours in self.tensors().items():
+            theirs = groups.get(group, {})
+            names = ours.keys() | theirs.keys()
+            odd = [n for n in sorted(names) if _shape(ours.get(n)) != _shape(theirs.get(n))]
+            if odd:
+                raise UserError(
+                    f"the checkpoint does not fit this network: {group} tensor {odd[0]!r} has "
+                    f"shape {_shape(theirs.get(odd[0]))} there and {_shape(ours.get(odd[0]))} "
+                    "here; go on with the configuration it was trained with"
+                )
+            with torch.no_grad():
+                for name, tensor in ours.items():
+                    tensor.copy_(theirs[name])
+
+    def _seed(self, n: int) -> None:
+        """Seed what the network itself draws (dropout) from (seed, n), so that it resumes."""
+        # Generators use 32 bits of a seed; the factor spreads runs over them.
+        seed = (self._spec.seed * 2654435761 + n) % 2**32
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def _shared(self, batch: Batch) -> Batch:
+        """This process's rows, on the device and in the network's dtype."""
+        moved = {}
+        for name, tensor in batch.items():
+            rows = tensor[self._share]
+            if self.device.type == "cuda" and not rows.is_cuda:
+                rows = rows.pin_memory()
+            dtype = self._dtype if rows.is_floating_point() else rows.dtype
+            moved[name] = rows.to(self.device, dtype, non_blocking=True)
+        return moved
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Accumulate the gradient of this process's rows; the sums of their loss and parts."""
+        while True:
+            try:
+                return self._accumulate(batch)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                reason = _first_line(error)
+            # Here, not in the handler, because the error holds the activations.
+            exchanging = self._module is not self._step
+            if self._spec.micro_batch is not None or exchanging or self.micro_batch == 1:
+                raise UserError(
+                    f"out of memory with micro-batches of {self.micro_batch} rows ({reason}): "
+                    "choose a smaller micro-batch or network, or a lower precision"
+                )
+            self._optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.micro_batch = -(-self.micro_batch // 2)
+            self.notes.append(f"out of memory: going on with micro-batches of {self.micro_batch}")
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        # Distributed gradients are averaged over processes, where they are to be added up.
+        weight = self._world / self._rows
+        totals: Tensor | None = None
+        for chunk, last in _chunks(batch, self.micro_batch):
+            with nullcontext() if last else self.accelerator.no_sync(self._module):
+                total, parts = self._module(chunk)
+                self.accelerator.backward(total * weight)
+            sums = torch.stack((total.detach(), *parts.values())).to(self.tally.dtype)
+            totals = sums if totals is None else totals + sums
+            self.tally.parts = tuple(parts)
+        assert totals is not None
+        return totals
+
+    def _update(self, n: int, lr: float, means: Tensor) -> None:
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        bad = ~(means[0].isfinite() & norm.isfinite())
+        if self._spec.clip is not None:
+            scale = (self._spec.clip / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, scale)  # type: ignore[attr-defined]
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        if self._gated:
+            optimizer: Any = self._optimizer
+            optimizer.found_inf = bad.float()
+            optimizer.step()
+        elif not bad:
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.average.update(n)
+        self.tally.add(means, norm, bad)
+
+
+def autocast_of(spec: LoopSpec, device: torch.device) -> torch.autocast:
+    """bf16 where it is asked for and the device has it.
+
+    Raises:
+        UserError: the device does not have the precision.
+    """
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if spec.precision == "bf16" and not bf16:
+        raise UserError(f"precision bf16 is not supported on {device.type}: use float32")
+    if spec.precision == "float64" and device.type == "mps":
+        raise UserError("precision float64 is not supported on mps: use float32 or another device")
+    used = bf16 and spec.precision in ("auto", "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=used)
+
+
+def _chunks(batch: Batch, size: int) -> Iterator[tuple[Batch, bool]]:
+    """Slices of at most `size` rows, and whether each is the last."""
+    rows = len(next(iter(batch.values())))
+    for start in range(0, rows, size):
+        whole = size >= rows
+        chunk = batch if whole else {k: x[start : start + size] for k, x in batch.items()}
+        yield chunk, start + size >= rows
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers; one that has two names under the first."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

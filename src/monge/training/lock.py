@@ -1,0 +1,97 @@
+"""One process at a time on a run folder.
+
+The lock is an advisory lock of the operating system on a file, which dies with its process
+however that ends; so a lock file left behind by a killed process is not in anybody's way. What
+stands in the file is only there to tell a second process whom it is waiting for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monge.errors import UserError
+
+NAME = "lock"
+
+_HELD: set[tuple[int, Path]] = set()
+"""Folders that this process (pid) holds; to hold one again inside is no conflict."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the run folder, which is created if needed.
+
+    Raises:
+        UserError: a live process holds it (named by pid, host and start), or it is not writable.
+    """
+    path, key = folder / NAME, (os.getpid(), folder.absolute())
+    if key in _HELD:
+        yield
+        return
+    with _telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    _HELD.add(key)
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        with _telling(folder):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        yield
+    finally:
+        _HELD.discard(key)
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder}: {error.strerror}; make it writable and "
+            "make room, or choose another folder"
+        ) from error
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock on the file of this name."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(_refusal(path)) from None
+        # Its last holder may have removed the file between our opening and locking it.
+        if _is(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _refusal(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text())
+        who = "process {pid} on {host}, since {since}".format(**owner)
+    except (OSError, ValueError, KeyError):
+        who = "another process"
+    return (
+        f"the run folder {path.parent} is in use by {who}; wait until it has finished, stop it, "
+        "or choose another folder"
+    )

@@ -1,0 +1,140 @@
+"""What a run will take, from a few timed steps that leave it as it was."""
+
+from __future__ import annotations
+
+import math
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from monge.errors import UserError
+from monge.training.engine import Engine
+from monge.training.progress import clock, size
+from monge.training.spec import Batches
+
+TIMED_STEPS = 3
+SURE_AFTER_S = 0.5
+"""With a time limit, steps are timed for so long, since it fixes the number of steps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        step: steps done already.
+        steps: steps in all.
+        rows: rows of the global batch.
+        step_s: seconds of one step.
+        peak_bytes: most memory in use during the timed steps, on the device.
+        checkpoint_bytes: size of one checkpoint; two exist while one is written.
+        free_bytes: space on the disk of the run folder, or None without one.
+        micro_batch: rows evaluated at once in each process.
+    """
+
+    step: int
+    steps: int
+    rows: int
+    step_s: float
+    peak_bytes: int
+    checkpoint_bytes: int
+    free_bytes: int | None
+    micro_batch: int
+
+    @property
+    def seconds(self) -> float:
+        """Time for the steps that are left."""
+        return (self.steps - self.step) * self.step_s
+
+    def lines(self) -> list[str]:
+        """The plan as text."""
+        end = time.strftime("%a %H:%M:%S", time.localtime(time.time() + self.seconds))
+        rate = f"{1 / self.step_s:.3g} steps/s, {self.rows / self.step_s:.4g} samples/s"
+        lines = [
+            f"{rate}; steps {self.step} to {self.steps} take {clock(self.seconds)}, until {end}",
+            f"memory: {size(self.peak_bytes)} at most, micro-batches of {self.micro_batch} rows",
+        ]
+        if self.free_bytes is not None:
+            lines.append(
+                f"disk: {size(2 * self.checkpoint_bytes)} while a checkpoint is written, "
+                f"{size(self.free_bytes)} free"
+            )
+        return lines
+
+
+def make_plan(
+    engine: Engine,
+    batches: Batches,
+    *,
+    step: int,
+    steps: int | None,
+    minutes: float | None,
+    seconds: float,
+    folder: Path | None,
+) -> Plan:
+    """Time a few steps, put everything back, and reckon.
+
+    Raises:
+        UserError: the checkpoints will not fit on the disk.
+    """
+    before = _copy(engine.tensors())
+    tally = engine.tally.state()
+    engine.prepare(batches.draw(step))
+    least_s = SURE_AFTER_S if steps is None else 0.0
+    step_s = _time_steps(engine, batches, step, least_s)
+    kept = sum(t.nbytes for group in before.values() for t in group.values())
+    peak = _peak_bytes(engine.device) - (kept if engine.device.type == "cpu" else 0)
+    engine.restore(before)
+    engine.tally.restore(tally)
+    free = None if folder is None else shutil.disk_usage(_existing(folder)).free
+    if free is not None and free < 2 * kept:
+        raise UserError(
+            f"checkpoints need {size(2 * kept)} in {folder}, where {size(free)} are free; make "
+            "room or choose another folder"
+        )
+    if steps is None:
+        assert minutes is not None
+        steps = max(step + int((60 * minutes - seconds) / step_s), step, 1)
+    return Plan(step, steps, batches.size, step_s, peak, kept, free, engine.micro_batch)
+
+
+def _time_steps(engine: Engine, batches: Batches, step: int, least_s: float) -> float:
+    """Median seconds of a step, the same number in every process."""
+    times: list[float] = []
+    count = TIMED_STEPS
+    while len(times) < count:
+        start = time.perf_counter()
+        engine.step(step, 0.0, batches.draw(step))
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if len(times) == TIMED_STEPS:
+            count = max(count, math.ceil(least_s / engine.agreed(statistics.median(times))))
+    return engine.agreed(statistics.median(times))
+
+
+def _copy(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Copies in the host's memory, so that the device's is measured as in the run."""
+    return {
+        name: {key: tensor.to("cpu", copy=True) for key, tensor in group.items()}
+        for name, group in groups.items()
+    }
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _existing(folder: Path) -> Path:
+    return next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -1,0 +1,158 @@
+"""Intervals: golden values, exact special cases, and measured coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from monge.errors import UserError
+from monge.metrics import intervals
+from monge.metrics.comparisons import Comparison, comparisons
+from monge.tensors import stream
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (95, 100), (360, 360)])
+def test_wilson_is_scipys(hits: int, n: int) -> None:
+    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    found = intervals.wilson(hits / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found.low <= hits / n <= found.high
+
+
+def test_wilson_at_half_the_count() -> None:
+    half = intervals.wilson_at_half(0.9, 200)
+    assert (half.low, half.high) == (
+        intervals.wilson(0.9, 100).low,
+        intervals.wilson(0.9, 100).high,
+    )
+
+
+@pytest.mark.parametrize("auc", [0.0, 0.2, 0.5, 0.83, 1.0])
+def test_area_interval_solves_newcombes_equation(auc: float) -> None:
+    m, n = 40, 60
+    found = intervals.auc_interval(auc, m, n)
+    assert found.low <= auc <= found.high
+    for end in (found.low, found.high):
+        spread = 1 + 49 * ((1 - end) / (2 - end) + end / (1 + end))
+        variance = end * (1 - end) * spread / (m * n)
+        if 0 < end < 1:
+            assert abs(auc - end) == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-5)
+
+
+def test_area_interval_at_the_null_is_that_of_the_mann_whitney_test() -> None:
+    m = n = 200
+    found = intervals.auc_interval(0.5, m, n)
+    null_sd = math.sqrt((m + n + 1) / (12 * m * n))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * null_sd, rel=0.02)
+    assert found.p_value == pytest.approx(0.5)
+    shifted = intervals.auc_interval(0.5 + 1.644854 * null_sd, m, n)
+    assert shifted.p_value == pytest.approx(0.05, rel=0.02)
+
+
+@pytest.mark.parametrize(("n", "q"), [(100, 0.5), (400, 0.05), (1000, 0.01), (30, 0.01)])
+def test_quantile_interval_covers_at_least_95_percent_and_is_not_wasteful(n: int, q: float) -> None:
+    # The ranks of the ends are read off a sample 1..n; coverage is then exact, for any law.
+    found = intervals.quantile_interval(torch.arange(1.0, n + 1), q)
+    low, high = found.low, found.high if math.isfinite(found.high) else n + 1
+
+    def covered(low: float, high: float) -> float:
+        return float(stats.binom.cdf(high - 1, n, q) - stats.binom.cdf(low - 1, n, q))
+
+    assert covered(low, high) >= 0.95
+    assert stats.binom.cdf(low, n, q) > 0.025  # one rank further in, and a tail is too heavy
+    assert high == n + 1 or stats.binom.sf(high - 2, n, q) > 0.025
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    x = torch.randn(30, generator=stream(0), dtype=torch.float64)
+    found = intervals.jackknife(lambda kept: float(x[kept].mean()), 30, stream(1), groups=15)
+    assert found == pytest.approx(
+        # Groups of two: the standard error of the mean of 15 group means.
+        float(_group_means(x, 15, stream(1)).std() / 15**0.5),
+        rel=1e-10,
+    )
+    with pytest.raises(UserError, match="needs 20 examples, not 19"):
+        intervals.jackknife(lambda kept: 0.0, 19, stream(0))
+
+
+def _group_means(x: Tensor, groups: int, rng: torch.Generator) -> Tensor:
+    return x[torch.randperm(len(x), generator=rng)].reshape(-1, groups).mean(0)
+
+
+def test_student_quantile_goes_with_the_number_of_groups() -> None:
+    x = torch.randn(40, generator=stream(0), dtype=torch.float64)
+    interval = intervals.jackknife_interval(0.0, lambda k: float(x[k].mean()), 40, stream(1))
+    stderr = intervals.jackknife(lambda k: float(x[k].mean()), 40, stream(1))
+    assert interval.high == pytest.approx(stats.t.ppf(0.975, 9) * stderr)
+
+
+# Measured coverage
+
+Law = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def gaussians(d: int, scale: float, shift: float) -> Law:
+    def draw(n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x, y = torch.randn(2, n, d, generator=rng, dtype=torch.float64)
+        return scale * x + shift, y
+
+    return draw
+
+
+def measure_coverage(
+    comparison: Comparison, law: Law, n: int, repetitions: int
+) -> dict[str, tuple[float, float, float]]:
+    """For each head: coverage of the mean estimate, sd of the estimate, mean half width / 1.96."""
+    values, ends = [], []
+    for r in range(repetitions):
+        x, y = law(n, stream(r, "coverage"))
+        value = comparison.estimate(x, y)
+        found = [
+            head.interval(v, x, y, stream(r, "interval"))
+            for v, head in zip(value, comparison.heads, strict=True)
+        ]
+        values.append(value)
+        ends.append([(i.low, i.high) for i in found])
+    value, end = np.asarray(values), np.asarray(ends)
+    mean = value.mean(0)
+    covered = ((end[..., 0] <= mean) & (mean <= end[..., 1])).mean(0)
+    width = (end[..., 1] - end[..., 0]).mean(0) / 3.92
+    spread = value.std(0)
+    return {
+        head.name: (float(covered[i]), float(spread[i]), float(width[i]))
+        for i, head in enumerate(comparison.heads)
+    }
+
+
+def by_head(name: str, d: int) -> Comparison:
+    return next(c for c in comparisons(d, 0) if name in [head.name for head in c.heads])
+
+
+@pytest.mark.parametrize("name", ["energy distance", "W2² of Gaussian fits", "variance ratio"])
+def test_intervals_cover_quickly(name: str) -> None:
+    found = measure_coverage(by_head(name, 2), gaussians(2, 0.7, 0.3), 60, 150)
+    assert found[name][0] >= 0.95 - 3 * 0.0178
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize(
+    ("d", "scale", "shift", "n"),
+    [(2, 1.0, 0.0, 100), (16, 1.0, 0.0, 100), (16, 0.8, 0.0, 200), (4, 1.0, 0.4, 200)],
+)
+def test_intervals_cover_95_percent_of_the_time(
+    index: int, d: int, scale: float, shift: float, n: int
+) -> None:
+    comparison = comparisons(d, 0)[index]
+    found = measure_coverage(comparison, gaussians(d, scale, shift), n, 500)
+    for name, (covered, spread, width) in found.items():
+        print(f"{name}: {covered:.3f}, sd {spread:.4g}, width {width:.4g}")
+        if min(spread, width) > 1e-2 or not name.startswith(("coverage", "precision", "recall")):
+            assert covered >= 0.95 - 3 * 0.00975, name
+            assert width <= 1.8 * spread, name  # not merely safe

@@ -1,0 +1,149 @@
+"""Agreement with requested labels, and diversity within them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from monge.errors import UserError
+from monge.metrics.labels import (
+    Labelled,
+    TooFewPerClass,
+    agreement,
+    agreement_if_shuffled,
+    fit_classifier,
+    label_rows,
+    within_class_diversity,
+)
+from monge.tensors import stream
+
+
+def normal(n: int, d: int, *key: int) -> Tensor:
+    return torch.randn(n, d, generator=stream(0, "labels", *key), dtype=torch.float64)
+
+
+def classes(n: int, key: int, spread: float = 1.0) -> Labelled:
+    """Three well separated classes in the plane."""
+    label = torch.arange(n) % 3
+    centres = 12 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    return Labelled(centres[label] + spread * normal(n, 2, key), label)
+
+
+def test_agreement_counts_by_class_and_leaves_out_what_was_not_asked() -> None:
+    requested = torch.tensor([0, 0, 0, 1, 1, -1])
+    found = agreement(torch.tensor([0, 0, 1, 1, 1, 1]), requested)
+    assert dict(found.per_class) == {0: (2, 3), 1: (2, 2)}
+    assert (found.n, found.overall, found.worst) == (5, 0.8, pytest.approx(2 / 3))
+    expected = stats.binomtest(4, 5).proportion_ci(method="wilson")
+    interval = found.overall_interval()
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_worst_class_interval_covers_the_least_of_equal_classes() -> None:
+    # Ten classes with probability 0.9 each: the least *observed* is far below the least true.
+    rng = torch.Generator().manual_seed(0)
+    requested = torch.arange(1000) % 10
+    covered = 0
+    for _ in range(300):
+        hit = torch.rand(1000, generator=rng) < 0.9
+        interval = agreement(torch.where(hit, requested, 10), requested).worst_interval()
+        covered += interval.low <= 0.9 <= interval.high
+    assert covered / 300 > 0.92
+
+
+def test_shuffled_agreement_is_the_mean_over_permutations() -> None:
+    predicted, requested = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 1, 2, -1])
+    overall, worst = agreement_if_shuffled(predicted, requested)
+    rng = torch.Generator().manual_seed(0)
+    asked = requested[:4]
+    simulated = [
+        agreement(predicted[:4], asked[torch.randperm(4, generator=rng)]).overall
+        for _ in range(4000)
+    ]
+    assert overall == pytest.approx(sum(simulated) / 4000, abs=0.02)
+    assert worst == 0.25
+
+
+def test_classifier_reaches_98_percent_on_held_out_digits() -> None:
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(x), generator=stream(0))
+    images = torch.from_numpy(x).float().reshape(-1, 1, 8, 8)[order] / 8 - 1
+    label = torch.from_numpy(y).long()[order]
+    classify = fit_classifier(images[360:], label[360:])
+    assert agreement(classify(images[:360]), label[:360]).overall >= 0.98
+
+
+def test_classifier_ignores_unlabelled_examples() -> None:
+    data = classes(60, 1)
+    label = torch.where(torch.arange(60) < 30, data.label, -1)
+    assert set(fit_classifier(data.x, label)(data.x).tolist()) == {0, 1, 2}
+    with pytest.raises(UserError, match="two classes"):
+        fit_classifier(data.x, torch.zeros(60, dtype=torch.int64))
+
+
+def test_diversity_is_the_ratio_of_mean_distances() -> None:
+    real, narrow = classes(600, 1), classes(600, 2, spread=0.5)
+    found = within_class_diversity(narrow.x, narrow.label, real.x, real.label)
+    assert found.ratio == pytest.approx(0.5, rel=0.04)
+    assert all(r == pytest.approx(0.5, rel=0.1) for r in found.per_class.values())
+    interval = found.interval()
+    assert interval.low < found.ratio < interval.high
+    collapsed = within_class_diversity(torch.zeros(30, 2), torch.arange(30) % 3, real.x, real.label)
+    assert collapsed.ratio == 0
+
+
+def test_diversity_interval_covers() -> None:
+    covered = 0
+    for r in range(150):
+        a, b = classes(45, 2 * r, spread=0.8), classes(60, 2 * r + 1)
+        interval = within_class_diversity(a.x, a.label, b.x, b.label).interval()
+        covered += interval.low <= 0.8 <= interval.high
+    assert covered / 150 >= 0.95 - 3 * 0.0178
+
+
+def test_diversity_skips_small_classes() -> None:
+    real = classes(30, 1)
+    label = torch.tensor([0] * 10 + [1] * 3)
+    found = within_class_diversity(real.x[:13], label, real.x, real.label)
+    assert found.skipped == (1,) and set(found.per_class) == {0}
+    with pytest.raises(TooFewPerClass):
+        within_class_diversity(real.x[:6], torch.arange(6), real.x, real.label)
+
+
+def test_rows_hold_floors_and_baselines() -> None:
+    train, heldout, samples = classes(300, 1), classes(90, 2), classes(120, 3)
+    wrong = Labelled(samples.x, (samples.label + 1) % 3)
+    report, rows = label_rows(samples, train, heldout, {"wrong": wrong})
+    assert [row.name for row in rows] == [
+        "label agreement",
+        "label agreement, worst class",
+        "within-class diversity",
+    ]
+    overall, worst, diversity = rows
+    assert overall.value == overall.floor == worst.value == 1.0
+    assert overall.baselines["wrong"] == worst.baselines["wrong"] == 0.0
+    assert overall.baselines["shuffled labels"] == pytest.approx(1 / 3)
+    assert diversity.value == pytest.approx(1, abs=0.15) and diversity.floor == pytest.approx(
+        1, abs=0.15
+    )
+    assert diversity.baselines["shuffled labels"] > 3
+    content = report.content(["a", "b", "c"])
+    assert content["agreement"][0] == 1.0 and set(content["per_class"]) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (torch.zeros(5), "expected 6 whole numbers"),
+        (torch.zeros(5, dtype=torch.int64), "expected 6 whole numbers"),
+        (torch.full((6,), -2), "-2 is no label"),
+        ([0] * 6, "not list"),
+    ],
+)
+def test_bad_labels_are_named(label: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fit_classifier(torch.ones(6, 2), label)  # type: ignore[arg-type]
