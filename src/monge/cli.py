@@ -224,7 +224,7 @@ def _run(verb: str, words: list[str]) -> int:
         )
     except SystemExit as exit_:
         return int(exit_.code or 0)
-    from monge.runs import verbs
+    from monge import verbs
 
     result = getattr(verbs, verb)(arguments)
     if arguments.json:

@@ -78,8 +78,10 @@ class Integrated:
 
     @property
     def knots(self) -> tuple[float, ...]:
-        """The grid inside the domain, with the breakpoints on it."""
+        """The grid inside the domain, with the breakpoints on it: where walks compose exactly."""
         lo, hi = self.domain
+        if self.per_span:
+            return lo, hi
         inner = {*self.breakpoints}
         if not self.solver.adaptive:
             inner |= {*self.grid.points()}

@@ -324,6 +324,17 @@ def test_an_untrained_conv_is_affine():
     torch.testing.assert_close(f(0.3 * a + 0.7 * b), 0.3 * f(a) + 0.7 * f(b))
 
 
+def test_the_same_stream_draws_the_same_weights():
+    def weights(rng):
+        autoencoder = ConvSpec(down=2, width=8).build((1, 4, 4), rng=rng)
+        return torch.cat([p.detach().flatten() for p in autoencoder.parameters()])
+
+    assert torch.equal(weights(None), weights(None))
+    assert torch.equal(weights(stream(5)), weights(stream(5)))
+    assert not torch.equal(weights(stream(5)), weights(stream(6)))
+
+
+@torch.no_grad()
 def test_the_loss_is_pixel_error_plus_weighted_divergence():
     spec = ConvSpec(down=2, channels=3, width=8, blocks=1, kl=0.7)
     autoencoder = noisy_conv()

@@ -128,9 +128,9 @@ def test_sliced_between_isotropic_gaussians() -> None:
     # Every projection is N(0, 1) against N(m.u, s^2): d times the mean is |m|^2 + d (s - 1)^2.
     d, scale = 6, 1.7
     shift = torch.tensor([1.0, 0, -0.5, 0, 0.3, 0], dtype=torch.float64)
-    x, y = normal(8000, d, 1), scale * normal(8000, d, 2) + shift
+    x, y = normal(4000, d, 1), scale * normal(4000, d, 2) + shift
     closed = float(shift.square().sum()) + d * (scale - 1) ** 2
-    assert sliced_w2_squared(x, y, directions=1000) == pytest.approx(closed, rel=0.03)
+    assert sliced_w2_squared(x, y, directions=400) == pytest.approx(closed, rel=0.05)
 
 
 def test_sliced_floor_of_the_fact_sheet_and_seeds() -> None:
@@ -182,7 +182,7 @@ def test_commuting_covariances() -> None:
 def test_fewer_examples_than_dimensions_give_the_same_number() -> None:
     x, y = normal(20, 30, 1), 2 * normal(25, 30, 2)
     dense = float((x.mean(0) - y.mean(0)).square().sum()) + bures_squared(x.T.cov(), y.T.cov())
-    assert gaussian_w2_squared(x, y) == pytest.approx(dense, rel=1e-9)
+    assert gaussian_w2_squared(x, y) == pytest.approx(dense, rel=1e-7)
 
 
 def test_gaussian_floor_is_the_analytic_one() -> None:

@@ -55,7 +55,10 @@ class AutoencoderSpec(Component, abc.ABC):
 
     @abc.abstractmethod
     def build(
-        self, data_shape: tuple[int, ...], latent_shape: tuple[int, ...] | None = None
+        self,
+        data_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...] | None = None,
+        rng: torch.Generator | None = None,
     ) -> AutoencoderModule:
         """The untrained autoencoder for data of a shape.
 
@@ -63,6 +66,7 @@ class AutoencoderSpec(Component, abc.ABC):
             data_shape: of one example.
             latent_shape: of one latent where a file records it; it matters where fitting decides
                 it (PCA drops constant directions).
+            rng: draws initial weights, if there are any; by default always the same ones.
 
         Raises:
             UserError: a shape that these settings do not fit.

@@ -28,10 +28,14 @@ from torch import Tensor, nn
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss
+from monge.tensors import stream
 from monge.types import Posterior, State
 
 LOGVAR_RANGE = (-16.0, 4.0)
 """Where log-variances of the posterior are clamped."""
+
+INITIAL_LOGVAR = -4.0
+"""Log-variance of an untrained posterior: little noise, so that training starts by compressing."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +73,7 @@ class ConvSpec(AutoencoderSpec):
         self,
         data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...] | None = None,
+        rng: torch.Generator | None = None,
     ) -> ConvAutoencoder:
         if len(data_shape) != 3:
             raise UserError(f"autoencoder conv takes images (C, H, W), not {data_shape}")
@@ -78,7 +83,9 @@ class ConvSpec(AutoencoderSpec):
                 f"autoencoder conv: down={self.down} does not divide the sides of {data_shape}: "
                 f"resize the images or choose a smaller down"
             )
-        return ConvAutoencoder(self, data_shape)
+        autoencoder = ConvAutoencoder(self, data_shape)
+        autoencoder.reset(stream(0, "weights") if rng is None else rng)
+        return autoencoder
 
     def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
         """The batch {"x": (B, C, H, W)} with "noise" (B, *latent_shape) for the posterior."""
@@ -112,9 +119,19 @@ class ConvAutoencoder(AutoencoderModule):
         deep = channels * spec.down**2
         self.encoder = Residual(deep, spec.width, 2 * spec.channels, spec.blocks, grid)
         self.decoder = Residual(spec.channels, spec.width, deep, spec.blocks, grid)
-        with torch.no_grad():
-            self.encoder.skip.weight[spec.channels :] = 0
-            self.encoder.skip.bias[spec.channels :] = -4.0  # type: ignore[index]
+
+    @torch.no_grad()
+    def reset(self, rng: torch.Generator) -> None:
+        """Draws the initial weights: an affine encoder with little noise, an affine decoder."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                bound = module.weight[0].numel() ** -0.5
+                nn.init.uniform_(module.weight, -bound, bound, generator=rng)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for part in (self.encoder, self.decoder):
+            nn.init.zeros_(part.leave.weight)
+        self.encoder.skip.weight[self.spec.channels :] = 0
+        self.encoder.skip.bias[self.spec.channels :] = INITIAL_LOGVAR  # type: ignore[index]
 
     def encode(self, x: State) -> Posterior:
         mean, logvar = self.encoder(F.pixel_unshuffle(x, self.spec.down)).chunk(2, dim=1)
@@ -139,8 +156,6 @@ class Residual(nn.Module):
         self.position = nn.Parameter(torch.zeros(width, *grid))
         self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(blocks))
         self.leave = nn.Conv2d(width, outputs, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.enter(x) + self.position

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
 from monge.types import Posterior, State
 
@@ -15,7 +17,10 @@ class IdentitySpec(AutoencoderSpec):
     name = "identity"
 
     def build(
-        self, data_shape: tuple[int, ...], latent_shape: tuple[int, ...] | None = None
+        self,
+        data_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...] | None = None,
+        rng: torch.Generator | None = None,
     ) -> Identity:
         return Identity(self, data_shape, data_shape)
 

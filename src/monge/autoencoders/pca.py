@@ -41,7 +41,10 @@ class PCASpec(AutoencoderSpec):
             raise UserError(f"autoencoder pca: dim must be at least 1, not {self.dim}")
 
     def build(
-        self, data_shape: tuple[int, ...], latent_shape: tuple[int, ...] | None = None
+        self,
+        data_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...] | None = None,
+        rng: torch.Generator | None = None,
     ) -> PCA:
         size = size_of(data_shape)
         if self.dim is not None and self.dim > size:

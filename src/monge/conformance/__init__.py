@@ -75,7 +75,8 @@ def check(component: Any) -> Report:
         UserError: nothing in monge is like it.
     """
     family = family_of(component)
-    name = getattr(component, "__name__", None) or repr(component)
+    name = type(component).__name__ if isinstance(component, nn.Module) else repr(component)
+    name = getattr(component, "__name__", name)
     return Report(name, family, tuple(apply(law, component) for law in LAWS[family]))
 
 
@@ -91,12 +92,11 @@ def family_of(component: Any) -> str:
     if all(hasattr(component, name) for name in ("encode", "decode", "latent_shape")):
         return "autoencoder"
     called = component.forward if isinstance(component, nn.Module) else component
-    if callable(called):
-        names = list(inspect.signature(called).parameters)
-        if names[1:3] == ["s", "t"]:
-            return "flow"
-        if len(names) >= 2:
-            return "network" if isinstance(component, nn.Module) else "field"
+    names = _parameters(called)
+    if names[1:3] == ["s", "t"]:
+        return "flow"
+    if len(names) >= 2:
+        return "network" if isinstance(component, nn.Module) else "field"
     if isinstance(component, Component) and hasattr(component, "build"):
         return "network"
     raise UserError(
@@ -105,3 +105,11 @@ def family_of(component: Any) -> str:
         + ", give it build(shape, n_classes, n_vector) for a network, or make it a function "
         "v(x, t, cond) or X(x, s, t, cond)"
     )
+
+
+def _parameters(called: Any) -> list[str]:
+    """The names of what a function takes; none where it is none, or does not tell."""
+    try:
+        return list(inspect.signature(called).parameters) if callable(called) else []
+    except (TypeError, ValueError):
+        return []

@@ -43,12 +43,11 @@ def built(component: Any, n: int = 200) -> Autoencoder:
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                made = component.build(shape)
+                made: Any = component.build(shape)
         except UserError as error:
             problem = problem or error
             continue
-        if isinstance(made, nn.Module):
-            made = made.double().eval()
+        made = made.double().eval() if isinstance(made, nn.Module) else made
         if hasattr(made, "fit"):
             made.fit(data_of(shape, n))
         return made

@@ -20,7 +20,7 @@ from monge.errors import UserError
 from monge.flows import inverse, tangent
 from monge.types import FlowMap, domain_of
 
-N = 6
+N = 4
 
 
 def probe_flow(flow: FlowMap) -> Probe:
@@ -75,7 +75,7 @@ def law_batch_independence(flow: FlowMap) -> Outcome:
     x, cond = p.states(N), p.cond(N)
     lo, hi = domain_of(flow)
     whole = flow(x, lo, hi, cond)
-    order = torch.tensor([3, 0, 5])
+    order = torch.tensor([3, 0])
     some = flow(x[order], lo, hi, take(cond, order))
     return worst(
         within("difference in another batch", gap(some, whole[order]), p.tolerance(1e-12)),
@@ -102,7 +102,7 @@ def law_composes_at_its_knots(flow: FlowMap) -> Outcome:
 def law_inverse(flow: FlowMap) -> Outcome:
     """A map that names knots has an exact inverse."""
     if knots_of(flow) is None:
-        return DoesNotApply("a learned map need not be invertible")
+        return DoesNotApply("it names no knots; a learned map need not be invertible")
     p = probe_flow(flow)
     x, cond = p.states(N), p.cond(N)
     s, t = inside(domain_of(flow), 2, margin=0.1).tolist()
@@ -117,7 +117,8 @@ def law_tangent(flow: FlowMap) -> Outcome:
     velocity = tangent(flow)
     h = 1e-4 if p.dtype == torch.float64 else 1e-2
     found = []
-    for t in inside(domain_of(flow), 3, margin=0.123).tolist():
+    lo, hi = domain_of(flow)
+    for t in (lo + (hi - lo) * u for u in (0.1317, 0.4691, 0.8373)):  # beside any breakpoint
         difference = (flow(x, t, t + h, cond) - flow(x, t, t - h, cond)) / (2 * h)
         error = gap(velocity(x, t, cond), difference)
         found.append(within(f"difference at t = {t:g}", error, p.tolerance(1e-3, 1e-1)))

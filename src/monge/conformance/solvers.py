@@ -25,7 +25,7 @@ from monge.tensors import expand
 
 START, END = 0.1, 0.9
 
-STEPS = (10, 20, 40)
+STEPS = (16, 32, 64)
 
 GOLDEN = {
     "euler": (2.0, 0.0, 0.0),

@@ -24,14 +24,17 @@ MIDDLE = {"uniform": 0.5, "shifted": 0.25, "geometric": 0.9}
 
 
 def law_times_lie_in_the_domain(law: TimeLaw) -> Outcome:
-    """Times are float32, (n,), and lie in the domain that is trained."""
+    """Times are float32, (n,), and lie in the domain that is trained, without being clamped."""
+    unit = law.unit(N, stream(0, "times"))
+    excess = max(-float(unit.min()), float(unit.max()) - 1, 0.0)
+    found = [within("distance from [0, 1]", excess, 0.0)]
     for domain in ((0.0, 1.0), (0.001, 0.999), (0.3, 0.4)):
         t = law.draw(N, domain, stream(0, "times"))
         holds(t.shape == (N,) and t.dtype == torch.float32, f"got {tuple(t.shape)} {t.dtype}")
         holds(not bool(t.isnan().any()), "some times are NaN")
         excess = max(domain[0] - float(t.min()), float(t.max()) - domain[1], 0.0)
-        measured = within(f"distance from the domain {domain}", excess, 1e-7)
-    return measured
+        found.append(within(f"distance from the domain {domain}", excess, 1e-7))
+    return worst(*found)
 
 
 def law_domain_scales_times(law: TimeLaw) -> Outcome:
@@ -42,10 +45,10 @@ def law_domain_scales_times(law: TimeLaw) -> Outcome:
 
 
 def law_generator_decides(law: TimeLaw) -> Outcome:
-    """Equal generators give equal times, others different ones; no two times of a draw agree."""
+    """Equal generators give equal times, others different ones."""
     first, again, other = (law.draw(N, (0.0, 1.0), stream(seed, "times")) for seed in (0, 0, 1))
     holds(not torch.equal(first, other), "generators with different seeds give the same times")
-    holds(len(first.unique()) > N / 2, f"{N} times take {len(first.unique())} values")
+    holds(len(first.unique()) > 1, f"all times are {float(first[0]):g}")
     return within("difference of two draws by equal generators", gap(first, again), 0.0)
 
 

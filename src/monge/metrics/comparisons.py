@@ -6,7 +6,7 @@ Adding a metric between two sets is adding a `Comparison` to `comparisons`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -205,9 +205,8 @@ def _jackknifed(estimate: Callable[[Samples, Samples], float]) -> IntervalOf:
 
 
 def _energy_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-    test = energy_test(x, y, rng)
-    method = "unbiased variance of the U-statistic, normal"
-    return intervals.normal(value, test.stderr, method, test.p_value)
+    interval = _jackknifed(energy_distance)(value, x, y, rng)
+    return replace(interval, p_value=energy_test(x, y, rng).p_value)
 
 
 def _auc_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:

@@ -5,12 +5,14 @@ r"""95 % intervals, one construction for each kind of estimate.
 | fraction | Wilson's score interval, at half the count where two random sets enter |
 | quantile | order statistics, exact for any law |
 | area under the ROC curve | Newcombe's score interval |
-| smooth function of two samples of equal size | grouped jackknife over pairs, Student's t |
-| two-sample U-statistic | unbiased variance (in `two_sample`), normal |
+| any function of two samples of equal size | grouped jackknife over pairs, Student's t |
+| mean over pairs in one sample | unbiased variance (`two_sample.pairs_variance`), normal |
 
 No bootstrap: a resample repeats points, and distances of a point to itself are zero, which biases
-every estimator here. Estimators whose mean depends on n (plug-in Wasserstein distances, coverage)
-get an interval for that mean at this n, which is what a floor of equal n can be compared with.
+every estimator here. No unbiased variance for the energy distance either: it is exact on average,
+but so noisy where the two laws agree that its intervals cover 60 % there. Estimators whose mean
+depends on n (plug-in Wasserstein distances, coverage) get an interval for that mean at this n,
+which is what a floor of equal n can be compared with.
 
 References:
     | Interval estimation for a binomial proportion (Brown et al., 2001)
@@ -44,10 +46,10 @@ class Interval:
     p_value: float | None = None
 
 
-def normal(value: float, stderr: float, method: str, p_value: float | None = None) -> Interval:
+def normal(value: float, stderr: float, method: str) -> Interval:
     """Value plus and minus 1.96 standard errors."""
     half = _z(LEVEL) * stderr
-    return Interval(value - half, value + half, method, p_value)
+    return Interval(value - half, value + half, method)
 
 
 def wilson(fraction: float, n: float, level: float = LEVEL) -> Interval:

@@ -247,4 +247,4 @@ class TargetSpec(Component, abc.ABC):
 def require(condition: bool, what: object, message: str) -> None:
     """Raise a `UserError` about a setting unless the condition holds."""
     if not condition:
-        raise UserError(f"target {what!r}: {message}")
+        raise UserError(f"target {what}: {message}")

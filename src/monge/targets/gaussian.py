@@ -95,7 +95,8 @@ class Gaussian(Target):
     def quantile(self, z: Tensor) -> Tensor:
         if self.dim != 1:
             return super().quantile(z)
-        return (self.mean + self.eigenvalues.sqrt() * z.double()).to(z.dtype)
+        spectrum = self.mixture.spectrum_like(z)
+        return spectrum.means[0, 0] + spectrum.variances[0, 0].sqrt() * z
 
     def minimal_loss(self, path: Path, interval: tuple[float, float] = (0.0, 1.0)) -> float:
         """The linear path gives (pi/2) tr C^(1/2)."""

@@ -66,6 +66,11 @@ class GaussianMixture(Target):
 
     Raises:
         UserError: shapes disagree, or something is not a covariance or a weight.
+
+    >>> from monge.paths import Linear
+    >>> pair = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.tensor(0.25))
+    >>> pair.field(Linear())(torch.tensor([[2.0, 0.5]]), 0.0)  # E[x1] - x at the source
+    tensor([[-2.0000, -0.5000]])
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor | None = None) -> None:

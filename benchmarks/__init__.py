@@ -1,0 +1,1 @@
+"""Speed beside the alternatives: interleaved rounds, ratios, the machine's own limit beside."""

@@ -1,0 +1,1 @@
+"""Training objectives: what a network is asked to be."""

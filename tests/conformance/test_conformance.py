@@ -1,0 +1,69 @@
+"""Every component of monge's obeys the laws of its family."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+from components_under_test import NAMED, OTHERS
+
+from monge.components import FAMILIES, build
+from monge.conformance import LAWS, check, family_of
+
+CASES = [
+    (family, component)
+    for group in (NAMED, OTHERS)
+    for family, components in group.items()
+    for component in components
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "component"), CASES, ids=[f"{f}-{str(c)[:60]}" for f, c in CASES]
+)
+def test_laws_hold(family: str, component: Any) -> None:
+    report = check(component)
+    assert report.family == family
+    assert report.passed, report.text()
+    assert [row.law for row in report.rows] == [
+        law.__name__.removeprefix("law_") for law in LAWS[family]
+    ]
+
+
+def test_every_registered_component_is_in_the_list() -> None:
+    for family, names in FAMILIES.items():
+        listed = {type(component) for component in NAMED[family]}
+        for name, where in names.items():
+            module, _, attribute = where.partition(":")
+            cls = getattr(importlib.import_module(module), attribute)
+            assert cls in listed, f"{family} {name} is in no list of the conformance tests"
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(f, n) for f, names in FAMILIES.items() for n in names]
+)
+def test_every_registered_component_has_a_golden_value(family: str, name: str) -> None:
+    if name == "exact":
+        pytest.skip("the golden value of an exact network is its target's")
+    component = build(family, name)
+    assert family_of(component) == family
+    golden = [law for law in LAWS[family] if "golden" in law.__name__ or "quartiles" in law.__name__]
+    assert [type(law(component)).__name__ for law in golden] == ["Measured"]
+
+
+def test_every_law_states_itself_in_one_line() -> None:
+    for laws in LAWS.values():
+        assert laws
+        for law in laws:
+            lines = (law.__doc__ or "").strip().splitlines()
+            assert len(lines) == 1 and lines[0].endswith("."), law.__name__
+
+
+def test_report_reads_well() -> None:
+    report = check(build("path", "ou"))
+    text, json = report.text(), report.to_json()
+    assert text.splitlines()[0] == f"path ou: {len(LAWS['path'])} laws, all hold"
+    assert "does not apply: the velocity target is declared" in text
+    assert json["passed"] and json["component"] == "ou" and len(json["rows"]) == len(LAWS["path"])
+    assert json["rows"][0]["statement"].startswith("At t = 1 the state is the datum")
