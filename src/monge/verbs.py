@@ -184,4 +184,8 @@ def demo(arguments: Any) -> dict[str, Any]:
     tell(arguments, f"\npictures  {grid}")
     tell(arguments, f"report    {run.folder / 'report.html'}")
     tell(arguments, f"done in {time.monotonic() - start:.0f} s")
-    return {"run": str(run.folder), "grid": str(grid), **_cost(run.folder)}
+    seconds = time.monotonic() - start
+    metrics = {row.name: row.value for row in result.table}
+    floors = {row.name: row.floor for row in result.table}
+    files = {"run": str(run.folder), "grid": str(grid)}
+    return {**files, "seconds": seconds, "metrics": metrics, "floors": floors, **_cost(run.folder)}

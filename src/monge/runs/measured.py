@@ -34,6 +34,8 @@ def at_floor(row: Row) -> bool:
     >>> at_floor(Row("W2", 1.2, (0.9, 1.5), "bootstrap", 1.0, {"gaussian": 4.0}, 100, {}))
     True
     """
+    if row.p_value is not None and row.p_value < 0.05:
+        return False
     low, high = row.interval
     reached = {"lower": low <= row.floor, "higher": high >= row.floor}
     return reached.get(row.better, low <= row.floor <= high)

@@ -63,8 +63,8 @@ class TrainSpec:
     """Training time; fixed to a number of steps when the run starts."""
     batch: int = 128
     """Examples per step, over all processes."""
-    micro_batch: int | None = None
-    """Examples per forward pass; none: as many as fit."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Examples per forward pass; auto: as many as fit."""
     lr: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"

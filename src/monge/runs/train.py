@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,7 +32,7 @@ from monge.runs.card import write_card
 from monge.runs.report import write_report
 from monge.runs.run import Run, build_network, pick_device
 from monge.runs.spec import TrainSpec
-from monge.training import lock
+from monge.training import checkpoint, lock
 from monge.training.loop import Fitted, LoopSpec, fit
 from monge.types import Posterior
 
@@ -237,6 +238,10 @@ def _keep(
             {"run": folder.name},
         )
     autoencoders.save(wrapped, home)
+    # What its training left is of no more use: the autoencoder itself is kept above.
+    shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)
+    for name in checkpoint.TOP_LEVEL:
+        (home / f"{name}.safetensors").unlink(missing_ok=True)
     folders.add_costs(
         folder,
         autoencoder_s=seconds,
@@ -326,6 +331,7 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
     """The loop's part of a specification."""
     names = {f.name for f in dataclasses.fields(LoopSpec)}
     shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
+    shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
     return LoopSpec(**{**shared, **changes})
 
 

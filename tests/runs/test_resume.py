@@ -1,0 +1,69 @@
+"""A real training process: a second one is refused, a signal stops it, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from monge.cli import main
+
+COMMAND = [
+    "train",
+    "target:mixture:dim=2,modes=3,seed=0",
+    "--network=mlp:width=32,depth=2",
+    "--coupling=ot:plan=96",
+    "--steps=4000",
+    "--batch=64",
+    "--save-every=25",
+    "--log-every=5",
+    "--grid=uniform:n=3",
+    "--threads=1",
+    "--device=cpu",
+]
+
+
+def deterministic(folder: Path) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "wall"} for row in rows]
+
+
+def test_stopped_by_a_signal_and_continued_equals_undisturbed_to_the_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "monge", *COMMAND, f"--out={parts}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = parts / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size > 500):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    assert main([*COMMAND, f"--out={parts}"]) == 2
+    assert str(process.pid) in capsys.readouterr().err
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in err and "Traceback" not in err
+    stopped_at = deterministic(parts)[-1]["step"]
+    assert isinstance(stopped_at, int) and stopped_at < 4000
+
+    assert main([*COMMAND, f"--out={parts}"]) == 0
+    assert main([*COMMAND, f"--out={whole}"]) == 0
+    for name in ("model", "ema"):
+        mine = load_file(parts / f"{name}.safetensors")
+        theirs = load_file(whole / f"{name}.safetensors")
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert deterministic(parts) == deterministic(whole)
