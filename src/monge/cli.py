@@ -227,7 +227,7 @@ def _run(verb: str, words: list[str]) -> int:
     from monge import verbs
 
     result = getattr(verbs, verb)(arguments)
-    if arguments.json:
+    if arguments.json and verbs.is_first():
         print(json.dumps(result, indent=1, default=str))
     return 0
 

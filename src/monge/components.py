@@ -105,6 +105,8 @@ def build(family: str, text: str) -> Any:
         if key not in known:
             hint = nearest(key, known) if known else f"{name} has no settings"
             raise UserError(f"{family} {name!r} has no setting {key!r}: {hint}")
+        if key in settings:
+            raise UserError(f"{family} {text!r}: {key} is given twice")
         settings[key] = read_value(value, hints[key], f"{family} {name}:{key}")
     try:
         return cls(**settings)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from monge.errors import UserError
 from monge.types import PerExample, State, Time
 
 NOISE_BLOCK = 256
@@ -100,10 +100,15 @@ def chunked(f: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
 def stream(seed: int, *key: int | str) -> torch.Generator:
     """A CPU generator for one purpose: equal (seed, key) give equal draws, others independent ones.
 
+    Raises:
+        UserError: a negative seed.
+
     >>> a, b = stream(0, "x0", 7), stream(0, "x0", 7)
     >>> bool((torch.randn(3, generator=a) == torch.randn(3, generator=b)).all())
     True
     """
+    if seed < 0:
+        raise UserError(f"the seed must not be negative, not {seed}")
     words = [int.from_bytes(k.encode(), "little") if isinstance(k, str) else k for k in key]
     state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -129,8 +134,3 @@ def noise(
     drawn = torch.cat(blocks) if blocks else torch.empty(0, *shape)
     offset = first * NOISE_BLOCK
     return drawn[start - offset : stop - offset]
-
-
-def pairwise(items: tuple[float, ...] | list[float]) -> Iterator[tuple[float, float]]:
-    """Consecutive pairs."""
-    return itertools.pairwise(items)

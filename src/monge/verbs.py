@@ -18,15 +18,20 @@ from monge.files import read_json
 from monge.runs.spec import TrainSpec
 
 
+def is_first() -> bool:
+    """Whether this is the process that talks: the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def note(text: str) -> None:
-    """A line for the person watching; silent in all processes but the first."""
-    if os.environ.get("RANK", "0") == "0":
+    """A line for the person watching."""
+    if is_first():
         print(text, file=sys.stderr, flush=True)
 
 
 def tell(arguments: Any, text: str) -> None:
     """A line of the result, unless JSON was asked for."""
-    if not arguments.json:
+    if is_first() and not arguments.json:
         print(text, flush=True)
 
 

@@ -21,22 +21,22 @@ from monge.tensors import expand, stream
 from monge.times import Geometric, Shifted, Uniform
 
 SETTINGS = {
-    "path": ["ou:horizon=2", "linear_beta:b0=0.5,b1=10", "power:kappa=0.75", "power:kappa=1"]
-    + ["power:kappa=2"],
-    "coupling": ["ot:plan=64"],
-    "times": ["logit_normal:mean=-1,std=0.5"],
-    "grid": ["uniform:n=1", "uniform:n=7,stop=0.9", "shifted:n=3,shift=0.5,stop=0.99"]
-    + ["geometric:n=9,stop=0.5"],
-    "solver": ["dopri5:rtol=1e-3,atol=1e-6"],
-    "network": ["transformer:width=32,depth=2,heads=2,patch=2,token=4", "mlp:width=32,depth=1"],
-    "autoencoder": ["pca:dim=3", "conv:down=2,channels=2,width=8,blocks=1"],
-    "target": ["gaussian:dim=1", "mixture:dim=1,modes=2", "gaussian:dim=6,condition=50"]
-    + ["mixture:dim=3,modes=3,covariance=shared", "mixture:dim=3,modes=3,covariance=full"],
+    "path": """ou:horizon=2 linear_beta:b0=0.5,b1=10 power:kappa=0.75 power:kappa=1
+        power:kappa=2""",
+    "coupling": "ot:plan=64",
+    "times": "logit_normal:mean=-1,std=0.5",
+    "grid": """uniform:n=1 uniform:n=7,stop=0.9 shifted:n=3,shift=0.5,stop=0.99
+        geometric:n=9,stop=0.5""",
+    "solver": "dopri5:rtol=1e-3,atol=1e-6",
+    "network": "transformer:width=32,depth=2,heads=2,patch=2,token=4 mlp:width=32,depth=1",
+    "autoencoder": "pca:dim=3 conv:down=2,channels=2,width=8,blocks=1",
+    "target": """gaussian:dim=1 mixture:dim=1,modes=2 gaussian:dim=6,condition=50
+        mixture:dim=3,modes=3,covariance=shared mixture:dim=3,modes=3,covariance=full""",
 }
 """Texts beside the default settings of each component."""
 
 NAMED: dict[str, list[Any]] = {
-    family: [build(family, text) for text in (*names, *SETTINGS[family])]
+    family: [build(family, text) for text in (*names, *SETTINGS[family].split())]
     for family, names in FAMILIES.items()
 }
 
@@ -108,7 +108,9 @@ FLOWS: list[Any] = [
     *(Integrated(EXACT, Heun(), grid) for grid in (Shifted(5), Geometric(5))),
     Integrated(EXACT, Heun(), per_span=4),
     Integrated(MIXTURE.field(OrnsteinUhlenbeck()), RK4(), Uniform(8)),
-    Integrated(Predict(ExactNetwork(MIXTURE, Linear(), "noise"), Linear(), "noise"), Heun(), Uniform(8)),
+    Integrated(
+        Predict(ExactNetwork(MIXTURE, Linear(), "noise"), Linear(), "noise"), Heun(), Uniform(8)
+    ),
     Integrated(Guided(EXACT, 2.0, (0.2, 0.7)), Heun(), Uniform(8)),
     Integrated(Guided(EXACT, 2.0, (0.2, 0.7)), Dopri5()),
     Integrated(Piecewise((EXACT, MIXTURE.field(Trigonometric())), (0.0, 0.45, 1.0)), Euler()),

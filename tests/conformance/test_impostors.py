@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from components_under_test import EXACT, GAUSSIAN, LINE, MIXTURE, PATHS
+from components_under_test import EXACT, LINE
 from torch import Tensor, nn
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
 from monge.autoencoders.conv import ConvAutoencoder, ConvSpec
 from monge.autoencoders.identity import Identity, IdentitySpec
 from monge.components import Component
-from monge.conformance import check
-from monge.couplings import Coupling, Independent, MinibatchOT, optimal_permutation, source_like
+from monge.conformance import LAWS, check, family_of
+from monge.couplings import Coupling, MinibatchOT, optimal_permutation, source_like
 from monge.fields import Guided, Piecewise
 from monge.flows import Integrated, LearnedMap
 from monge.networks.mlp import MLP, MLPSpec
-from monge.paths import Linear, Path, Power, VariancePreserving
-from monge.solvers import Dopri5, Euler, Heun, RungeKutta, Solver
+from monge.paths import Linear, Path, VariancePreserving
+from monge.solvers import Dopri5, Euler, RungeKutta, Solver
 from monge.targets.gaussian import GaussianSpec
 from monge.targets.mixture import GaussianMixture, MixtureMarginals
 from monge.tensors import expand
-from monge.times import Grid, LogitNormalTimes, Shifted, TimeLaw, Uniform
+from monge.times import Grid, LogitNormalTimes, Shifted, TimeLaw
 from monge.types import Posterior
 
 CAUGHT: dict[str, tuple[Any, str]] = {}
@@ -80,13 +80,14 @@ class Wavy(Path):
 @dataclass(frozen=True, repr=False)
 class Detached(Path):
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            frozen = torch.from_numpy((t.detach() ** 2).cpu().numpy()) if _is_plain(t) else t
-        return t, 1 - t + 0 * frozen + (frozen - t)
+        return t, 1 - t - (t * (1 - t)).detach() / 2
 
 
-def _is_plain(t: Tensor) -> bool:
-    return type(t) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+@caught_by("times_per_example", "scales that mix the times of a batch")
+@dataclass(frozen=True, repr=False)
+class Averaged(Path):
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return t, (1 - t) * (1 + t * t.mean())
 
 
 @caught_by("declared_finite_rates_are", "infinite rates declared finite")
@@ -183,6 +184,13 @@ class Inverted(Coupling):
 # Times and grids
 
 
+@caught_by("generator_decides", "times from the global generator")
+@dataclass(frozen=True, repr=False)
+class GlobalTimes(TimeLaw):
+    def unit(self, n: int, rng: torch.Generator) -> Tensor:
+        return torch.rand(n)
+
+
 @caught_by("times_lie_in_the_domain", "times beyond 1")
 @dataclass(frozen=True, repr=False)
 class Beyond(TimeLaw):
@@ -190,7 +198,7 @@ class Beyond(TimeLaw):
         return 1.1 * torch.rand(n, generator=rng)
 
 
-@caught_by("quartiles", "variance for standard deviation")
+@caught_by("quartiles", "twice the standard deviation")
 @dataclass(frozen=True, repr=False)
 class TooWide(LogitNormalTimes):
     def unit(self, n: int, rng: torch.Generator) -> Tensor:
@@ -328,6 +336,15 @@ class OneTime(Solver):
         return Euler().advance(f, y, *first)
 
 
+@caught_by("no_step_no_change", "a state that leaks")
+@dataclass(frozen=True, repr=False)
+class Leaky(Solver):
+    order = 1
+
+    def advance(self, f: Any, y: Any, s: Any, t: Any) -> Any:
+        return tuple(0.999999 * part for part in Euler().advance(f, y, s, t))
+
+
 # Fields
 
 
@@ -416,6 +433,23 @@ def whitening(x: Tensor, s: Any, t: Any, cond: Any = None) -> Tensor:
 @field_caught("refuses_times_outside", "a map that leaves its domain", domain=(0.0, 0.9))
 def unguarded(x: Tensor, s: Any, t: Any, cond: Any = None) -> Tensor:
     return x
+
+
+@field_caught("inverse", "knots of a map that forgets where it came from", knots=(0.0, 0.5, 1.0))
+def forgetting(x: Tensor, s: Any, t: Any, cond: Any = None) -> Tensor:
+    moves = expand(torch.as_tensor(s) != torch.as_tensor(t), x)
+    return torch.where(moves, torch.zeros_like(x), x)
+
+
+@field_caught("differentiable", "a map that cuts the gradient")
+def cutting(x: Tensor, s: Any, t: Any, cond: Any = None) -> Tensor:
+    return x.detach()
+
+
+@field_caught("state_is_like_the_state", "a map that ends in infinity")
+def exploding(x: Tensor, s: Any, t: Any, cond: Any = None) -> Tensor:
+    s, t = (torch.as_tensor(u, dtype=x.dtype) for u in (s, t))
+    return x + expand((t - s) / (1 - t) if s.ndim == t.ndim == 0 else 0 * s * t, x)
 
 
 @dataclass(frozen=True)
@@ -515,6 +549,18 @@ class Flattened(Identity):
         return Posterior(x.flatten(1).sum(1, keepdim=True))
 
 
+class StdForVariance(Posterior):
+    def sample(self, noise: Tensor) -> Tensor:
+        assert self.logvar is not None
+        return self.mean + self.logvar.exp() * noise
+
+
+@identity_caught("posterior_is_sampled_by_its_moments", "variance for standard deviation")
+class Spread(Identity):
+    def encode(self, x: Tensor) -> Posterior:
+        return StdForVariance(x, torch.full_like(x, -2.0))
+
+
 class Stuck(ConvAutoencoder):
     def encode(self, x: Tensor) -> Posterior:
         posterior = super().encode(x)
@@ -606,6 +652,20 @@ class Hidden(MLP):
         return super().forward(x.detach(), t, cond, s) + 0 * x
 
 
+CAUGHT["a divergence of a hidden derivative"] = (BuildsMLP(Hidden), "divergence")
+
+
+@dataclass(frozen=True, repr=False)
+class Larger(MLPSpec):
+    """A deeper network under the default settings."""
+
+    def build(self, shape: Any, *args: Any) -> MLP:
+        return MLPSpec(depth=self.depth + 1).build(shape, *args)
+
+
+CAUGHT["another network under a known name"] = (Larger(), "golden_size")
+
+
 @network_caught("generator_decides_the_weights", "weights from the global generator")
 class GlobalWeights(MLP):
     def reset(self, rng: torch.Generator) -> None:
@@ -647,6 +707,26 @@ class Wrong(GaussianMixture):
         return self.marginals(self, path)
 
 
+@dataclass(frozen=True)
+class EndsInNaN(MixtureMarginals):
+    def moments(self, x: Tensor, t: Any, label: Any = None) -> tuple[Tensor, Tensor]:
+        score, mean = super().moments(x, t, label)
+        return score, torch.where(expand(torch.as_tensor(t), x) == 1, math.nan, mean)
+
+
+class OtherMap(GaussianMixture):
+    """The flow map of another path."""
+
+    def flow_map(self, path: Path) -> Any:
+        return super().flow_map(Linear())
+
+
+class Miscounted(GaussianMixture):
+    """Two labels, said to be one."""
+
+    n_classes = 1  # type: ignore[assignment]
+
+
 class WideSamples(GaussianMixture):
     """Variance for standard deviation in the sampler."""
 
@@ -663,14 +743,16 @@ class NotDefault(GaussianSpec):
         return dataclasses.replace(GaussianSpec(), seed=1).build()
 
 
+LAW = LINE.means, LINE.covariances, LINE.weights
+
 CAUGHT["the sign of the score"] = (Wrong(NegativeScore), "score_is_the_gradient")
 CAUGHT["half the divergence"] = (Wrong(HalfDivergence), "jacobian_and_divergence")
 CAUGHT["half the divergence, in the continuity equation"] = (Wrong(HalfDivergence), "continuity")
 CAUGHT["a shifted posterior mean"] = (Wrong(OtherMean), "noise_and_data_make_the_state")
-CAUGHT["samples too wide"] = (
-    WideSamples(LINE.means, LINE.covariances, LINE.weights),
-    "samples_have_the_moments",
-)
+CAUGHT["a field that ends in NaN"] = (Wrong(EndsInNaN), "finite_on_the_domain")
+CAUGHT["a flow map of another path"] = (OtherMap(*LAW), "flow_map")
+CAUGHT["a label too many"] = (Miscounted(*LAW), "labels")
+CAUGHT["samples too wide"] = (WideSamples(*LAW), "samples_have_the_moments")
 CAUGHT["another law under a known name"] = (NotDefault(), "golden_velocity")
 
 
@@ -683,26 +765,70 @@ def test_caught(wrong: str) -> None:
     assert f"BROKEN  {law}" in report.text()
 
 
-def test_laws_alone_let_the_impostor_pass() -> None:
+def swapped_endpoints(self: Path, x: Tensor, v: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+    return ENDPOINTS(self, x, v, t)[::-1]
+
+
+def backward_velocity(self: Path, x0: Tensor, x1: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+    x, v = INTERPOLATE(self, x0, x1, t)
+    return x, -v
+
+
+ENDPOINTS, INTERPOLATE = Path.endpoints, Path.interpolate
+TO_VELOCITY, ERROR_RATIO, DRAW = Path.to_velocity, Path.error_ratio, TimeLaw.draw
+
+MUTANTS: dict[str, tuple[type, str, Any, Any, str]] = {
+    "x0 and x1 swapped": (Path, "endpoints", swapped_endpoints, Linear(), "endpoints_invert"),
+    "the velocity reversed": (
+        Path, "interpolate", backward_velocity, Linear(), "velocity_is_the_rate_of_the_state",
+    ),
+    "noise taken for the score": (
+        Path, "to_velocity",
+        lambda self, kind, *rest: TO_VELOCITY(self, "noise" if kind == "score" else kind, *rest),
+        Linear(), "outputs_agree",
+    ),
+    "the ratio squared": (
+        Path, "error_ratio", lambda self, *args: ERROR_RATIO(self, *args) ** 2,
+        Linear(), "error_ratio",
+    ),
+    "all outputs at all times": (
+        Path, "output_domain", lambda self, kind: (0.0, 1.0),
+        Linear(), "outputs_are_finite_at_the_ends",
+    ),
+    "times of [0, 1] whatever the domain": (
+        TimeLaw, "draw", lambda self, n, domain, rng: DRAW(self, n, (0.0, 1.0), rng).clamp(*domain),
+        LogitNormalTimes(), "domain_scales_times",
+    ),
+}  # fmt: skip
+"""What is wrong -> (class, method, mutation, component, law), in code that none may override."""
+
+
+@pytest.mark.parametrize("wrong", MUTANTS)
+def test_mutants_of_final_methods_are_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, method, mutation, component, law = MUTANTS[wrong]
+    assert check(component).passed
+    monkeypatch.setattr(cls, method, mutation)
+    assert law in [row.law for row in check(component).failed]
+
+
+def test_laws_alone_let_legal_impostors_pass() -> None:
     """What the golden values are for."""
-    impostors = {"a legal path in the place of the linear one": "golden_value"}
-    impostors |= {"the midpoint rule in the place of Heun's": "golden_value"}
-    impostors |= {"the shift the wrong way round": "golden_point"}
+    impostors = {
+        "a legal path in the place of the linear one": "golden_value",
+        "the midpoint rule in the place of Heun's": "golden_value",
+        "the shift the wrong way round": "golden_point",
+        "another law under a known name": "golden_velocity",
+        "another network under a known name": "golden_size",
+    }
     for wrong, law in impostors.items():
         assert [row.law for row in check(CAUGHT[wrong][0]).failed] == [law]
 
 
 def test_every_law_catches_something() -> None:
-    """A law that no broken component breaks may be no law."""
-    from monge.conformance import LAWS
-
-    known = {law for _, law in CAUGHT.values()}
-    laws = {law.__name__.removeprefix("law_") for laws in LAWS.values() for law in laws}
-    assert len(known) > 45
-    assert laws - known <= UNTESTED
-
-
-UNTESTED: set[str] = set()
-"""Laws that no component above breaks."""
-
-_ = (GAUSSIAN, MIXTURE, PATHS, Independent, Linear, Power, Heun, Uniform)
+    """A law that nothing breaks may be no law."""
+    broken = [*CAUGHT.values(), *(case[-2:] for case in MUTANTS.values())]
+    known = {(family_of(component), law) for component, law in broken}
+    laws = {
+        (family, law.__name__.removeprefix("law_")) for family, laws in LAWS.items() for law in laws
+    }
+    assert laws == known

@@ -25,12 +25,13 @@ def test_wilson_is_scipys(hits: int, n: int) -> None:
     assert found.low <= hits / n <= found.high
 
 
-def test_wilson_at_half_the_count() -> None:
-    half = intervals.wilson_at_half(0.9, 200)
-    assert (half.low, half.high) == (
-        intervals.wilson(0.9, 100).low,
-        intervals.wilson(0.9, 100).high,
-    )
+def test_effective_count_is_that_which_explains_the_error() -> None:
+    found = intervals.wilson_at_effective_count(0.9, (0.9 * 0.1 / 80) ** 0.5, 400)
+    expected = intervals.wilson(0.9, 80)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    for fraction, stderr in ((0.9, 1e-6), (1.0, 0.0)):  # at most half of n
+        found = intervals.wilson_at_effective_count(fraction, stderr, 400)
+        assert found.low == pytest.approx(intervals.wilson(fraction, 200).low)
 
 
 @pytest.mark.parametrize("auc", [0.0, 0.2, 0.5, 0.83, 1.0])
@@ -70,26 +71,17 @@ def test_quantile_interval_covers_at_least_95_percent_and_is_not_wasteful(n: int
 
 
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
-    x = torch.randn(30, generator=stream(0), dtype=torch.float64)
-    found = intervals.jackknife(lambda kept: float(x[kept].mean()), 30, stream(1), groups=15)
-    assert found == pytest.approx(
-        # Groups of two: the standard error of the mean of 15 group means.
-        float(_group_means(x, 15, stream(1)).std() / 15**0.5),
-        rel=1e-10,
-    )
+    x = torch.randn(30, 2, generator=stream(0), dtype=torch.float64)
+    found = intervals.jackknife(lambda kept: x[kept].mean(0).tolist(), 30, stream(1), groups=15)
+    # Groups of two: the standard error of a mean of 15 means.
+    means = x[torch.randperm(30, generator=stream(1))].reshape(2, 15, 2).mean(0)
+    torch.testing.assert_close(found, means.std(0) / 15**0.5)
     with pytest.raises(UserError, match="needs 20 examples, not 19"):
-        intervals.jackknife(lambda kept: 0.0, 19, stream(0))
-
-
-def _group_means(x: Tensor, groups: int, rng: torch.Generator) -> Tensor:
-    return x[torch.randperm(len(x), generator=rng)].reshape(-1, groups).mean(0)
+        intervals.jackknife(lambda kept: [0.0], 19, stream(0))
 
 
 def test_student_quantile_goes_with_the_number_of_groups() -> None:
-    x = torch.randn(40, generator=stream(0), dtype=torch.float64)
-    interval = intervals.jackknife_interval(0.0, lambda k: float(x[k].mean()), 40, stream(1))
-    stderr = intervals.jackknife(lambda k: float(x[k].mean()), 40, stream(1))
-    assert interval.high == pytest.approx(stats.t.ppf(0.975, 9) * stderr)
+    assert intervals.student(1.0, 0.5).high == pytest.approx(1 + 0.5 * stats.t.ppf(0.975, 9))
 
 
 # Measured coverage
@@ -112,12 +104,8 @@ def measure_coverage(
     values, ends = [], []
     for r in range(repetitions):
         x, y = law(n, stream(r, "coverage"))
-        value = comparison.estimate(x, y)
-        found = [
-            head.interval(v, x, y, stream(r, "interval"))
-            for v, head in zip(value, comparison.heads, strict=True)
-        ]
-        values.append(value)
+        values.append(comparison.estimate(x, y))
+        found = comparison.intervals(x, y, stream(r, "interval"))
         ends.append([(i.low, i.high) for i in found])
     value, end = np.asarray(values), np.asarray(ends)
     mean = value.mean(0)
@@ -153,6 +141,6 @@ def test_intervals_cover_95_percent_of_the_time(
     found = measure_coverage(comparison, gaussians(d, scale, shift), n, 500)
     for name, (covered, spread, width) in found.items():
         print(f"{name}: {covered:.3f}, sd {spread:.4g}, width {width:.4g}")
-        if min(spread, width) > 1e-2 or not name.startswith(("coverage", "precision", "recall")):
-            assert covered >= 0.95 - 3 * 0.00975, name
-            assert width <= 1.8 * spread, name  # not merely safe
+        assert covered >= 0.95 - 3 * 0.00975, name
+        # Not merely safe. Counts of neighbours are not smooth, and jackknifed too long.
+        assert width <= (3 if name in ("coverage", "precision", "recall") else 2) * spread, name

@@ -67,3 +67,18 @@ def test_stopped_by_a_signal_and_continued_equals_undisturbed_to_the_bit(
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     assert deterministic(parts) == deterministic(whole)
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Float64, micro-batches and a coupling that plans over several batches."""
+    command = [word for word in COMMAND if not word.startswith(("--steps", "--save-every"))]
+    command += ["--steps=20", "--precision=float64", "--micro-batch=16"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launcher += ["--master_port=0", "-m", "monge", *command, f"--out={tmp_path / 'two'}"]
+    done = subprocess.run(launcher, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("report ") == 1  # the second process is silent
+    assert main([*command, f"--out={tmp_path / 'one'}"]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert next(iter(one.values())).dtype == torch.float64
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-10

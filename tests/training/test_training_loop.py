@@ -13,9 +13,9 @@ from toy_training import Net, Rows, squared, toy_spec, train
 
 from monge.errors import Diverged, UserError
 from monge.objectives.base import Batch, Loss
-from monge.training import engine, journal, loop
+from monge.training import engine, journal, loop, progress
 from monge.training.ema import Average, decay_at
-from monge.training.loop import LoopSpec, fit
+from monge.training.loop import fit
 from monge.training.schedule import learning_rate
 
 
@@ -423,10 +423,6 @@ def test_batches_are_drawn_ahead_in_order_and_not_past_the_end() -> None:
     assert drawn == [4, 5, 6]
 
 
-def test_the_default_specification_prints_as_it_is_written() -> None:
-    assert LoopSpec(steps=3) == LoopSpec(steps=3, lr=1e-3, betas=(0.9, 0.99), ema=0.999)
-
-
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -439,3 +435,14 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert "\x1b" not in err
     train()
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_one_live_line_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setattr(progress, "TERMINAL_EVERY_S", 0.0)
+    fit(Net(), squared, Rows(), toy_spec())
+    err = capsys.readouterr().err
+    assert "step 7/12" in err and "step 12/12" in err
+    assert err.count("\x1b[?25l") == err.count("\x1b[?25h") == 1  # the cursor is back

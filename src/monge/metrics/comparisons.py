@@ -5,9 +5,9 @@ Adding a metric between two sets is adding a `Comparison` to `comparisons`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import torch
 
@@ -28,9 +28,6 @@ from monge.tensors import stream
 
 FLOOR_DRAWS = 3
 DIRECTIONS = 512
-
-IntervalOf: TypeAlias = Callable[[float, Samples, Samples, torch.Generator], Interval]
-"""The interval of a value, from the value, the two sets and a generator."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def draw(
     floors = order[: n * min(FLOOR_DRAWS, len(train) // n)].split(n)
     return Draws(
         cut(samples, "samples"),
-        cut(real, "heldout"),
+        cut(real, "comparison"),
         tuple(train[rows].double() for rows in floors),
         {name: cut(x, "baseline " + name) for name, x in baselines.items()},
     )
@@ -68,53 +65,78 @@ def draw(
 
 @dataclass(frozen=True)
 class Head:
-    """One number of a comparison: the name of its row, its interval, its unit."""
+    """One number of a comparison, and what its row says of it.
+
+    Args:
+        name: of the row.
+        interval: from the value, the jackknife's standard error (NaN without one) and n.
+        p_value: of a test that both sets have one law, from the two sets and a generator.
+    """
 
     name: str
-    interval: IntervalOf
+    interval: Callable[[float, float, int], Interval]
     better: Better
     unit: str = ""
+    p_value: Callable[[Samples, Samples, torch.Generator], float] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An estimator between samples and real examples, and the rows that its numbers fill."""
+    """An estimator between samples and real examples, and the rows that its numbers fill.
+
+    Args:
+        estimate: a number for each head, from two sets of equal size (n, d).
+        settings: of the estimator, for the protocol.
+        jackknifed: whether the intervals need standard errors, which cost ten estimates.
+    """
 
     estimate: Callable[[Samples, Samples], tuple[float, ...]]
     heads: tuple[Head, ...]
     settings: Mapping[str, str | int | float]
+    jackknifed: bool = True
+
+    def intervals(self, x: Samples, y: Samples, rng: torch.Generator) -> list[Interval]:
+        """The interval of each head's estimate between x and y."""
+        values, n = self.estimate(x, y), len(x)
+        stderrs = [math.nan] * len(values)
+        if self.jackknifed:
+            stderrs = intervals.jackknife(lambda kept: self.estimate(x[kept], y[kept]), n, rng)
+            stderrs = stderrs.tolist()
+        return [
+            head.interval(value, stderr, n)
+            for head, value, stderr in zip(self.heads, values, stderrs, strict=True)
+        ]
 
     def rows(self, draws: Draws, seed: int) -> list[Row]:
         """A row for each head: value, interval, floor and baselines by the same estimator."""
-        values = self.estimate(draws.samples, draws.real)
-        floors = torch.tensor(
-            [self.estimate(x, draws.real) for x in draws.floors], dtype=torch.float64
-        )
-        baselines = {name: self.estimate(x, draws.real) for name, x in draws.baselines.items()}
+        x, y = draws.samples, draws.real
+        values = self.estimate(x, y)
+        floors = torch.tensor([self.estimate(z, y) for z in draws.floors], dtype=torch.float64)
+        baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
+        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name))
         protocol: dict[str, str | int | float] = {
             **self.settings,
-            "compared with": f"{len(draws.real)} held-out examples",
+            "compared with": f"{len(y)} held-out examples",
             "floor": f"mean of {len(floors)} disjoint draws of as many training examples",
             "seed": seed,
         }
         rows = []
         for i, head in enumerate(self.heads):
-            rng = stream(seed, "interval", head.name)
-            interval = head.interval(values[i], draws.samples, draws.real, rng)
+            rng = stream(seed, "test", head.name)
             spread = {"floor sd": float(floors[:, i].std())} if len(floors) > 1 else {}
             rows.append(
                 Row(
                     name=head.name,
                     value=values[i],
-                    interval=(interval.low, interval.high),
-                    interval_method=interval.method,
+                    interval=(found[i].low, found[i].high),
+                    interval_method=found[i].method,
                     floor=float(floors[:, i].mean()),
                     baselines={name: others[i] for name, others in baselines.items()},
-                    n=len(draws.samples),
+                    n=len(x),
                     protocol={**protocol, **spread},
                     unit=head.unit,
                     better=head.better,
-                    p_value=interval.p_value,
+                    p_value=head.p_value(x, y, rng) if head.p_value else found[i].p_value,
                 )
             )
         return rows
@@ -128,17 +150,10 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
         test = classifier_test(x, y, seed)
         return test.auc, test.accuracy
 
-    def sliced(x: Samples, y: Samples) -> float:
-        return sliced_w2_squared(x, y, DIRECTIONS, seed)
-
-    def four_shares(x: Samples, y: Samples) -> tuple[float, ...]:
-        found = support(x, y)
-        return found.coverage, found.density, found.precision, found.recall
-
     return (
         Comparison(
-            _single(energy_distance),
-            (Head("energy distance", _energy_interval, "lower", "data units"),),
+            lambda x, y: (energy_distance(x, y),),
+            (Head("energy distance", _student, "lower", "data units", _energy_p_value),),
             {"estimator": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|", "permutations": PERMUTATIONS},
         ),
         Comparison(
@@ -148,38 +163,35 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
                 Head("C2ST accuracy", _accuracy_interval, "lower"),
             ),
             {"estimator": "RBF-SVM (C = 10), cross-fitted in two halves"},
+            jackknifed=False,
         ),
         Comparison(
-            _single(exact_w2_squared),
-            (Head("W2² exact", _jackknifed(exact_w2_squared), "near floor", squared),),
+            lambda x, y: (exact_w2_squared(x, y),),
+            (Head("W2² exact", _student, "near floor", squared),),
             {"estimator": "optimal assignment", "solver": choose_solver(d)},
         ),
         Comparison(
-            _single(sliced),
-            (Head("W2² sliced, times d", _jackknifed(sliced), "near floor", squared),),
+            lambda x, y: (sliced_w2_squared(x, y, DIRECTIONS, seed),),
+            (Head("W2² sliced, times d", _student, "near floor", squared),),
             {"estimator": "d times the mean W2² of projections", "directions": DIRECTIONS},
         ),
         Comparison(
-            _single(gaussian_w2_squared),
-            (
-                Head(
-                    "W2² of Gaussian fits", _jackknifed(gaussian_w2_squared), "near floor", squared
-                ),
-            ),
+            lambda x, y: (gaussian_w2_squared(x, y),),
+            (Head("W2² of Gaussian fits", _student, "near floor", squared),),
             {"estimator": "means, and Bures distance of covariances"},
         ),
         Comparison(
-            _single(variance_ratio),
-            (Head("variance ratio", _jackknifed(variance_ratio), "near floor"),),
+            lambda x, y: (variance_ratio(x, y),),
+            (Head("variance ratio", _student, "near floor"),),
             {"estimator": "total variance of samples over that of real examples"},
         ),
         Comparison(
-            four_shares,
+            _four_shares,
             (
-                Head("coverage", _share_interval, "higher"),
-                Head("density", _jackknifed(lambda x, y: support(x, y).density), "near floor"),
-                Head("precision", _share_interval, "higher"),
-                Head("recall", _share_interval, "higher"),
+                Head("coverage", intervals.wilson_at_effective_count, "higher"),
+                Head("density", _student, "near floor"),
+                Head("precision", intervals.wilson_at_effective_count, "higher"),
+                Head("recall", intervals.wilson_at_effective_count, "higher"),
             ),
             {
                 "neighbours": DENSITY_NEIGHBOURS,
@@ -189,33 +201,23 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
     )
 
 
-def _single(
-    estimate: Callable[[Samples, Samples], float],
-) -> Callable[[Samples, Samples], tuple[float, ...]]:
-    return lambda x, y: (estimate(x, y),)
+def _four_shares(x: Samples, y: Samples) -> tuple[float, ...]:
+    found = support(x, y)
+    return found.coverage, found.density, found.precision, found.recall
 
 
-def _jackknifed(estimate: Callable[[Samples, Samples], float]) -> IntervalOf:
-    def interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-        return intervals.jackknife_interval(
-            value, lambda kept: estimate(x[kept], y[kept]), len(x), rng
-        )
-
-    return interval
+def _student(value: float, stderr: float, n: int) -> Interval:
+    return intervals.student(value, stderr)
 
 
-def _energy_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-    interval = _jackknifed(energy_distance)(value, x, y, rng)
-    return replace(interval, p_value=energy_test(x, y, rng).p_value)
+def _energy_p_value(x: Samples, y: Samples, rng: torch.Generator) -> float:
+    return energy_test(x, y, rng).p_value
 
 
-def _auc_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-    return intervals.auc_interval(value, len(x) // 2, len(y) // 2)
+def _auc_interval(value: float, stderr: float, n: int) -> Interval:
+    return intervals.auc_interval(value, n // 2, n // 2)
 
 
-def _accuracy_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-    return intervals.wilson_at_half(value, len(x) + len(y))
-
-
-def _share_interval(value: float, x: Samples, y: Samples, rng: torch.Generator) -> Interval:
-    return intervals.wilson_at_half(value, len(x))
+def _accuracy_interval(value: float, stderr: float, n: int) -> Interval:
+    """Of 2n scores, half count: see `ClassifierTest`."""
+    return intervals.wilson(value, n)

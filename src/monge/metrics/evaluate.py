@@ -8,7 +8,7 @@ mean over up to three disjoint draws of n. (Half of the held-out set against the
 be a floor at n/2, too high for each plug-in distance.) Baselines meet the same held-out draw, so
 they must be independent of it: reconstructions of *training* examples, for instance, since those
 of the held-out set itself would lie nearer to it than real data do. Memorisation and labels use
-all samples and all held-out examples.
+all samples, and all held-out examples up to `max_n`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from monge.metrics.comparisons import comparisons, draw
 from monge.metrics.intervals import GROUPS
 from monge.metrics.labels import Labelled, LabelReport, as_labels, label_rows
 from monge.metrics.memorisation import Neighbours, memorisation_rows, nearest_neighbours
-from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
+from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
 from monge.metrics.table import Row, Table
 from monge.tensors import stream
 
@@ -98,7 +98,7 @@ def evaluate(
         baselines: other sets in the samples' place, by name, independent of `heldout` and at
             least n. The training set itself is always among them.
         baseline_labels: labels of those baselines that have them.
-        max_n: the largest n of a comparison of two sets.
+        max_n: the most held-out examples that enter, and so the largest n of a comparison.
         progress: told before each part.
 
     Raises:
@@ -113,11 +113,16 @@ def evaluate(
     x = as_matrix(samples, "samples", minimum=2 * GROUPS)
     known = as_matrix(train, "training set", minimum=2 * GROUPS)
     real = as_matrix(heldout, "held-out set", minimum=2 * GROUPS)
+    if heldout_labels is not None:
+        heldout_labels = as_labels(heldout_labels, "labels of the held-out set", len(real))
+    shown = random_rows(len(real), max_n, stream(seed, "rows", "heldout"))
+    real = real[shown]
     n = min(len(x), len(known), len(real), max_n)
     others = {name: _baseline(data, name, n) for name, data in given.items()}
     for name, data in {"samples": x, "training set": known, **others}.items():
         require_same_dimension(data, name, real, "held-out set")
-    labels = _labelled((x, sample_labels), (known, train_labels), (real, heldout_labels))
+    real_labels = None if heldout_labels is None else heldout_labels[shown]
+    labels = _labelled((x, sample_labels), (known, train_labels), (real, real_labels))
 
     listed = comparisons(x.shape[1], seed)
     parts = [c.heads[0].name for c in listed] + ["memorisation"] + ["labels"] * bool(labels)
@@ -140,16 +145,12 @@ def evaluate(
     report = None
     if labels:
         tell(len(listed) + 1)
-        labelled = {
-            name: Labelled(others[name], as_labels(label, f"labels of {name!r}", len(others[name])))
-            for name, label in given_labels.items()
-            if name in others
-        }
-        cut = {
-            name: data.cut(max(len(x), len(real)), stream(seed, "labelled", name))
-            for name, data in labelled.items()
-        }
-        report, found = label_rows(*labels, cut, seed)
+        labelled: dict[str, Labelled] = {}
+        for name in others.keys() & given_labels.keys():
+            label = as_labels(given_labels[name], f"labels of {name!r}", len(others[name]))
+            rng = stream(seed, "labelled", name)
+            labelled[name] = Labelled(others[name], label).cut(len(x), rng)
+        report, found = label_rows(*labels, labelled, seed)
         rows += found
     tell(len(parts))
     return Evaluation(Table(rows), near.index, near, far, report)

@@ -2,10 +2,11 @@ r"""95 % intervals, one construction for each kind of estimate.
 
 | estimate | interval |
 |---|---|
-| fraction | Wilson's score interval, at half the count where two random sets enter |
+| fraction of independent trials | Wilson's score interval |
+| fraction that depends on two random sets | Wilson's, at the count that the jackknife finds |
 | quantile | order statistics, exact for any law |
 | area under the ROC curve | Newcombe's score interval |
-| any function of two samples of equal size | grouped jackknife over pairs, Student's t |
+| other functions of two samples of equal size | grouped jackknife over pairs, Student's t |
 | mean over pairs in one sample | unbiased variance (`two_sample.pairs_variance`), normal |
 
 No bootstrap: a resample repeats points, and distances of a point to itself are zero, which biases
@@ -24,10 +25,12 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics.samples import Rows, Values
@@ -65,16 +68,6 @@ def wilson(fraction: float, n: float, level: float = LEVEL) -> Interval:
     # At the ends of [0, 1] the interval contains its fraction exactly, not up to rounding.
     low, high = min(centre - half, fraction), max(centre + half, fraction)
     return Interval(max(low, 0.0), min(high, 1.0), "Wilson")
-
-
-def wilson_at_half(fraction: float, n: float) -> Interval:
-    """Wilson's interval of a fraction that depends on two random sets, n trials in all.
-
-    The trials are not independent (they share the other set, or a classifier fitted to it), which
-    doubles their variance; counted at half their number they cover as they should.
-    """
-    interval = wilson(fraction, n / 2)
-    return Interval(interval.low, interval.high, "Wilson at half the count")
 
 
 def auc_interval(auc: float, m: int, n: int) -> Interval:
@@ -122,44 +115,49 @@ def quantile_interval(values: Values, q: float) -> Interval:
 
 
 def jackknife(
-    estimate: Callable[[Rows], float],
+    estimate: Callable[[Rows], Sequence[float]],
     n: int,
     rng: torch.Generator,
     groups: int = GROUPS,
-) -> float:
-    """Standard error of an estimate from n independent examples, by deleting groups of them.
+) -> Float[Tensor, values]:
+    """Standard errors of estimates from n independent examples, by deleting groups of them.
 
-    `estimate` is given the rows to keep. For two independent samples of equal size the examples
-    are pairs. Conservative: at most about 1.4 times too long where the estimate is degenerate
-    (both samples of one law), right away from there.
+    `estimate` is given the rows to keep. For two independent samples of equal size an example is
+    a pair. Too long, by up to about 1.6 times, where an estimate is degenerate (both samples of
+    one law) or counts neighbours; right elsewhere.
 
     Raises:
         UserError: fewer than two examples for each group.
     """
     if n < 2 * groups:
         raise UserError(f"a jackknife in {groups} groups needs {2 * groups} examples, not {n}")
-    order = torch.randperm(n, generator=rng)
     group = torch.empty(n, dtype=torch.int64)
-    group[order] = torch.arange(n) % groups
+    group[torch.randperm(n, generator=rng)] = torch.arange(n) % groups
     left_out = torch.tensor(
-        [estimate((group != g).nonzero()[:, 0]) for g in range(groups)], dtype=torch.float64
+        [list(estimate((group != g).nonzero()[:, 0])) for g in range(groups)], dtype=torch.float64
     )
-    return float(((groups - 1) * left_out.var(correction=0)).sqrt())
+    return ((groups - 1) * left_out.var(0, correction=0)).sqrt()
 
 
-def jackknife_interval(
-    value: float,
-    estimate: Callable[[Rows], float],
-    n: int,
-    rng: torch.Generator,
-    groups: int = GROUPS,
-) -> Interval:
+def student(value: float, stderr: float, groups: int = GROUPS) -> Interval:
     """Value plus and minus Student's quantile times the grouped jackknife's standard error."""
     from scipy.stats import t
 
-    half = float(t.ppf((1 + LEVEL) / 2, groups - 1)) * jackknife(estimate, n, rng, groups)
-    method = f"jackknife in {groups} groups, for the mean at this n"
-    return Interval(value - half, value + half, method)
+    half = float(t.ppf((1 + LEVEL) / 2, groups - 1)) * stderr
+    return Interval(value - half, value + half, f"jackknife in {groups} groups, Student's t")
+
+
+def wilson_at_effective_count(fraction: float, stderr: float, n: int) -> Interval:
+    """Wilson's interval of a fraction whose n trials depend on each other.
+
+    Counted as many independent trials as explain the standard error, at most half of n: both
+    random sets enter, and at 0 and 1 the jackknife sees no error.
+    """
+    count = n / 2
+    if stderr > 0:
+        count = min(count, max(fraction * (1 - fraction) / stderr**2, 1.0))
+    interval = wilson(fraction, count)
+    return Interval(interval.low, interval.high, f"Wilson at the jackknife's count ({count:.0f})")
 
 
 def _z(level: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, nan
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -297,22 +297,25 @@ def _diversity_row(
     baselines: Mapping[str, Labelled],
     seed: int,
 ) -> tuple[Diversity, Row]:
-    def measured(x: Labelled) -> Diversity:
-        return within_class_diversity(x.x, x.label, heldout.x, heldout.label)
+    def ratio(x: Labelled) -> float:
+        try:
+            return within_class_diversity(x.x, x.label, heldout.x, heldout.label).ratio
+        except TooFewPerClass:
+            return nan
 
     order = torch.randperm(len(samples.x), generator=stream(seed, "shuffled labels"))
     shuffled = Labelled(samples.x, samples.label[order])
-    diversity = measured(samples)
+    diversity = within_class_diversity(samples.x, samples.label, heldout.x, heldout.label)
     interval = diversity.interval()
     row = Row(
         name="within-class diversity",
         value=diversity.ratio,
         interval=(interval.low, interval.high),
         interval_method=interval.method,
-        floor=measured(train.cut(len(samples.x), stream(seed, "diversity"))).ratio,
+        floor=ratio(train.cut(len(samples.x), stream(seed, "diversity"))),
         baselines={
-            **{name: measured(x).ratio for name, x in baselines.items()},
-            SHUFFLED: measured(shuffled).ratio,
+            **{name: ratio(x) for name, x in baselines.items()},
+            SHUFFLED: ratio(shuffled),
         },
         n=int((samples.label >= 0).sum()),
         protocol={

@@ -137,12 +137,13 @@ class Run:
         labels = self._labels(n, label, seed)
         flow = self.flow(steps, solver, grid, guidance)
         shape = self.autoencoder.latent_shape
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         x, z = [], []
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
-            x0 = noise(seed, start, stop, shape, "sample").to(self.device)
+            x0 = noise(seed, start, stop, shape, "sample").to(self.device, dtype)
             cond = None if labels is None else {"label": labels[start:stop].to(self.device)}
-            latent = self._finish(flow, flow(x0, *flow.domain, cond), cond, final)
+            latent = self._finish(flow, flow(x0, *flow.domain, cond), cond, final).float()
             z.append(latent.cpu())
             x.append(self.autoencoder.decode(latent).cpu())
             if progress is not None:

@@ -76,7 +76,7 @@ def train(
     data = sources.load(spec.data) if data is None else data
     spec = resolve(spec, data)
     objective = make_objective(spec, data)
-    build("network", spec.network), build("solver", spec.solver), build("grid", spec.grid)
+    check(spec, data)
     if dry_run:
         _rehearse(spec, data, objective, say)
         return None
@@ -147,10 +147,10 @@ def resolve(spec: TrainSpec, data: Data) -> TrainSpec:
         changes["network"] = "transformer" if image else "mlp"
     if spec.autoencoder == "auto":
         changes["autoencoder"] = _default_conv(data) if image else "identity"
-    if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
-        raise UserError("network exact lives in data space: use --autoencoder identity")
     if spec.network == "exact" and data.target is None:
         raise UserError("network exact needs a known target: monge train target:mixture:...")
+    if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
+        raise UserError("network exact lives in data space: use --autoencoder identity")
     return dataclasses.replace(spec, **changes)
 
 
@@ -161,6 +161,24 @@ def _default_conv(data: Data) -> str:
     wanted = [down for down in fits if min(sides) // down >= 4 and down <= max(min(sides) // 8, 2)]
     down = max(wanted, default=min(fits))
     return f"conv:down={down},channels=4"
+
+
+def check(spec: TrainSpec, data: Data) -> None:
+    """Refuse what would fail later, before anything is written.
+
+    Raises:
+        UserError: settings that do not fit each other or the data.
+    """
+    for name in ("batch", "autoencoder_steps"):
+        if getattr(spec, name) < 1:
+            raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
+    loop_spec(spec).check()
+    build("solver", spec.solver), build("grid", spec.grid)
+    if not Path(spec.autoencoder).is_dir():
+        shape = build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
+        if spec.network != "exact":
+            with torch.device("meta"):  # shapes alone: costs nothing at any size
+                build("network", spec.network).build(shape, len(data.label_names) or None)
 
 
 def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:

@@ -76,7 +76,7 @@ class Engine:
         self.network = network
         self.tally = Tally(self.device)
         self.micro_batch = spec.micro_batch or -(-rows // world)
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._spec = spec
         self._world = world
         self._rows = rows
@@ -124,7 +124,7 @@ class Engine:
             if self._step._compiled_call_impl is None:
                 raise
             self._step._compiled_call_impl = None
-            self.notes.append(f"not compiled, {type(error).__name__}: {_first_line(error)}")
+            self._notes.append(f"not compiled, {type(error).__name__}: {_first_line(error)}")
             self._gradients(share)
         idle = any(p.grad is None for p in self.parameters.values())
         self._optimizer.zero_grad()
@@ -159,6 +159,11 @@ class Engine:
         shared = torch.tensor(value, device=self.device)
         torch.distributed.broadcast(shared, 0)
         return float(shared)
+
+    def taken_notes(self) -> list[str]:
+        """What a person should know of, since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Every tensor that a step changes, by file and name: the tensors, not copies."""
@@ -233,7 +238,7 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.micro_batch = -(-self.micro_batch // 2)
-            self.notes.append(f"out of memory: going on with micro-batches of {self.micro_batch}")
+            self._notes.append(f"out of memory: going on with micro-batches of {self.micro_batch}")
 
     def _accumulate(self, batch: Batch) -> Tensor:
         # Distributed gradients are averaged over processes, where they are to be added up.

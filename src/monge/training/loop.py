@@ -176,7 +176,7 @@ class _Run:
         )
         self.steps = plan.steps
         with Display(self.step, plan.steps, self.batches.size, quiet, live=False) as display:
-            for line in (*self.engine.notes, *plan.lines()):
+            for line in (*self.engine.taken_notes(), *plan.lines()):
                 display.say(line)
         return plan
 
@@ -207,6 +207,8 @@ class _Run:
                 means = self._log(journal, rate) if logs else None
                 if on_sample and _due(self.step, spec.sample_every, last):
                     on_sample(engine.average.look(), self.step)
+                for line in engine.taken_notes():
+                    display.say(line)
                 display.update(self.step, means)
                 late = spec.save_every_s is not None and now - saved_at >= spec.save_every_s
                 stopping, late = engine.anywhere(stop.is_set(), late) if reads else (False, False)

@@ -57,7 +57,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as text."""
         end = time.strftime("%a %H:%M:%S", time.localtime(time.time() + self.seconds))
-        rate = f"{1 / self.step_s:.3g} steps/s, {self.rows / self.step_s:.4g} samples/s"
+        rate = f"{1 / self.step_s:.3g} steps/s, {self.rows / self.step_s:.0f} samples/s"
         lines = [
             f"{rate}; steps {self.step} to {self.steps} take {clock(self.seconds)}, until {end}",
             f"memory: {size(self.peak_bytes)} at most, micro-batches of {self.micro_batch} rows",
@@ -85,12 +85,15 @@ def make_plan(
     Raises:
         UserError: the checkpoints will not fit on the disk.
     """
+    if engine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(engine.device)
     before = _copy(engine.tensors())
     tally = engine.tally.state()
     engine.prepare(batches.draw(step))
     least_s = SURE_AFTER_S if steps is None else 0.0
     step_s = _time_steps(engine, batches, step, least_s)
     kept = sum(t.nbytes for group in before.values() for t in group.values())
+    # The copies made here are no part of the run.
     peak = _peak_bytes(engine.device) - (kept if engine.device.type == "cpu" else 0)
     engine.restore(before)
     engine.tally.restore(tally)

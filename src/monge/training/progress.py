@@ -37,11 +37,12 @@ class Display:
         self._every_s = PLAIN_EVERY_S
         if self.console.is_terminal and live and not quiet:
             self._every_s = TERMINAL_EVERY_S
+            text = TextColumn("step {task.completed}/{task.total}  {task.description}")
+            wide = self.console.width >= 100
             # No refresh thread: it would compete with a small network's steps.
             self._bar = Progress(
-                TextColumn("step {task.completed}/{task.total}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.description}"),
+                *([BarColumn(bar_width=16)] if wide else []),
+                text,
                 console=self.console,
                 auto_refresh=False,
             )
@@ -77,10 +78,10 @@ class Display:
             self._bar.stop()
 
     def _line(self, step: int) -> str:
-        numbers = [f"{name} {value:.4g}" for name, value in self._means.items()]
+        numbers = [f"{name} {value:.3g}" for name, value in self._means.items()]
         left = (self._steps - step) / self._rate if self._rate else 0.0
-        speed = f"{self._rate:.3g} steps/s  {self._rate * self._rows:.4g} samples/s"
-        return "  ".join((*numbers, speed, f"ETA {clock(left)}"))
+        speed = f"{self._rate:.3g} steps/s  {self._rate * self._rows:.0f} samples/s"
+        return "  ".join((f"ETA {clock(left)}", *numbers, speed))
 
 
 def clock(seconds: float) -> str:
