@@ -97,6 +97,15 @@ def test_baselines_use_the_same_estimator_on_the_same_held_out_set(good: Evaluat
             assert row.floor == good.table[row.name].floor
 
 
+def test_the_floor_is_training_against_held_out() -> None:
+    # Were the two of different laws, the floor would have to show it: here a shift by (2, 0, 0, 0).
+    shift = 2 * torch.eye(D)[0].reshape(1, 2, 2)
+    table = evaluate(REAL[:40], TRAIN + shift, REAL, max_n=60).table
+    assert table["W2² of Gaussian fits"].floor == pytest.approx(4, rel=0.3)
+    assert table["W2² exact"].floor > 3 > table["W2² exact"].value
+    assert table["coverage"].floor < 0.5 < table["coverage"].value
+
+
 def test_bad_samples_are_told_from_the_data(good: Evaluation) -> None:
     half, label = modes(150, "bad")
     keep = label < 2  # a missing mode

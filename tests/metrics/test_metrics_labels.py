@@ -125,6 +125,7 @@ def test_rows_hold_floors_and_baselines() -> None:
     ]
     overall, worst, diversity = rows
     assert overall.value == overall.floor == worst.value == 1.0
+    assert worst.interval[0] < overall.interval[0] and "Bonferroni" in worst.interval_method
     assert overall.baselines["wrong"] == worst.baselines["wrong"] == 0.0
     assert overall.baselines["shuffled labels"] == pytest.approx(1 / 3)
     assert diversity.value == pytest.approx(1, abs=0.15) and diversity.floor == pytest.approx(

@@ -34,7 +34,7 @@ from monge.tensors import stream
 from monge.types import Cond, State, Time
 
 SIZES = {
-    "XS": (128, 5, 4),
+    "XS": (128, 4, 4),
     "S": (384, 12, 6),
     "B": (768, 12, 12),
     "L": (1024, 24, 16),
