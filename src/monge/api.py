@@ -45,7 +45,9 @@ def train(
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         loaded = sources.from_dataset(data)
     else:
-        raise UserError(f"cannot read a {type(data).__name__} as data: give a name, array or Dataset")
+        raise UserError(
+            f"cannot read a {type(data).__name__} as data: give a name, array or Dataset"
+        )
     # Arrays have no name to load them by; their content names the run instead.
     text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
     spec = TrainSpec(data=text, **settings)

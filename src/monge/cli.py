@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -219,15 +219,13 @@ def _run(verb: str, words: list[str]) -> int:
     default = _starting_point(words) if verb == "train" else None
     words = ["None" if word.lower() == "none" else word for word in words]
     try:
-        arguments = tyro.cli(
-            VERBS[verb], args=words, prog=f"monge {verb}", default=default
-        )
+        arguments = tyro.cli(VERBS[verb], args=words, prog=f"monge {verb}", default=default)
     except SystemExit as exit_:
         return int(exit_.code or 0)
     from monge import verbs
 
     result = getattr(verbs, verb)(arguments)
-    if arguments.json and verbs.is_first():
+    if "--json" in words and verbs.is_first():
         print(json.dumps(result, indent=1, default=str))
     return 0
 

@@ -32,9 +32,7 @@ class Coupling(Component, abc.ABC):
     """Rows that are paired together, or None where each row is on its own."""
 
     @abc.abstractmethod
-    def pair(
-        self, x1: State, label: Tensor | None, rng: torch.Generator
-    ) -> tuple[State, State]:
+    def pair(self, x1: State, label: Tensor | None, rng: torch.Generator) -> tuple[State, State]:
         """(x0, x1): source samples and the data samples they are joined to, both (B, ...)."""
 
 
@@ -51,9 +49,7 @@ class Independent(Coupling):
 
     name = "independent"
 
-    def pair(
-        self, x1: State, label: Tensor | None, rng: torch.Generator
-    ) -> tuple[State, State]:
+    def pair(self, x1: State, label: Tensor | None, rng: torch.Generator) -> tuple[State, State]:
         return source_like(x1, rng), x1
 
 
@@ -82,9 +78,7 @@ class MinibatchOT(Coupling):
     def plan_batch(self) -> int | None:  # type: ignore[override]
         return self.plan
 
-    def pair(
-        self, x1: State, label: Tensor | None, rng: torch.Generator
-    ) -> tuple[State, State]:
+    def pair(self, x1: State, label: Tensor | None, rng: torch.Generator) -> tuple[State, State]:
         x0 = source_like(x1, rng)
         order = torch.empty(len(x1), dtype=torch.int64)
         for rows in torch.arange(len(x1)).split(self.plan):

@@ -11,10 +11,11 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -230,7 +231,7 @@ class Counted:
     """A field that counts how many examples it was evaluated on."""
 
     field: VelocityField
-    counts: dict[str, int] = field(default_factory=lambda: {"calls": 0, "rows": 0})
+    counts: dict[str, int] = dataclasses.field(default_factory=lambda: {"calls": 0, "rows": 0})
 
     @property
     def domain(self) -> tuple[float, float]:

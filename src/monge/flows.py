@@ -12,10 +12,11 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -63,8 +64,8 @@ class Integrated:
     """
 
     field: VelocityField
-    solver: Solver = field(default_factory=Heun)
-    grid: Grid = field(default_factory=Uniform)
+    solver: Solver = dataclasses.field(default_factory=Heun)
+    grid: Grid = dataclasses.field(default_factory=Uniform)
     per_span: int | None = None
 
     @property
@@ -147,7 +148,11 @@ class Integrated:
             lo, hi = self.domain
             for k in range(self.per_span):
                 a = torch.lerp(start, end, k / self.per_span)
-                b = end if k + 1 == self.per_span else torch.lerp(start, end, (k + 1) / self.per_span)
+                b = (
+                    end
+                    if k + 1 == self.per_span
+                    else torch.lerp(start, end, (k + 1) / self.per_span)
+                )
                 yield a, b, lo, hi
             return
         low, high = torch.minimum(start, end), torch.maximum(start, end)
@@ -249,9 +254,7 @@ class Chain:
         part = part.clamp(0.0, 1.0) if isinstance(part, Tensor) else min(max(part, 0.0), 1.0)
         return lo * (1 - part) + hi * part  # the ends are met exactly
 
-    def _own_times(
-        self, k: int, s: Time, t: Time, backwards: bool, x: State
-    ) -> tuple[Time, Time]:
+    def _own_times(self, k: int, s: Time, t: Time, backwards: bool, x: State) -> tuple[Time, Time]:
         """The part of the walk from s to t that lies in block k, on the block's clock."""
         if not isinstance(s, Tensor) and not isinstance(t, Tensor):
             start = self._clock(k, s)
@@ -289,7 +292,8 @@ def inverse(flow: FlowMap, tolerance: float = 1e-12, max_iterations: int = 50) -
         UserError: no convergence to `tolerance` (relative, maximum norm).
     """
 
-    def undo(y: State, t: Time, s: Time, cond: Cond = None) -> State:
+    def undo(x: State, s: Time, t: Time, cond: Cond = None) -> State:
+        y, s, t = x, t, s  # a map's arguments; below, y at t comes from the x at s we look for
         back = flow(y, t, s, cond)
         x = back
         scale = float(back.abs().max().clamp_min(1.0))
@@ -385,5 +389,3 @@ def log_density(
         return Density(value, torch.zeros_like(value))
     stderr = integral.std(dim=1) / math.sqrt(probes)
     return Density(log_p + integral.mean(dim=1), stderr)
-
-

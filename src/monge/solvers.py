@@ -211,7 +211,7 @@ class Dopri5(Solver):
             if stuck.any():
                 raise UserError(
                     f"solver dopri5: the step size vanished at t = {float(now[stuck][0]):.6g}: "
-                    f"raise rtol/atol (now {self.rtol:g}/{self.atol:g}), use float64, or stop earlier"
+                    f"raise rtol/atol ({self.rtol:g}/{self.atol:g}), use float64, or stop earlier"
                 )
         raise UserError(
             f"solver dopri5: {len(rows)} of {batch} examples have not arrived after "
@@ -230,7 +230,11 @@ class Dopri5(Solver):
             )
             slopes.append(f(stage, now + c * h, rows))
         error = [
-            _axpy(torch.zeros_like(part), h, [(w, k[i]) for w, k in zip(_DOPRI_ERROR, slopes)])
+            _axpy(
+                torch.zeros_like(part),
+                h,
+                [(w, k[i]) for w, k in zip(_DOPRI_ERROR, slopes, strict=True)],
+            )
             for i, part in enumerate(y)
         ]
         scale = [
@@ -253,8 +257,7 @@ class Dopri5(Solver):
         h = torch.minimum(h, span) * (end - now).sign()
         trial = tuple(_axpy(part, h, [(1.0, k)]) for part, k in zip(y, slope, strict=True))
         change = [
-            (new - k) / c
-            for new, k, c in zip(f(trial, now + h, rows), slope, scale, strict=True)
+            (new - k) / c for new, k, c in zip(f(trial, now + h, rows), slope, scale, strict=True)
         ]
         bend = torch.maximum(_norm(change) / h.abs(), speed)
         next_h = torch.where(bend <= 1e-15, (h.abs() * 1e-3).clamp_min(1e-6), (0.01 / bend) ** 0.2)
@@ -264,6 +267,8 @@ class Dopri5(Solver):
 def _norm(parts: list[Tensor]) -> Tensor:
     """Root mean square over all coordinates of an example, (B,)."""
     flat = [part.reshape(len(part), -1) for part in parts]
-    total = sum((part.float() if part.dtype != torch.float64 else part).square().sum(1) for part in flat)
+    total = sum(
+        (part.float() if part.dtype != torch.float64 else part).square().sum(1) for part in flat
+    )
     assert isinstance(total, Tensor)
     return (total / sum(part.shape[1] for part in flat)).sqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,17 @@ def value_and_rate(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The value of an elementwise function of time and its derivative, by forward mode."""
     t = t.contiguous()  # an expanded time cannot carry a tangent
-    return torch.func.jvp(f, (t,), (torch.ones_like(t),))
+    value, rate = jvp(f, t, torch.ones_like(t))
+    return value, rate
 
 
-def forward_mode() -> AbstractContextManager[None]:
+def jvp(f: Callable[[Tensor], Any], x: Tensor, tangent: Tensor) -> tuple[Any, Any]:
+    """f(x) and its directional derivative along the tangent, by forward mode."""
+    value, along = torch.func.jvp(f, (x,), (tangent,))  # type: ignore[misc]
+    return value, along
+
+
+def forward_mode() -> AbstractContextManager[object]:
     """Selects the attention kernel that has a forward-mode derivative."""
     return sdpa_kernel(SDPBackend.MATH)
 
@@ -70,8 +78,8 @@ def value_and_divergence(
         if probes is not None:
             value, estimates = x, []
             for probe in probes:
-                value, along = torch.func.jvp(f, (x,), (probe,))
-                estimates.append(sum_except_batch(along * probe))
+                value, column = jvp(f, x, probe)
+                estimates.append(sum_except_batch(column * probe))
             return value, torch.stack(estimates, dim=1)
         value, total = None, x.new_zeros(len(x))
         size = x[0].numel()
@@ -81,7 +89,7 @@ def value_and_divergence(
             tangents = basis[:, None].expand(-1, len(x), -1).reshape(len(index), *x.shape)
 
             def along(v: Tensor) -> tuple[Tensor, Tensor]:
-                return torch.func.jvp(f, (x,), (v,))
+                return jvp(f, x, v)
 
             values, columns = torch.func.vmap(along)(tangents)
             value = values[0]

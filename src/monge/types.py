@@ -21,10 +21,10 @@ from torch import Tensor
 State: TypeAlias = Float[Tensor, "batch *shape"]
 """A batch of states: images (B, C, H, W), tables (B, D), or latents of any one shape."""
 
-Time: TypeAlias = Float[Tensor, ""] | Float[Tensor, "batch"] | float
+Time: TypeAlias = Float[Tensor, ""] | Float[Tensor, " batch"] | float
 """A time in [0, 1]: one for all examples, or one each."""
 
-PerExample: TypeAlias = Float[Tensor, "batch"]
+PerExample: TypeAlias = Float[Tensor, " batch"]
 """One number for each example."""
 
 Cond: TypeAlias = Mapping[str, Tensor] | None
@@ -40,7 +40,7 @@ class VelocityField(Protocol):
 
 @runtime_checkable
 class FlowMap(Protocol):
-    """``X(x, s, t, cond)``: where x at time s is at time t. Optional: ``domain``, ``breakpoints``."""
+    """``X(x, s, t, cond)``: where x at time s is at time t. Optional: ``domain``."""
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State: ...
 

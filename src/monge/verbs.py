@@ -90,7 +90,8 @@ def sample(arguments: Any) -> dict[str, Any]:
         arguments,
         f"{info['solver']}, {info['steps']} steps, {info['evaluations_per_sample']:g} evaluations "
         f"per sample, guidance {info['guidance']:g}, final map {info['final']}, "
-        f"times {info['domain'][0]:g} to {info['domain'][1]:g}, source gap {info['source_gap']:.2g}",
+        f"times {info['domain'][0]:g} to {info['domain'][1]:g}, "
+        f"source gap {info['source_gap']:.2g}",
     )
     return {"files": [str(path) for path in written], "seconds": seconds, **info}
 

@@ -53,7 +53,15 @@ def test_train_sample_evaluate_info(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (folder / "README.md").exists()
 
     out = tmp_path / "samples"
-    argv = ["sample", str(folder), "-n", "20", "--label=1", f"--out={out}", "--format=csv,parquet,npz"]
+    argv = [
+        "sample",
+        str(folder),
+        "-n",
+        "20",
+        "--label=1",
+        f"--out={out}",
+        "--format=csv,parquet,npz",
+    ]
     assert main([*argv, "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert info["evaluations_per_sample"] == 6  # Heun, three steps
@@ -121,7 +129,10 @@ BAD = [
     (["train", "target:mixture:dims=3"], "did you mean 'dim'"),
     (["train", "digits", "--path", "lineer"], "did you mean 'linear'"),
     (["train", "digits", "--path", "power:kappa=0.1"], "kappa must be at least 0.5"),
-    (["train", "digits", "--path", "linear", "--output", "noise", "--error", "velocity"], "--error"),
+    (
+        ["train", "digits", "--path", "linear", "--output", "noise", "--error", "velocity"],
+        "--error",
+    ),
     (["train", "digits", "--output", "score", "--coupling", "ot"], "independent"),
     (["train", "digits", "--network", "exact"], "known target"),
     (["train", "digits", "--grid", "geometric:stop=1"], "stop < 1"),

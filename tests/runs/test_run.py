@@ -131,7 +131,8 @@ def test_the_exact_law_in_the_networks_seat(tmp_path: Path) -> None:
     x = run.sample(20_000).x.double()
     scale = target.covariance.diagonal().sqrt()
     assert ((x.mean(0) - target.mean) / scale).abs().max() < 4 / 20_000**0.5
-    torch.testing.assert_close(x.T.cov(), target.covariance, atol=0.05 * float(scale.max()) ** 2, rtol=0)
+    spread = float(scale.max()) ** 2
+    torch.testing.assert_close(x.T.cov(), target.covariance, atol=0.05 * spread, rtol=0)
 
 
 @pytest.mark.parametrize("output", ["velocity", "data", "noise", "score"])

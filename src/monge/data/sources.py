@@ -93,9 +93,9 @@ def _digits() -> Data:
     """scikit-learn's bundled digits: 1,797 grey images of 8 x 8, ten classes."""
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    images = np.asarray(raw["images"], dtype=np.float32)[:, None] / 8 - 1
-    labels = np.asarray(raw["target"], dtype=np.int64)
+    pixels, target = load_digits(return_X_y=True)
+    images = np.asarray(pixels, dtype=np.float32).reshape(-1, 1, 8, 8) / 8 - 1
+    labels = np.asarray(target, dtype=np.int64)
     names = tuple(str(k) for k in range(10))
     return from_arrays(images, labels, name="digits", text="digits", label_names=names)
 
@@ -188,9 +188,7 @@ def from_arrays(
     n_held = round(HELD_OUT * len(examples))
     test, train = order[:n_held].sort()[0], order[n_held:].sort()[0]
     pick = (lambda rows: labels[rows]) if labels is not None else (lambda rows: None)
-    return Data(
-        name, text, kind, examples[train], examples[test], pick(train), pick(test), names
-    )
+    return Data(name, text, kind, examples[train], examples[test], pick(train), pick(test), names)
 
 
 def from_dataset(dataset: Any, name: str = "dataset") -> Data:

@@ -119,7 +119,7 @@ def jackknife(
     n: int,
     rng: torch.Generator,
     groups: int = GROUPS,
-) -> Float[Tensor, values]:
+) -> Float[Tensor, " values"]:
     """Standard errors of estimates from n independent examples, by deleting groups of them.
 
     `estimate` is given the rows to keep. For two independent samples of equal size an example is

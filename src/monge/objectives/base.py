@@ -23,8 +23,8 @@ Batch: TypeAlias = Mapping[str, Tensor]
 class Loss:
     """A loss for each example, and named parts of it (B,) for the log."""
 
-    per_example: Float[Tensor, "batch"]
-    parts: Mapping[str, Float[Tensor, "batch"]] = field(default_factory=dict)
+    per_example: Float[Tensor, " batch"]
+    parts: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
 
 
 class Objective(abc.ABC):

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from monge import autoencoders
 from monge.components import build
-from monge.data import latents as latent_data
 from monge.data import sources
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Guided, Predict, posterior_mean
@@ -67,7 +66,6 @@ class Run:
         if not (folder / "autoencoder" / "autoencoder.json").exists():
             raise UserError(f"{folder} is not trained yet: run its `monge train` command again")
         autoencoder = autoencoders.load(folder / "autoencoder").to(where).eval()
-        autoencoder.check()
         network = build_network(spec, autoencoder.latent_shape, facts)
         if not isinstance(network, ExactNetwork):
             file = folder / f"{weights}.safetensors"
@@ -362,13 +360,12 @@ class Samples:
         if self.label is not None:
             arrays["arr_1"] = self.label.numpy()
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     def _table(self, form: str) -> bytes:
         import pyarrow as pa
-        import pyarrow.csv
-        import pyarrow.parquet
+        from pyarrow import csv, parquet
 
         columns: dict[str, Any] = {f"x{i}": c.numpy() for i, c in enumerate(self.x.unbind(1))}
         if self.label is not None:
@@ -376,7 +373,7 @@ class Samples:
             columns["label"] = [names[k] for k in self.label.tolist()]
         table = pa.table(columns)
         sink = io.BytesIO()
-        (pa.csv.write_csv if form == "csv" else pa.parquet.write_table)(table, sink)
+        (csv.write_csv if form == "csv" else parquet.write_table)(table, sink)
         return sink.getvalue()
 
     def _text(self, index: str) -> dict[str, str]:

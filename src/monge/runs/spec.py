@@ -21,8 +21,23 @@ from monge.errors import UserError, nearest
 FORMAT_VERSION = 1
 
 MAY_CHANGE = frozenset(
-    "steps minutes micro_batch precision compile device threads save_every sample_every log_every "
-    "tensorboard solver grid final guidance".split()
+    {
+        "steps",
+        "minutes",
+        "micro_batch",
+        "precision",
+        "compile",
+        "device",
+        "threads",
+        "save_every",
+        "sample_every",
+        "log_every",
+        "tensorboard",
+        "solver",
+        "grid",
+        "final",
+        "guidance",
+    }
 )
 """Fields that a continued run may change: they do not alter what has been trained."""
 

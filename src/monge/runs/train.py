@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from monge import autoencoders
 from monge.autoencoders import Standardised, psnr, reconstruct, standardise
+from monge.autoencoders.base import size_of
 from monge.autoencoders.pca import PCASpec
 from monge.components import build
 from monge.data import latents as latent_data
@@ -173,7 +174,8 @@ def check(spec: TrainSpec, data: Data) -> None:
         if getattr(spec, name) < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
     loop_spec(spec).check()
-    build("solver", spec.solver), build("grid", spec.grid)
+    build("solver", spec.solver)
+    build("grid", spec.grid)
     if not Path(spec.autoencoder).is_dir():
         shape = build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
         if spec.network != "exact":
@@ -251,7 +253,9 @@ def _keep(
     if data.kind == "image":
         shown = data.heldout[:16]
         images.save_png(
-            images.reconstruction_grid(shown, reconstruct(wrapped, shown.to(device)).detach().cpu()),
+            images.reconstruction_grid(
+                shown, reconstruct(wrapped, shown.to(device)).detach().cpu()
+            ),
             home / "reconstructions.png",
             {"run": folder.name},
         )
@@ -312,20 +316,20 @@ def reconstruction_quality(
         chunks = data.heldout.split(256)
         return torch.cat([reconstruct(model, part.to(where)).cpu() for part in chunks])
 
-    numbers = autoencoders.base.size_of(autoencoder.latent_shape)
+    numbers = size_of(autoencoder.latent_shape)
     decoded = rebuilt(autoencoder, device)
     image = data.kind == "image"
     quality: dict[str, Any] = {
         "kind": repr(autoencoder.autoencoder.spec),
         "latent_shape": list(autoencoder.latent_shape),
         "numbers": numbers,
-        "data_numbers": autoencoders.base.size_of(data.shape),
+        "data_numbers": size_of(data.shape),
         "rmse": float((decoded - data.heldout).square().mean().sqrt()),
         "psnr_db": float(psnr(decoded, data.heldout).mean()) if image else None,
         "pca_psnr_db": None,
         "n": len(data.heldout),
     }
-    if image and numbers < min(autoencoders.base.size_of(data.shape), len(data.train)):
+    if image and numbers < min(size_of(data.shape), len(data.train)):
         pca = PCASpec(dim=numbers).build(data.shape)
         pca.fit(data.train)
         quality["pca_psnr_db"] = float(psnr(rebuilt(pca, "cpu"), data.heldout).mean())
@@ -373,7 +377,8 @@ def _fit(
 ) -> Fitted:
     batches = _batches(spec, objective, posterior, data)
     parameters = sum(p.numel() for p in network.parameters())
-    say(f"training {spec.network} ({parameters / 1e6:.2f} M parameters) on {len(data.train)} latents")
+    size = f"{parameters / 1e6:.2f} M parameters"
+    say(f"training {spec.network} ({size}) on {len(data.train)} latents")
     every = spec.sample_every or max(1, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:
