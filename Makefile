@@ -39,7 +39,7 @@ test-slow: $(VENV)/.installed-dev
 
 numbers: $(VENV)/.installed-dev
 	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores) =="
-	$(BIN)/python docs/numbers.py
+	$(BIN)/python docs/measure.py
 
 bench: $(VENV)/.installed-dev
 	@echo "== benchmarks (budget: 20 minutes on 2 cores) =="

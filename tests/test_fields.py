@@ -98,13 +98,13 @@ def test_score_and_posterior_mean_of_every_output(path: Path, output: Kind) -> N
         assert relative(score(X, t), exact.score(X, t)) < 1e-7
         assert relative(mean(X, t), exact.posterior_mean(X, t)) < 1e-8
     if hi == 1.0 and output != "score":
-        with pytest.raises(UserError, match="outside the domain .* of the score"):
+        with pytest.raises(UserError, match=r"outside the domain .* of the score"):
             score(X, 1.0)
         assert relative(mean(X, 1.0), X) < 1e-12
 
 
 def test_no_score_without_a_gaussian_coupling() -> None:
-    with pytest.raises(UserError, match="no score for the coupling ot: .*--coupling independent"):
+    with pytest.raises(UserError, match=r"no score for the coupling ot: .*--coupling independent"):
         score_of(TARGET.field(Linear()), Linear(), MinibatchOT())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -109,8 +111,8 @@ def test_noise_depends_on_the_example_alone() -> None:
     n = 2 * NOISE_BLOCK + 20
     whole = noise(3, 0, n, (2, 4), "sample")
     assert whole.shape == (n, 2, 4) and whole.dtype == torch.float32
-    for edges in ([0, 1, 2, 255, 256, 257, 300, n], [0, 512, n], list(range(0, n, 50)) + [n]):
-        parts = [noise(3, a, b, (2, 4), "sample") for a, b in zip(edges[:-1], edges[1:])]
+    for edges in ([0, 1, 2, 255, 256, 257, 300, n], [0, 512, n], [*range(0, n, 50), n]):
+        parts = [noise(3, a, b, (2, 4), "sample") for a, b in itertools.pairwise(edges)]
         assert torch.equal(torch.cat(parts), whole)
     assert not torch.equal(noise(4, 0, 4, (2, 4), "sample"), whole[:4])
     assert not torch.equal(noise(3, 0, 4, (2, 4), "probe"), whole[:4])

@@ -176,8 +176,8 @@ def check_span(s: Time, t: Time, domain: tuple[float, float], what: object) -> N
     slack = 1e-6  # float32 times of a domain whose ends are float64
     for u in (s, t):
         least, most = (float(u.min()), float(u.max())) if isinstance(u, Tensor) else (u, u)
-        if least < lo - slack or most > hi + slack:
-            bad = least if least < lo else most
+        if not (lo - slack <= least and most <= hi + slack):  # NaN is refused too
+            bad = most if lo - slack <= least else least
             raise UserError(
                 f"time {bad:g} lies outside the domain [{lo:g}, {hi:g}] of {what}: "
                 "call it between flow.domain[0] and flow.domain[1]"

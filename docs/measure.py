@@ -1,6 +1,6 @@
 """Measure every number of numbers.toml again; fail where one leaves its stated interval.
 
-    python docs/numbers.py [WORD]     only the numbers whose name holds WORD
+    python docs/measure.py [WORD]     only the numbers whose name holds WORD
 
 Each command prints JSON; commands that several numbers share run once.
 """
