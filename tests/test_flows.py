@@ -214,7 +214,7 @@ def test_steps_do_not_straddle_a_breakpoint() -> None:
     x = normal(4, 2)
     exact = x * math.exp(3 * 0.3717 - 2 * 0.6283)
     errors = [largest(Integrated(field, Heun(), Uniform(n))(x, 0.0, 1.0), exact) for n in (50, 100)]
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.3)
     blind = Integrated(lambda y, t, cond=None: field(y, t), Heun(), Uniform(100))
     assert largest(blind(x, 0.0, 1.0), exact) > 20 * errors[1]
     assert largest(Integrated(field, FINE)(x, 0.0, 1.0), exact) < 1e-7

@@ -3,7 +3,13 @@
     monge train --recipe digits            # or: monge demo, with samples and evaluation
 
 1,797 grey images of 8 x 8; a convolutional autoencoder (32 latent numbers for 64 pixels), then a
-transformer of 1.3 M parameters on four tokens, conditioned on the label. MEASURED
+transformer of 1.3 M parameters on four tokens, conditioned on the label.
+
+Measured on 2 cores of an AMD Zen 3 without GPU, seed 0: 12 s for the autoencoder (28.6 dB on
+held-out; PCA with 32 numbers 26.6 dB), 54 s for the transformer, 75 s with 1,000 samples and their
+evaluation. Label agreement 99.7 % (worst class 97.9 %), coverage 0.98 (real data 0.97),
+within-class diversity 0.875 of real, memorised 0 of 1,000, energy distance 0.021 (floor 0.0003,
+Gaussian in latent space 0.069). `make numbers` checks them.
 """
 
 from __future__ import annotations
