@@ -59,7 +59,7 @@ MIXTURE = MixtureSpec(dim=2, modes=3, spread=1.0, covariance="full").build()
 
 EXACT = MIXTURE.field(Linear())
 
-FINE = Dopri5(1e-9, 1e-9)
+FINE = Dopri5(1e-8, 1e-8)
 
 
 def normal(n: int, *shape: int, key: str = "x") -> Tensor:
@@ -80,18 +80,34 @@ def test_gaussian_map(path: Path) -> None:
     exact, flow = GAUSSIAN.flow_map(path), Integrated(field, FINE)
     x = exact(normal(5, 3), 0.0, lo)
     y = exact(x, lo, hi)
-    assert largest(flow(x, lo, hi), y) < 1e-6
-    assert largest(flow(y, hi, lo), x) < 1e-6
+    assert largest(flow(x, lo, hi), y) < 1e-5
+    assert largest(flow(y, hi, lo), x) < 1e-5
 
 
-@pytest.mark.parametrize("output", ["velocity", "data", "noise"])
-def test_gaussian_map_by_other_outputs(output: Kind) -> None:
-    for path in (Trigonometric(), OrnsteinUhlenbeck(2.0), Power(0.75)):
-        field = Predict(ExactNetwork(GAUSSIAN, path, output), path, output)
-        flow = Integrated(field, FINE)
-        x = normal(5, 3)
-        exact = GAUSSIAN.flow_map(path)(x, *field.domain)
-        assert largest(flow(x, *flow.domain), exact) < 1e-6
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["velocity", "data", "noise", "score"])
+@paths
+def test_closed_forms_at_float64_accuracy(path: Path, output: Kind) -> None:
+    """Map and log-density over the whole domain, whatever is predicted."""
+    field = Predict(ExactNetwork(GAUSSIAN, path, output), path, output)
+    flow = Integrated(field, Dopri5(1e-13, 1e-13, max_steps=10_000))
+    lo, hi = field.domain
+    x, law = normal(5, 3), GAUSSIAN.at(path)
+    assert largest(flow(x, lo, hi), GAUSSIAN.flow_map(path)(x, lo, hi)) < 1e-10
+    found = log_density(flow, x, source=lambda y: law.log_density(y, lo)).value
+    assert largest(found, law.log_density(x, hi)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("path", "output"),
+    [(Trigonometric(), "velocity"), (OrnsteinUhlenbeck(2.0), "data"), (Power(0.75), "noise")],
+    ids=repr,
+)
+def test_gaussian_map_by_other_outputs(path: Path, output: Kind) -> None:
+    field = Predict(ExactNetwork(GAUSSIAN, path, output), path, output)
+    x = normal(5, 3)
+    exact = GAUSSIAN.flow_map(path)(x, *field.domain)
+    assert largest(Integrated(field, FINE)(x, *field.domain), exact) < 1e-5
 
 
 @paths
@@ -100,7 +116,7 @@ def test_quantile_map_of_a_mixture_on_the_line(path: Path) -> None:
     lo, hi = field.domain
     exact, flow = LINE.flow_map(path), Integrated(field, FINE)
     x = torch.linspace(-3, 3, 9, dtype=torch.float64)[:, None]
-    assert largest(flow(x, lo, hi), exact(x, lo, hi)) < 1e-6
+    assert largest(flow(x, lo, hi), exact(x, lo, hi)) < 1e-5
 
 
 def test_golden_gaussian_map() -> None:
@@ -117,7 +133,7 @@ def test_order_of_the_map(solver: Any) -> None:
     """Over all of [0, 1], under the trigonometric path, for Gaussian and mixture."""
     for field, exact in (
         (GAUSSIAN.field(Trigonometric()), GAUSSIAN.flow_map(Trigonometric())),
-        (EXACT, Integrated(EXACT, FINE)),
+        (EXACT, Integrated(EXACT, Dopri5(1e-12, 1e-12))),
     ):
         x = normal(40, *field.target.shape)
         end = exact(x, 0.0, 1.0)
@@ -217,8 +233,8 @@ def test_steps_do_not_straddle_a_breakpoint() -> None:
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.3)
     blind = Integrated(lambda y, t, cond=None: field(y, t), Heun(), Uniform(100))
     assert largest(blind(x, 0.0, 1.0), exact) > 20 * errors[1]
-    assert largest(Integrated(field, FINE)(x, 0.0, 1.0), exact) < 1e-7
-    assert largest(Integrated(field, FINE)(exact, 1.0, 0.0), x) < 1e-7
+    assert largest(Integrated(field, FINE)(x, 0.0, 1.0), exact) < 1e-6
+    assert largest(Integrated(field, FINE)(exact, 1.0, 0.0), x) < 1e-6
     times = torch.tensor([1.0, 0.5, 0.3717, 0.2], dtype=torch.float64)
     ends = Integrated(field, RK4(), Uniform(50))(x, torch.zeros(4, dtype=torch.float64), times)
     rate = 3 * times.clamp_max(0.3717) - 2 * (times - 0.3717).clamp_min(0)
@@ -257,7 +273,7 @@ def test_same_as_torchdiffeq(shape: tuple[int, ...]) -> None:
     expected = torchdiffeq.odeint(
         lambda t, y: image_field(y, t), x, ends, method="dopri5", rtol=1e-10, atol=1e-10
     )[-1]
-    assert largest(Integrated(image_field, FINE)(x, 0.0, 1.0), expected) < 1e-8
+    assert largest(Integrated(image_field, FINE)(x, 0.0, 1.0), expected) < 1e-7
     times = torch.linspace(0, 1, 13, dtype=torch.float64)
     midpoint = torchdiffeq.odeint(lambda t, y: image_field(y, t), x, times, method="midpoint")[-1]
     assert largest(Integrated(image_field, Midpoint(), Uniform(12))(x, 0.0, 1.0), midpoint) < 1e-13
@@ -304,7 +320,7 @@ def test_divergence_integrates_to_the_log_determinant() -> None:
         return (alpha**2 * GAUSSIAN.eigenvalues + sigma**2).log() / 2
 
     expected = float((log_std(hi) - log_std(lo)).sum())
-    assert integral.tolist() == pytest.approx([expected] * 2, abs=1e-7)
+    assert integral.tolist() == pytest.approx([expected] * 2, abs=1e-6)
 
 
 # Densities
@@ -322,9 +338,9 @@ def test_log_density(target: Any, path: Path) -> None:
     law = target.at(path)
     x = target.sample(4, stream(0, "x"))
     found = log_density(
-        Integrated(field, Dopri5(1e-8, 1e-8)), x, source=lambda y: law.log_density(y, lo)
+        Integrated(field, Dopri5(1e-7, 1e-7)), x, source=lambda y: law.log_density(y, lo)
     )
-    assert largest(found.value, law.log_density(x, hi)) < 1e-5
+    assert largest(found.value, law.log_density(x, hi)) < 3e-5
     assert (found.space, found.units) == ("latent", "nats")
     assert not found.stderr.any()
 

@@ -108,6 +108,8 @@ def chunked(f: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
 def stream(seed: int, *key: int | str) -> torch.Generator:
     """A CPU generator for one purpose: equal (seed, key) give equal draws, others independent ones.
 
+    Keys that differ by trailing zeros alone are the same key.
+
     Raises:
         UserError: a negative seed.
 

@@ -52,7 +52,7 @@ def within(what: str, deviation: Tensor | float, tolerance: float) -> Measured:
     Raises:
         Broken: it is more.
     """
-    value = float(torch.as_tensor(deviation).detach().abs().max())
+    value = float(torch.as_tensor(deviation, dtype=torch.float64).detach().abs().max())
     if not value <= tolerance:
         raise Broken(f"{what}: {value:.3g}, allowed {tolerance:.3g}", value, tolerance)
     return Measured(value, tolerance)

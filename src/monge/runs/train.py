@@ -16,10 +16,16 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from monge import autoencoders
-from monge.autoencoders import Standardised, psnr, reconstruct, standardise
+from monge.autoencoders import (
+    AutoencoderModule,
+    Standardised,
+    psnr,
+    reconstruct,
+    standardise,
+)
 from monge.autoencoders.base import size_of
 from monge.autoencoders.pca import PCASpec
-from monge.components import build
+from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
 from monge.data import sources
 from monge.data.sources import Data
@@ -176,11 +182,13 @@ def check(spec: TrainSpec, data: Data) -> None:
     loop_spec(spec).check()
     build("solver", spec.solver)
     build("grid", spec.grid)
-    if not Path(spec.autoencoder).is_dir():
+    if is_folder(spec.autoencoder):
+        shape = autoencoder_from(Path(spec.autoencoder), data).latent_shape
+    else:
         shape = build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
-        if spec.network != "exact":
-            with torch.device("meta"):  # shapes alone: costs nothing at any size
-                build("network", spec.network).build(shape, len(data.label_names) or None)
+    if spec.network != "exact":
+        with torch.device("meta"):  # shapes alone: costs nothing at any size
+            build("network", spec.network).build(shape, len(data.label_names) or None)
 
 
 def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
@@ -272,21 +280,36 @@ def _keep(
     say(describe_quality(quality))
 
 
+def is_folder(autoencoder: str) -> bool:
+    """Whether a setting names a folder rather than a component."""
+    return autoencoder.partition(":")[0] not in FAMILIES["autoencoder"] and (
+        Path(autoencoder).is_dir()
+    )
+
+
+def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
+    """The bare autoencoder that another run, or `monge autoencoder`, has left in a folder.
+
+    Raises:
+        UserError: none there, or one for data of another shape.
+    """
+    inner = folder / "autoencoder"
+    loaded = autoencoders.load(inner if inner.is_dir() else folder)
+    bare = loaded.autoencoder if isinstance(loaded, Standardised) else loaded
+    if tuple(bare.data_shape) != data.shape:
+        raise UserError(
+            f"the autoencoder in {folder} takes data of shape {tuple(bare.data_shape)}; "
+            f"{data.name} has {data.shape}"
+        )
+    return bare
+
+
 def _bare_autoencoder(
     spec: TrainSpec, data: Data, home: Path, device: torch.device, say: Say
 ) -> Any:
     """A trained autoencoder without statistics: from a folder, fitted, or trained now."""
-    source = Path(spec.autoencoder)
-    if source.is_dir():
-        found = source / "autoencoder" if (source / "autoencoder").is_dir() else source
-        loaded = autoencoders.load(found)
-        bare = loaded.autoencoder if isinstance(loaded, Standardised) else loaded
-        if tuple(bare.data_shape) != data.shape:
-            raise UserError(
-                f"the autoencoder in {source} takes data of shape {tuple(bare.data_shape)}; "
-                f"{data.name} has {data.shape}"
-            )
-        return bare
+    if is_folder(spec.autoencoder):
+        return autoencoder_from(Path(spec.autoencoder), data)
     component = build("autoencoder", spec.autoencoder)
     bare = component.build(data.shape)
     if hasattr(bare, "fit"):
@@ -378,7 +401,10 @@ def _fit(
     batches = _batches(spec, objective, posterior, data)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
-    say(f"training {spec.network} ({size}) on {len(data.train)} latents")
+    if checkpoint.newest_step(folder) == spec.steps:
+        say(f"{spec.network} ({size}) has done its {spec.steps} steps")
+    else:
+        say(f"training {spec.network} ({size}) on {len(data.train)} latents")
     every = spec.sample_every or max(1, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:
@@ -412,9 +438,8 @@ def _preview(folder: Path, spec: TrainSpec, average: nn.Module) -> Run:
 
 def _rehearse(spec: TrainSpec, data: Data, objective: FlowMatching, say: Say) -> None:
     """Time the steps of autoencoder and network on untrained ones, keeping nothing."""
-    if Path(spec.autoencoder).is_dir():
-        loaded: Any = autoencoders.load(Path(spec.autoencoder))
-        bare = getattr(loaded, "autoencoder", loaded)
+    if is_folder(spec.autoencoder):
+        bare: Any = autoencoder_from(Path(spec.autoencoder), data)
     else:
         component = build("autoencoder", spec.autoencoder)
         bare = component.build(data.shape)
