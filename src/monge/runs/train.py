@@ -29,7 +29,7 @@ from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
 from monge.data import sources
 from monge.data.sources import Data
-from monge.errors import UserError
+from monge.errors import UserError, nearest
 from monge.files import read_json, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
@@ -182,6 +182,10 @@ def check(spec: TrainSpec, data: Data) -> None:
     loop_spec(spec).check()
     build("solver", spec.solver)
     build("grid", spec.grid)
+    name = spec.autoencoder.partition(":")[0]
+    if name not in FAMILIES["autoencoder"] and not is_folder(spec.autoencoder):
+        hint = nearest(name, FAMILIES["autoencoder"])
+        raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
     if is_folder(spec.autoencoder):
         shape = autoencoder_from(Path(spec.autoencoder), data).latent_shape
     else:
