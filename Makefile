@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Tests that run once more with every shape and type checked at every call.
+CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py \
+  tests/test_fields.py tests/test_solvers.py tests/test_times.py tests/runs/test_run.py
 
 .PHONY: help demo test test-slow numbers lint bench clean
 
@@ -31,6 +34,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@echo "== tests (budget: 12 minutes on 2 cores, installation included) =="
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+	PYTHONPATH=tests $(BIN)/python -m pytest -m "not slow" -k "not blind_network" \
+	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
 	$(BIN)/python -m pytest -m "not slow" --durations=20
 
 test-slow: $(VENV)/.installed-dev

@@ -405,7 +405,8 @@ def test_hutchinson_is_the_quadratic_form_of_its_probes(
 
 def test_hutchinson_keeps_its_word() -> None:
     """400 examples: unbiased within 4 standard errors, and 95 % of Student's intervals cover."""
-    target = GaussianSpec(dim=8, condition=50.0, seed=3).build()
+    # A volume that changes: with std = 1 the integral of the divergence vanishes, sign and all.
+    target = GaussianSpec(dim=8, std=0.5, condition=50.0, seed=3).build()
     flow = Integrated(target.field(Trigonometric()), Heun(), Uniform(6))
     x = target.sample(400, stream(0, "x"))
     exact = log_density(flow, x).value

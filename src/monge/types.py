@@ -21,6 +21,9 @@ from torch import Tensor
 State: TypeAlias = Float[Tensor, "batch *shape"]
 """A batch of states: images (B, C, H, W), tables (B, D), or latents of any one shape."""
 
+Latent: TypeAlias = Float[Tensor, "batch *latent"]
+"""A batch of latents where it stands beside the data it belongs to, of another shape."""
+
 Time: TypeAlias = Float[Tensor, ""] | Float[Tensor, " batch"] | float
 """A time in [0, 1]: one for all examples, or one each."""
 
@@ -49,16 +52,17 @@ class FlowMap(Protocol):
 class Posterior:
     """What an encoder says of the latent of x: a Gaussian, or a point where `logvar` is None."""
 
-    mean: State
-    logvar: State | None = None
+    mean: Latent
+    logvar: Latent | None = None
 
-    def sample(self, noise: State) -> State:
+    def sample(self, noise: Latent) -> Latent:
         """The latent drawn with the given standard normal noise, shaped like `mean`."""
         if self.logvar is None:
             return self.mean
         return self.mean + (0.5 * self.logvar).exp() * noise
 
 
+@runtime_checkable
 class Autoencoder(Protocol):
     """Maps data to a latent space and back. Data: images in [-1, 1] or table rows."""
 
@@ -69,7 +73,7 @@ class Autoencoder(Protocol):
 
     def encode(self, x: State) -> Posterior: ...
 
-    def decode(self, z: State) -> State: ...
+    def decode(self, z: Latent) -> State: ...
 
     @property
     def log_abs_det(self) -> float | None:

@@ -125,6 +125,24 @@ def kill_at(patch: pytest.MonkeyPatch, moment: int) -> Callable[[], int]:
     return lambda: count
 
 
+def steps_saved(patch: pytest.MonkeyPatch) -> list[int]:
+    """The steps whose `save` has returned: from then on, their progress must not be lost."""
+    original, steps = checkpoint.save, []
+
+    def save(folder: Path, step: int, *rest: Any) -> None:
+        original(folder, step, *rest)
+        steps.append(step)
+
+    patch.setattr(checkpoint, "save", save)
+    return steps
+
+
+def assert_kept(folder: Path, steps: list[int]) -> None:
+    """A run that starts again from nothing ends alike too, so progress is checked by itself."""
+    newest = checkpoint.newest_step(folder)
+    assert not steps or (newest is not None and newest >= steps[-1])
+
+
 def test_killed_at_every_operation_on_the_disk(quick_path: Path, reference: Path) -> None:
     settings = SETTINGS | {"batches": Rows(bad=(7,)), "save_every": 5}
     with pytest.MonkeyPatch.context() as patch:
@@ -136,14 +154,17 @@ def test_killed_at_every_operation_on_the_disk(quick_path: Path, reference: Path
     for moment in range(total * 3 // 4):
         folder = quick_path / str(moment)
         with pytest.MonkeyPatch.context() as patch:
+            saved = steps_saved(patch)
             kill_at(patch, moment)
             with pytest.raises(Killed):
                 train(folder, **settings)
+        assert_kept(folder, saved)
         if moment % 3 == 0:  # killed again while it picks itself up
             with pytest.MonkeyPatch.context() as patch:
                 kill_at(patch, moment % 7)
                 with pytest.raises(Killed):
                     train(folder, **settings)
+            assert_kept(folder, saved)
         train(folder, **settings)
         assert_same(folder, reference)
         assert not list(folder.rglob(".tmp-*"))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from monge.components import Component
-from monge.types import PerExample, Posterior, State
+from monge.types import Latent, PerExample, Posterior, State
 
 
 class AutoencoderModule(nn.Module, abc.ABC):
@@ -38,7 +38,7 @@ class AutoencoderModule(nn.Module, abc.ABC):
         """The posterior of the latent of x (B, *data_shape)."""
 
     @abc.abstractmethod
-    def decode(self, z: State) -> State:
+    def decode(self, z: Latent) -> State:
         """The data (B, *data_shape) of latents (B, *latent_shape); not clamped to [-1, 1]."""
 
     @property

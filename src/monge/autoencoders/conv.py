@@ -29,7 +29,7 @@ from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss
 from monge.tensors import stream
-from monge.types import Posterior, State
+from monge.types import Latent, Posterior, State
 
 LOGVAR_RANGE = (-16.0, 4.0)
 """Where log-variances of the posterior are clamped."""
@@ -137,7 +137,7 @@ class ConvAutoencoder(AutoencoderModule):
         mean, logvar = self.encoder(F.pixel_unshuffle(x, self.spec.down)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
-    def decode(self, z: State) -> State:
+    def decode(self, z: Latent) -> State:
         return F.pixel_shuffle(self.decoder(z), self.spec.down)
 
 

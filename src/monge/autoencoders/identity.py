@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
-from monge.types import Posterior, State
+from monge.types import Latent, Posterior, State
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +31,7 @@ class Identity(AutoencoderModule):
     def encode(self, x: State) -> Posterior:
         return Posterior(x)
 
-    def decode(self, z: State) -> State:
+    def decode(self, z: Latent) -> State:
         return z
 
     @property

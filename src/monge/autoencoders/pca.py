@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, size_of
 from monge.errors import UserError
-from monge.types import Posterior, State
+from monge.types import Latent, Posterior, State
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,7 +106,7 @@ class PCA(AutoencoderModule):
     def encode(self, x: State) -> Posterior:
         return Posterior((x.flatten(1) - self.mean) @ self.directions)
 
-    def decode(self, z: State) -> State:
+    def decode(self, z: Latent) -> State:
         return (z @ self.directions.T + self.mean).unflatten(1, self.data_shape)
 
     @property

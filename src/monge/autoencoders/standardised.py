@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from monge.autoencoders.base import AutoencoderModule
 from monge.errors import UserError
 from monge.tensors import chunked
-from monge.types import Posterior, State
+from monge.types import Latent, Posterior, State
 
 N_REFERENCE = 4
 """How many items a wrapper remembers."""
@@ -97,11 +97,11 @@ class Standardised(nn.Module):
             return Posterior(mean)
         return Posterior(mean, posterior.logvar - 2 * self.std.log())
 
-    def decode(self, z: State) -> State:
+    def decode(self, z: Latent) -> State:
         """The data (B, *data_shape) of standardised latents."""
         return self.autoencoder.decode(self.unstandardise(z))
 
-    def unstandardise(self, z: State) -> State:
+    def unstandardise(self, z: Latent) -> Latent:
         """The latent in the bare autoencoder's own units."""
         return torch.addcmul(self.mean, z, self.std)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from monge.couplings import source_like
 from monge.objectives.base import Batch, Objective
 from monge.tensors import stream
-from monge.types import Autoencoder, Posterior, State
+from monge.types import Autoencoder, Latent, Posterior, State
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def encode(
 
 @torch.no_grad()
 def decode(
-    autoencoder: Autoencoder, z: State, device: torch.device | str = "cpu", chunk: int = 256
+    autoencoder: Autoencoder, z: Latent, device: torch.device | str = "cpu", chunk: int = 256
 ) -> State:
     """The decoded examples, on CPU, in chunks."""
     return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in z.split(chunk)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from monge.errors import UserError
 from monge.objectives.base import Batch
 from monge.training.schedule import Schedule
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Where batches come from."""
 
