@@ -22,7 +22,7 @@ from monge.data import sources
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Guided, Predict, posterior_mean
 from monge.files import read_json, write_atomic
-from monge.flows import Integrated
+from monge.flows import Density, Integrated, log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
 from monge.runs import images
@@ -155,6 +155,42 @@ class Run:
             "evaluations_per_sample": round(_counts(flow)["rows"] / n, 2),
         }
         return Samples(decoded, torch.cat(z), labels, self, info)
+
+    @torch.no_grad()
+    def log_density(
+        self,
+        x: Tensor,
+        label: Tensor | None = None,
+        *,
+        probes: int | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+    ) -> Density:
+        """log-density of data under the flow, in nats, with the error of its estimate.
+
+        It is of data where the autoencoder is an affine bijection, and says so; elsewhere of the
+        latent (its posterior mean), in standardised units. A flow that stops before t = 1 has the
+        density of its law there. The final map, if any, is not part of it.
+
+        Args:
+            x: (N, *shape), data.
+            label: (N,) class indices; None for no condition.
+            probes: random signs for Hutchinson's estimator; None for the exact trace.
+        """
+        flow = self.flow(steps, solver)
+        log_abs_det = self.autoencoder.log_abs_det
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        values, errors = [], []
+        for start in range(0, len(x), CHUNK):
+            rows = slice(start, start + CHUNK)
+            z = self.autoencoder.encode(x[rows].to(self.device)).mean.to(dtype)
+            cond = None if label is None else {"label": label[rows].to(self.device)}
+            found = log_density(flow, z, cond, probes=probes, seed=seed, first=start)
+            values.append(found.value.cpu() - (log_abs_det or 0.0))
+            errors.append(found.stderr.cpu())
+        space = "latent" if log_abs_det is None else "data"
+        return Density(torch.cat(values), torch.cat(errors), space)
 
     def describe_sampling(self, flow: Integrated, final: str | None = None) -> dict[str, Any]:
         """Everything that a sample of this flow depends on, besides its noise and label."""
