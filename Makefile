@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "== tests (budget: 12 minutes on 2 cores, installation included) =="
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(BIN)/lint-imports
 	PYTHONPATH=tests $(BIN)/python -m pytest -m "not slow" -k "not blind_network" \
 	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
 	$(BIN)/python -m pytest -m "not slow" --durations=20
