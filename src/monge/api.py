@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from monge.components import read_value
 from monge.data import sources
 from monge.errors import UserError, nearest
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
+from monge.runs.train import quiet
 from monge.runs.train import train as train_run
 
 
@@ -38,6 +40,12 @@ def train(
     for key in settings:
         if key not in known:
             raise UserError(f"train has no setting {key!r}: {nearest(key, known)}")
+    hints = get_type_hints(TrainSpec)
+    for key, value in settings.items():
+        if isinstance(value, str):
+            settings[key] = read_value(value, hints[key], key)
+    if labels is not None and not hasattr(data, "__array__"):
+        raise UserError("labels go with an array: a named source or a Dataset brings its own")
     if isinstance(data, (str, Path)):
         loaded = sources.load(str(data))
     elif hasattr(data, "__array__"):
@@ -51,7 +59,7 @@ def train(
     # Arrays have no name to load them by; their content names the run instead.
     text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
     spec = TrainSpec(data=text, **settings)
-    say = print if verbose else lambda _: None
+    say = print if verbose else quiet
     run = train_run(spec, loaded, None if out is None else Path(out), say=say)
     assert run is not None
     return run

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import tyro
 from tyro.conf import Positional, arg
@@ -94,9 +94,10 @@ class Sample(Sampling):
     label: str | None = None
     """Names of labels with commas between, or all; none: as often as in the data."""
     out: Path | None = None
-    """Folder for the samples; by default RUN/samples/seed-<seed>."""
-    format: str = "png"
-    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas."""
+    """Folder for the samples; by default RUN/samples/seed-<seed>-<6 hex of the settings>."""
+    format: str | None = None
+    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas; none: png
+    for images, csv for tables."""
 
 
 @dataclass(frozen=True)
@@ -217,17 +218,40 @@ def _run(verb: str, words: list[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb!r}: {nearest(verb, VERBS)}")
     default = _starting_point(words) if verb == "train" else None
-    words = ["None" if word.lower() == "none" else word for word in words]
+    words = _spell_none(VERBS[verb], words)
     try:
         arguments = tyro.cli(VERBS[verb], args=words, prog=f"monge {verb}", default=default)
     except SystemExit as exit_:
-        return int(exit_.code or 0)
+        code = int(exit_.code or 0)
+        if code and "--json" in words:
+            message = "bad arguments, as told on standard error"
+            print(json.dumps({"error": message, "exit_code": code}))
+        return code
     from monge import verbs
 
     result = getattr(verbs, verb)(arguments)
     if "--json" in words and verbs.is_first():
         print(json.dumps(result, indent=1, default=str))
     return 0
+
+
+def _spell_none(verb: type, words: list[str]) -> list[str]:
+    """ "none" as the parser spells it, for the flags that may be left without a value."""
+    hints = get_type_hints(verb)
+    optional = {
+        "--" + name.replace("_", "-")
+        for name, hint in hints.items()
+        if type(None) in get_args(hint) and "none" not in str(hint)
+    }
+    spelt = []
+    for before, word in zip(["", *words], words, strict=False):
+        flag, equals, value = word.partition("=")
+        if before in optional and word.lower() == "none":
+            word = "None"
+        elif flag in optional and equals and value.lower() == "none":
+            word = f"{flag}=None"
+        spelt.append(word)
+    return spelt
 
 
 def _starting_point(words: list[str]) -> Train:
@@ -239,6 +263,11 @@ def _starting_point(words: list[str]) -> Train:
         spec = recipes.find(name).SPEC
     if file := _value(words, "--config"):
         spec = from_yaml(Path(file), spec)
+    # A flag for the one limit replaces the other where it came from a recipe or a file.
+    if _value(words, "--minutes") and not _value(words, "--steps"):
+        spec = dataclasses.replace(spec, steps=None)
+    if _value(words, "--steps") and not _value(words, "--minutes"):
+        spec = dataclasses.replace(spec, minutes=None)
     return Train(**dataclasses.asdict(spec))
 
 

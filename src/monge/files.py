@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -28,9 +29,9 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
     except OSError as error:
         if temporary.exists():
             temporary.unlink()
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; make room or choose another folder"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "choose another folder"
+        raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from error
     return path
 
 

@@ -7,6 +7,7 @@ results to standard output; with ``--json`` standard output holds the JSON alone
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import sys
 import time
@@ -60,12 +61,9 @@ def _cost(folder: Path) -> dict[str, Any]:
 
 
 def _load(arguments: Any) -> Any:
-    from monge.runs.run import Run
+    from monge.runs.run import Run, set_threads
 
-    if arguments.threads is not None:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     return Run.load(arguments.run, arguments.device)
 
 
@@ -76,13 +74,16 @@ def _sampling(arguments: Any) -> dict[str, Any]:
 
 def sample(arguments: Any) -> dict[str, Any]:
     """Draw samples and write them."""
-    formats = [form for form in arguments.format.split(",") if form]
     run = _load(arguments)
+    formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
     samples = run.sample(arguments.n, labels, **_sampling(arguments))
     seconds = time.monotonic() - start
-    folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}"
+    # Other settings, another folder: old and new pictures are never mixed.
+    settings = [arguments.n, labels, *_sampling(arguments).values()]
+    mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
+    folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
     written = samples.save(folder, formats)
     info = samples.info
     tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {written[0]}")
@@ -101,6 +102,8 @@ def evaluate(arguments: Any) -> dict[str, Any]:
     from monge.runs.evaluate import evaluate_run
 
     run = _load(arguments)
+    if arguments.n < 20:
+        raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, **_sampling(arguments))
     tell(arguments, result.text())

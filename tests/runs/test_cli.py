@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monge.cli import VERBS, main
+from monge.errors import UserError
 from monge.runs.run import Run
 
 TRAIN_TINY = [
@@ -139,6 +141,14 @@ BAD = [
     (["train", "digits", "--steps", "0"], "greater than 0"),
     (["train", "digits", "--steps", "5", "--minutes", "1"], "one of steps and minutes"),
     (["train", "digits", "--device", "cuda:7"], "cuda:7"),
+    (["train", "digits", "--threads", "0"], "threads must be at least 1"),
+    (["train", "digits", "--seed", "-1"], "seed must not be negative"),
+    (["train", "digits", "--guidance", "nan"], "guidance must be a finite number"),
+    (["train", "digits", "--lr", "inf"], "lr must be a finite number"),
+    (["train", "digits", "--minutes", "inf"], "minutes must be a finite number"),
+    (["train", "digits", "--weight-decay", "-1"], "weight_decay must not be negative"),
+    (["train", "digits", "--device", "cpu", "--precision", "bf16"], "needs a CUDA device"),
+    (["autoencoder", "digits", "--autoencoder", "nope"], "is no folder and no component"),
     (["train", "--recipe", "digit"], "did you mean 'digits'"),
     (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
     (["sample", "nowhere"], "no such run folder"),
@@ -187,3 +197,58 @@ def test_bad_sampling_is_refused(
 def test_errors_are_machine_readable_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "nowhere", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
+def test_none_is_a_value_where_it_is_one_and_nothing_elsewhere(
+    table_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["sample", str(table_run.folder), "-n", "4", "--grid", "uniform:n=3,stop=0.5", "--json"]
+    assert main([*argv, "--final", "none", "--steps", "none", "--out", str(tmp_path / "a")]) == 0
+    assert json.loads(capsys.readouterr().out)["final"] == "none"
+    out = f"--out={tmp_path / 'b'}"
+    assert main(["train", *TRAIN_TINY, "--clip=none", "--final=none", out]) == 0
+    text = (tmp_path / "b" / "config.yaml").read_text()
+    assert "clip: null" in text and "final: none" in text
+
+
+def test_samples_of_tables_are_csv_and_other_settings_go_elsewhere(
+    table_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for steps in ("2", "3"):
+        argv = ["sample", str(table_run.folder), "-n", "5", "--steps", steps, "--json"]
+        assert main(argv) == 0
+        files = [Path(name) for name in json.loads(capsys.readouterr().out)["files"]]
+        assert [file.name for file in files] == ["grid.png", "samples.csv"]
+        folders.append(files[0].parent)
+    assert folders[0] != folders[1]
+
+
+def test_fewer_steps_than_done_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", *TRAIN_TINY, f"--out={folder}"]) == 0
+    before = (folder / "config.yaml").read_text()
+    code, message = failure(capsys, "train", *TRAIN_TINY, f"--out={folder}", "--steps=5")
+    assert code == 2 and "has already done 12 steps" in message
+    assert (folder / "config.yaml").read_text() == before
+    (folder / "config.yaml").write_text(before[: len(before) // 2].rpartition("\n")[0])
+    code, message = failure(capsys, "sample", folder)
+    assert code == 2 and "config.yaml is damaged: it lacks" in message
+
+
+def test_a_flag_replaces_the_other_limit_of_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "--recipe", "mixture", "--minutes", "0.005", "--batch", "16", "--dry-run"]
+    assert main(argv) == 0
+
+
+def test_bad_labels_in_python_are_named(digits_run: Run) -> None:
+    for label in (torch.tensor([0, 1]), torch.tensor([0, 1, 2, 10]), torch.rand(4), []):
+        with pytest.raises(UserError, match="label"):
+            digits_run.sample(4, label=label)
+    assert digits_run.sample(4, label=np.array([1, 2, 3, 4])).label.tolist() == [1, 2, 3, 4]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="finite"):
+        digits_run.sample(4, guidance=float("nan"))

@@ -44,7 +44,7 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
             )
         write_atomic(config, to_yaml(spec))
         return {}
-    old = from_yaml(config)
+    old = from_yaml(config, complete=True)
     changed = difference(old, spec)
     refused = {k: pair for k, pair in changed.items() if k not in MAY_CHANGE}
     if refused:
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> TrainSpec:
         raise UserError(f"no such run folder: {folder}")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is not a run folder: it has no {CONFIG}")
-    return from_yaml(folder / CONFIG)
+    return from_yaml(folder / CONFIG, complete=True)
 
 
 def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
@@ -92,7 +92,11 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
 def add_costs(folder: Path, **costs: float | int) -> None:
     """Add to the run's account of what it cost."""
     path = folder / "cost.json"
-    write_json(path, {**(read_json(path) if path.exists() else {}), **costs})
+    try:
+        before = read_json(path) if path.exists() else {}
+    except UserError:  # damaged: begin the account anew
+        before = {}
+    write_json(path, {**before, **costs})
 
 
 def write_environment(folder: Path, device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ CHUNK = 256
 """Examples sampled at once; results do not depend on it."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A trained model in its folder.
 
@@ -70,9 +71,15 @@ class Run:
         if not isinstance(network, ExactNetwork):
             file = folder / f"{weights}.safetensors"
             if not file.exists():
-                raise UserError(f"{folder} has no {file.name} yet: train it for some steps first")
+                raise UserError(
+                    f"{folder} has no {file.name}: train it for some steps first, or, if it is "
+                    f"an autoencoder alone, use it by monge train SOURCE --autoencoder {folder}"
+                )
             load_weights(network, file)
         return cls(folder, spec, facts, autoencoder, network.to(where).eval(), where)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.spec.data}, {self.spec.network})"
 
     @cached_property
     def path(self) -> InterpolationPath:
@@ -100,6 +107,8 @@ class Run:
         if steps is not None:
             points = dataclasses.replace(points, n=steps)
         velocity = Counted(self.field)
+        if not math.isfinite(scale):
+            raise UserError(f"guidance must be a finite number, not {scale}")
         if scale != 1 and not self.label_names:
             raise UserError("guidance needs a run with labels; this one has none")
         guided = velocity if scale == 1 else Guided(velocity, scale)
@@ -130,7 +139,7 @@ class Run:
         Raises:
             UserError: an unknown label, or settings that do not fit the run.
         """
-        if n < 1:
+        if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
         labels = self._labels(n, label, seed)
         flow = self.flow(steps, solver, grid, guidance)
@@ -230,18 +239,31 @@ class Run:
             if label is not None:
                 raise UserError("this run has no labels: leave out --label")
             return None
-        if isinstance(label, Tensor):
-            return label.long()
+        if isinstance(label, Tensor) or hasattr(label, "__array__"):
+            return self._label_per_sample(torch.as_tensor(label), n)
         if label is None:
             weights = torch.tensor(self.facts["label_counts"], dtype=torch.float64)
             u = torch.rand(n, generator=stream(seed, "label"), dtype=torch.float64)
             edges = weights.cumsum(0) / weights.sum()
             return torch.bucketize(u, edges).clamp_max(len(names) - 1)
         wanted = [label] if isinstance(label, (str, int)) else list(label)
+        if not wanted:
+            raise UserError(f"no label given: known: {', '.join(names)}")
         if wanted == ["all"]:
             wanted = list(range(len(names)))
         index = torch.tensor([self._label_index(k) for k in wanted])
         return index[(torch.arange(n) * len(index)) // n]
+
+    def _label_per_sample(self, label: Tensor, n: int) -> Tensor:
+        """One index for all samples, or one each."""
+        if label.is_floating_point() or label.numel() not in (1, n) or label.ndim > 1:
+            raise UserError(
+                f"labels should be one index or {n} of them, whole numbers, not "
+                f"{label.dtype} of shape {tuple(label.shape)}"
+            )
+        if label.min() < 0 or label.max() >= len(self.label_names):
+            raise UserError(f"label indices should lie in 0..{len(self.label_names) - 1}")
+        return label.long().expand(n).contiguous()
 
     def _label_index(self, label: str | int) -> int:
         names = self.label_names
@@ -266,6 +288,22 @@ class Run:
                 f"(fingerprint {self.facts['fingerprint']}, now {data.fingerprint})"
             )
         return data
+
+    def check_formats(self, formats: Sequence[str] | None) -> list[str]:
+        """The formats to write samples in, all of them possible; by default pictures or csv.
+
+        Raises:
+            UserError: an unknown one, with the nearest.
+        """
+        image = self.facts["kind"] == "image"
+        known = ["png", "npz"] if image else ["csv", "npz", "parquet"]
+        chosen = [formats] if isinstance(formats, str) else formats
+        for form in chosen or []:
+            if form not in known:
+                raise UserError(
+                    f"cannot write samples of this run as {form!r}: {nearest(form, known)}"
+                )
+        return known[:1] if chosen is None else list(chosen)
 
     def reference(self) -> Tensor | None:
         """Held-out examples to show beside samples; None where the data is not at hand."""
@@ -328,7 +366,7 @@ def _counts(flow: Integrated) -> dict[str, int]:
     return inner.counts
 
 
-@dataclass
+@dataclass(repr=False)
 class Samples:
     """Samples in data space, with what they came from.
 
@@ -345,6 +383,10 @@ class Samples:
     run: Run = field(repr=False)
     info: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shape = tuple(self.x.shape)
+        return f"Samples({shape} of {self.run.folder}, {self.info.get('solver')})"
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -359,12 +401,12 @@ class Samples:
         self.grid().save(buffer, format="PNG")
         return buffer.getvalue()
 
-    def save(self, folder: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    def save(self, folder: str | Path, formats: Sequence[str] | None = None) -> list[Path]:
         """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
 
         The .npz has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1 labels.
         """
-        folder = Path(folder)
+        folder, formats = Path(folder), self.run.check_formats(formats)
         written = [images.save_png(self.grid(), folder / "grid.png", self._text("all"))]
         for form in formats:
             written += self._save(folder, form)
@@ -386,8 +428,7 @@ class Samples:
                 return [write_atomic(folder / "samples.npz", self._npz(is_image))]
             case "csv" | "parquet" if not is_image:
                 return [write_atomic(folder / f"samples.{form}", self._table(form))]
-        choices = ["png", "npz"] if is_image else ["npz", "csv", "parquet"]
-        raise UserError(f"cannot write these samples as {form!r}: {nearest(form, choices)}")
+        raise AssertionError(form)  # refused by check_formats
 
     def _npz(self, is_image: bool) -> bytes:
         import numpy as np
@@ -425,6 +466,19 @@ class Samples:
         return {k: str(v) for k, v in facts.items()}
 
 
+def set_threads(threads: int | None) -> None:
+    """Use this many CPU threads; None leaves torch's choice.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
+
+
 def pick_device(device: str) -> torch.device:
     """The device that a text names; "auto" takes the best there is."""
     if device == "auto":
@@ -442,7 +496,16 @@ def pick_device(device: str) -> torch.device:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What the run knows of its data."""
-    return read_json(folder / "data.json")
+    path = folder / "data.json"
+    facts = read_json(path)
+    needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
+    missing = [k for k in needed if not isinstance(facts, dict) or k not in facts]
+    if missing:
+        raise UserError(
+            f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
+            "command again, which writes it anew"
+        )
+    return facts
 
 
 def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]) -> nn.Module:

@@ -140,8 +140,10 @@ def to_yaml(spec: TrainSpec) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(path: Path, base: TrainSpec | None = None) -> TrainSpec:
+def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False) -> TrainSpec:
     """Read a specification; keys that are absent keep the values of `base` (the defaults).
+
+    With `complete`, as for a run folder's own file, every key must be there.
 
     Every scalar is read by the type of its field, as on the command line, so ``1e-4`` is a
     number and ``no`` is not a truth value unless one is expected.
@@ -168,6 +170,8 @@ def from_yaml(path: Path, base: TrainSpec | None = None) -> TrainSpec:
         if key not in known:
             raise UserError(f"{path}, line {line}: unknown key {key!r}: {nearest(key, known)}")
         values[key] = read_value(value, hints[key], f"{path}, line {line}: {key}")
+    if complete and (missing := [name for name in known if name not in values]):
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing[:3])}, ...")
     return dataclasses.replace(base or TrainSpec(), **values)
 
 

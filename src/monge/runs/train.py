@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -37,7 +38,7 @@ from monge.runs import folder as folders
 from monge.runs import images
 from monge.runs.card import write_card
 from monge.runs.report import write_report
-from monge.runs.run import Run, build_network, pick_device
+from monge.runs.run import Run, build_network, pick_device, set_threads
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, lock
 from monge.training.loop import Fitted, LoopSpec, fit
@@ -77,8 +78,7 @@ def train(
         UserError: impossible settings, a folder that holds another run, ...
         Stopped, Diverged: see `training.loop.fit`; the run can be continued.
     """
-    if spec.threads is not None:
-        torch.set_num_threads(spec.threads)
+    set_threads(spec.threads)
     device = pick_device(spec.device)
     data = sources.load(spec.data) if data is None else data
     spec = resolve(spec, data)
@@ -118,6 +118,12 @@ def _opened(
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(lock.hold(folder))
+            done = checkpoint.newest_step(folder) or 0
+            if spec.steps is not None and done > spec.steps:
+                raise UserError(
+                    f"{folder} has already done {done} steps: give --steps {done} or more, or "
+                    "another folder with --out"
+                )
             changed = folders.open_folder(folder, spec)
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
@@ -133,11 +139,11 @@ def train_autoencoder(
     spec: TrainSpec, out: Path | None = None, say: Say = quiet
 ) -> tuple[Path, dict[str, Any]]:
     """Train an autoencoder alone, or go on training it; returns its folder and its quality."""
-    if spec.threads is not None:
-        torch.set_num_threads(spec.threads)
+    set_threads(spec.threads)
     device = pick_device(spec.device)
     data = sources.load(spec.data)
     spec = resolve(spec, data)
+    check(spec, data)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
     with _opened(folder, spec, data, device, say):
         prepare_autoencoder(spec, data, folder, device, say)
@@ -179,6 +185,14 @@ def check(spec: TrainSpec, data: Data) -> None:
     for name in ("batch", "autoencoder_steps"):
         if getattr(spec, name) < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
+    for name, value in dataclasses.asdict(spec).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, not {value}")
+    for name in ("seed", "weight_decay"):
+        if getattr(spec, name) < 0:
+            raise UserError(f"{name} must not be negative, not {getattr(spec, name)}")
+    if spec.precision == "bf16" and pick_device(spec.device).type != "cuda":
+        raise UserError("precision bf16 needs a CUDA device: use --precision auto or float32")
     loop_spec(spec).check()
     build("solver", spec.solver)
     build("grid", spec.grid)
@@ -329,7 +343,7 @@ def _bare_autoencoder(
             device=spec.device,
             log_every=spec.log_every,
         )
-        bare = fit(bare, component.loss, batches, loop, folder=home).ema
+        bare = fit(bare, component.loss, batches, loop, folder=home, quiet=say is quiet).ema
     return bare.eval()
 
 
@@ -405,7 +419,7 @@ def _fit(
     batches = _batches(spec, objective, posterior, data)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
-    if checkpoint.newest_step(folder) == spec.steps:
+    if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
         say(f"{spec.network} ({size}) has done its {spec.steps} steps")
     else:
         say(f"training {spec.network} ({size}) on {len(data.train)} latents")
@@ -417,7 +431,15 @@ def _fit(
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
 
     loop = loop_spec(spec, sample_every=every)
-    fitted = fit(network, objective.loss, batches, loop, folder=folder, on_sample=show)
+    fitted = fit(
+        network,
+        objective.loss,
+        batches,
+        loop,
+        folder=folder,
+        on_sample=show,
+        quiet=say is quiet,
+    )
     if is_main():
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
