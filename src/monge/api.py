@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 from monge.components import read_value
 from monge.data import sources
 from monge.errors import UserError, nearest
+from monge.runs.autoencoding import quiet
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import quiet
 from monge.runs.train import train as train_run
 
 
@@ -60,9 +60,7 @@ def train(
     text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
     spec = TrainSpec(data=text, **settings)
     say = print if verbose else quiet
-    run = train_run(spec, loaded, None if out is None else Path(out), say=say)
-    assert run is not None
-    return run
+    return train_run(spec, loaded, None if out is None else Path(out), say=say)
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:

@@ -38,12 +38,13 @@ def tell(arguments: Any, text: str) -> None:
 
 def train(arguments: Any) -> dict[str, Any]:
     """Train or continue a run."""
+    from monge.runs.rehearse import rehearse
     from monge.runs.train import train as train_run
 
     spec = _spec_of(arguments)
-    run = train_run(spec, out=arguments.out, dry_run=arguments.dry_run, say=note)
-    if run is None:
-        return {"dry_run": True}
+    if arguments.dry_run:
+        return {"dry_run": True, **rehearse(spec, note)}
+    run = train_run(spec, out=arguments.out, say=note)
     tell(arguments, f"run      {run.folder}")
     tell(arguments, f"report   {run.folder / 'report.html'}")
     tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
@@ -185,7 +186,6 @@ def demo(arguments: Any) -> dict[str, Any]:
     start = time.monotonic()
     spec = dataclasses.replace(book.find("digits").SPEC, threads=arguments.threads)
     run = train_run(spec, out=arguments.out, say=note)
-    assert run is not None
     note("sampling and evaluating")
     grid = run.sample(100, "all").save(run.folder / "samples" / "seed-0", formats=())[0]
     result = evaluate_run(run)

@@ -38,14 +38,10 @@ TINY_DIGITS = TrainSpec(
 @pytest.fixture(scope="session")
 def table_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder: Path = tmp_path_factory.mktemp("runs") / "table"
-    run = train(TINY_TABLE, out=folder)
-    assert run is not None
-    return run
+    return train(TINY_TABLE, out=folder)
 
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder: Path = tmp_path_factory.mktemp("runs") / "digits"
-    run = train(TINY_DIGITS, out=folder)
-    assert run is not None
-    return run
+    return train(TINY_DIGITS, out=folder)

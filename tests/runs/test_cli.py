@@ -107,9 +107,13 @@ def test_continuing_with_other_settings_is_refused_side_by_side(
 
 
 def test_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *TRAIN_TINY, f"--out={tmp_path / 'run'}", "--dry-run"]) == 0
+    argv = ["train", *TRAIN_TINY, f"--out={tmp_path / 'run'}", "--dry-run", "--json"]
+    assert main(argv) == 0
     assert not (tmp_path / "run").exists()
-    assert "steps/s" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "steps/s" in shown.err and "disk" in shown.err
+    plan = json.loads(shown.out)["network"]
+    assert plan["steps"] == 12 and plan["step_s"] > 0 and plan["checkpoint_bytes"] > 0
 
 
 def test_recipes_and_their_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

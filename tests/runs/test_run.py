@@ -125,7 +125,6 @@ def test_train_on_arrays_and_datasets(tmp_path: Path) -> None:
 def test_the_exact_law_in_the_networks_seat(tmp_path: Path) -> None:
     spec = TrainSpec(data="target:gaussian:dim=3,seed=1", network="exact", grid="uniform:n=40")
     run = train(spec, out=tmp_path / "exact")
-    assert run is not None
     target = run.data().target
     assert target is not None
     x = run.sample(20_000).x.double()
@@ -149,7 +148,6 @@ def test_every_output_trains_and_samples_under_every_kind_of_path(
         batch=16,
     )
     run = train(spec, out=tmp_path / "run")
-    assert run is not None
     assert run.sample(8).x.isfinite().all()
 
 
@@ -159,7 +157,6 @@ def test_log_density_is_of_data_where_the_autoencoder_is_affine(
     """Standardised or not, it integrates to one: held against the exact law and a grid."""
     spec = TrainSpec(data="target:mixture:dim=2,modes=3,seed=0", network="exact")
     exact = train(spec, out=tmp_path / "exact")
-    assert exact is not None
     target = exact.data().target
     assert target is not None
     x = target.sample(300, torch.Generator().manual_seed(0)).float()

@@ -130,7 +130,10 @@ def _array_file(path: Path) -> Data:
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        reason = str(error)
+        if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
+            reason = "it is no array file"
+        raise UserError(f"cannot read {path}: {reason}") from None
     if isinstance(loaded, np.ndarray):
         return from_arrays(loaded, name=path.stem, text=str(path))
     arrays = {name: _member(loaded, name, path) for name in loaded.files}

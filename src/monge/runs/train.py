@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
+from torch import nn
 
 from monge import autoencoders
-from monge.autoencoders import (
-    AutoencoderModule,
-    Standardised,
-    psnr,
-    reconstruct,
-    standardise,
-)
-from monge.autoencoders.base import size_of
-from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
 from monge.data import sources
@@ -35,7 +24,14 @@ from monge.files import read_json, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
 from monge.runs import folder as folders
-from monge.runs import images
+from monge.runs.autoencoding import (
+    Say,
+    autoencoder_from,
+    is_folder,
+    is_main,
+    prepare_autoencoder,
+    quiet,
+)
 from monge.runs.card import write_card
 from monge.runs.report import write_report
 from monge.runs.run import Run, build_network, pick_device, set_threads
@@ -50,28 +46,19 @@ DEFAULT_STEPS = 5000
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
 
-Say = Callable[[str], None]
-"""Where progress notes go, a line each."""
-
-
-def quiet(_: str) -> None:
-    """Say nothing."""
-
 
 def train(
     spec: TrainSpec,
     data: Data | None = None,
     out: Path | None = None,
     *,
-    dry_run: bool = False,
     say: Say = quiet,
-) -> Run | None:
+) -> Run:
     """Train a run, or go on training it, in its folder.
 
     Args:
         data: the data, where `spec.data` does not name it.
         out: the run folder; by default ``runs/<data>-<8 hex of the specification>``.
-        dry_run: time a few steps and stop, leaving no folder behind; returns None.
         say: told what happens.
 
     Raises:
@@ -84,9 +71,6 @@ def train(
     spec = resolve(spec, data)
     objective = make_objective(spec, data)
     check(spec, data)
-    if dry_run:
-        _rehearse(spec, data, objective, say)
-        return None
     folder = out or folders.default_folder(spec, data.name)
     with _opened(folder, spec, data, device, say):
         autoencoder = prepare_autoencoder(spec, data, folder, device, say)
@@ -102,11 +86,6 @@ def train(
             write_card(folder)
             write_report(folder)
     return run
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes: the only one, or the first of several."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 @contextmanager
@@ -239,157 +218,6 @@ def facts_of(data: Data) -> dict[str, Any]:
     }
 
 
-def prepare_autoencoder(
-    spec: TrainSpec, data: Data, folder: Path, device: torch.device, say: Say
-) -> Standardised:
-    """The run's own standardised autoencoder: loaded, or made and saved with its quality."""
-    home = folder / "autoencoder"
-    if (home / autoencoders.SETTINGS).exists():
-        loaded = autoencoders.load(home)
-        assert isinstance(loaded, Standardised)
-        return loaded.to(device).eval()
-    start = time.monotonic()
-    bare = _bare_autoencoder(spec, data, home, device, say)
-    if spec.network == "exact":
-        shape = autoencoders.statistics_shape(bare.latent_shape)
-        wrapped = Standardised(bare, torch.zeros(shape), torch.ones(shape), data.train[:4])
-    else:
-        wrapped = standardise(bare.cpu(), data.train)
-    if wrapped.constant:
-        say(f"latent coordinates that never vary, left unscaled: {wrapped.constant}")
-    wrapped = wrapped.to(device).eval()
-    if is_main():
-        _keep(wrapped, data, folder, device, time.monotonic() - start, say)
-    PartialState().wait_for_everyone()
-    return wrapped
-
-
-def _keep(
-    wrapped: Standardised,
-    data: Data,
-    folder: Path,
-    device: torch.device,
-    seconds: float,
-    say: Say,
-) -> None:
-    """Save an autoencoder with its quality; the settings file, written last, says it is whole."""
-    home = folder / "autoencoder"
-    quality = reconstruction_quality(wrapped, data, device)
-    write_json(home / "quality.json", quality)
-    if data.kind == "image":
-        shown = data.heldout[:16]
-        images.save_png(
-            images.reconstruction_grid(
-                shown, reconstruct(wrapped, shown.to(device)).detach().cpu()
-            ),
-            home / "reconstructions.png",
-            {"run": folder.name},
-        )
-    autoencoders.save(wrapped, home)
-    # What its training left is of no more use: the autoencoder itself is kept above.
-    shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)
-    for name in checkpoint.TOP_LEVEL:
-        (home / f"{name}.safetensors").unlink(missing_ok=True)
-    folders.add_costs(
-        folder,
-        autoencoder_s=seconds,
-        autoencoder_parameters=sum(p.numel() for p in wrapped.parameters()),
-    )
-    say(describe_quality(quality))
-
-
-def is_folder(autoencoder: str) -> bool:
-    """Whether a setting names a folder rather than a component."""
-    return autoencoder.partition(":")[0] not in FAMILIES["autoencoder"] and (
-        Path(autoencoder).is_dir()
-    )
-
-
-def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
-    """The bare autoencoder that another run, or `monge autoencoder`, has left in a folder.
-
-    Raises:
-        UserError: none there, or one for data of another shape.
-    """
-    inner = folder / "autoencoder"
-    loaded = autoencoders.load(inner if inner.is_dir() else folder)
-    bare = loaded.autoencoder if isinstance(loaded, Standardised) else loaded
-    if tuple(bare.data_shape) != data.shape:
-        raise UserError(
-            f"the autoencoder in {folder} takes data of shape {tuple(bare.data_shape)}; "
-            f"{data.name} has {data.shape}"
-        )
-    return bare
-
-
-def _bare_autoencoder(
-    spec: TrainSpec, data: Data, home: Path, device: torch.device, say: Say
-) -> Any:
-    """A trained autoencoder without statistics: from a folder, fitted, or trained now."""
-    if is_folder(spec.autoencoder):
-        return autoencoder_from(Path(spec.autoencoder), data)
-    component = build("autoencoder", spec.autoencoder)
-    bare = component.build(data.shape)
-    if hasattr(bare, "fit"):
-        bare.fit(data.train)
-    if component.trainable:
-        say(f"training the autoencoder {component!r} for {spec.autoencoder_steps} steps")
-        batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
-        loop = LoopSpec(
-            steps=spec.autoencoder_steps,
-            lr=2e-3,
-            ema=0.99,
-            seed=spec.seed,
-            device=spec.device,
-            log_every=spec.log_every,
-        )
-        bare = fit(bare, component.loss, batches, loop, folder=home, quiet=say is quiet).ema
-    return bare.eval()
-
-
-@torch.no_grad()
-def reconstruction_quality(
-    autoencoder: Standardised, data: Data, device: torch.device
-) -> dict[str, Any]:
-    """How well held-out data is reconstructed, beside PCA with as many numbers."""
-
-    def rebuilt(model: Any, where: torch.device | str) -> Tensor:
-        chunks = data.heldout.split(256)
-        return torch.cat([reconstruct(model, part.to(where)).cpu() for part in chunks])
-
-    numbers = size_of(autoencoder.latent_shape)
-    decoded = rebuilt(autoencoder, device)
-    image = data.kind == "image"
-    quality: dict[str, Any] = {
-        "kind": repr(autoencoder.autoencoder.spec),
-        "latent_shape": list(autoencoder.latent_shape),
-        "numbers": numbers,
-        "data_numbers": size_of(data.shape),
-        "rmse": float((decoded - data.heldout).square().mean().sqrt()),
-        "psnr_db": float(psnr(decoded, data.heldout).mean()) if image else None,
-        "pca_psnr_db": None,
-        "n": len(data.heldout),
-    }
-    if image and numbers < min(size_of(data.shape), len(data.train)):
-        pca = PCASpec(dim=numbers).build(data.shape)
-        pca.fit(data.train)
-        quality["pca_psnr_db"] = float(psnr(rebuilt(pca, "cpu"), data.heldout).mean())
-    return quality
-
-
-def describe_quality(quality: dict[str, Any]) -> str:
-    """One line on the autoencoder."""
-    line = f"autoencoder {quality['kind']}: latent {tuple(quality['latent_shape'])}"
-    line += f", held-out RMSE {quality['rmse']:.4f}"
-    if quality["psnr_db"] is not None:
-        line += f", {quality['psnr_db']:.2f} dB"
-    if quality["pca_psnr_db"] is not None:
-        line += f" (PCA with as many numbers {quality['pca_psnr_db']:.2f} dB)"
-        if quality["pca_psnr_db"] > quality["psnr_db"]:
-            line += " - WARNING: worse than PCA; train it longer (--autoencoder-steps)"
-    return line
-
-
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
     """The loop's part of a specification."""
     names = {f.name for f in dataclasses.fields(LoopSpec)}
@@ -398,7 +226,7 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
     return LoopSpec(**{**shared, **changes})
 
 
-def _batches(
+def latent_batches(
     spec: TrainSpec, objective: FlowMatching, posterior: Posterior, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
@@ -416,7 +244,7 @@ def _fit(
     folder: Path,
     say: Say,
 ) -> Fitted:
-    batches = _batches(spec, objective, posterior, data)
+    batches = latent_batches(spec, objective, posterior, data)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
@@ -460,37 +288,3 @@ def _preview(folder: Path, spec: TrainSpec, average: nn.Module) -> Run:
     device = next(average.parameters()).device
     facts = read_json(folder / "data.json")
     return Run(folder, spec, facts, autoencoder.to(device).eval(), average, device)
-
-
-def _rehearse(spec: TrainSpec, data: Data, objective: FlowMatching, say: Say) -> None:
-    """Time the steps of autoencoder and network on untrained ones, keeping nothing."""
-    if is_folder(spec.autoencoder):
-        bare: Any = autoencoder_from(Path(spec.autoencoder), data)
-    else:
-        component = build("autoencoder", spec.autoencoder)
-        bare = component.build(data.shape)
-        if hasattr(bare, "fit"):
-            bare.fit(data.train)
-        if component.trainable:
-            say(f"autoencoder {component!r}:")
-            batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
-            loop = LoopSpec(steps=spec.autoencoder_steps, device=spec.device, dry_run=True)
-            fit(bare, component.loss, batches, loop)
-    wrapped = standardise(bare.cpu().eval(), data.train[:512])
-    posterior = latent_data.encode(wrapped, data.train[:512])
-    few = dataclasses.replace(
-        data,
-        train=data.train[:512],
-        train_label=None if data.train_label is None else data.train_label[:512],
-    )
-    network = build_network(spec, wrapped.latent_shape, facts_of(data))
-    if isinstance(network, ExactNetwork):
-        say("network exact: nothing to train")
-        return
-    say(f"network {spec.network}:")
-    fit(
-        network,
-        objective.loss,
-        _batches(spec, objective, posterior, few),
-        loop_spec(spec, dry_run=True),
-    )

@@ -1,0 +1,76 @@
+"""A dry run: what training would take, measured on untrained models, keeping nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from monge.autoencoders import standardise
+from monge.components import build
+from monge.data import latents as latent_data
+from monge.data import sources
+from monge.networks.exact import ExactNetwork
+from monge.runs.autoencoding import Say, autoencoder_from, is_folder, quiet
+from monge.runs.run import build_network, set_threads
+from monge.runs.spec import TrainSpec
+from monge.runs.train import (
+    check,
+    facts_of,
+    latent_batches,
+    loop_spec,
+    make_objective,
+    resolve,
+)
+from monge.training.loop import LoopSpec, fit
+from monge.training.plan import Plan
+from monge.training.progress import size
+
+ROWS = 512
+"""Training examples that the rehearsal looks at."""
+
+
+def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
+    """Time a few steps of autoencoder and network; returns what each would take.
+
+    Raises:
+        UserError: impossible settings, as for training.
+    """
+    set_threads(spec.threads)
+    data = sources.load(spec.data)
+    spec = resolve(spec, data)
+    check(spec, data)
+    plans: dict[str, dict[str, Any]] = {}
+    if is_folder(spec.autoencoder):
+        bare: Any = autoencoder_from(Path(spec.autoencoder), data)
+    else:
+        component = build("autoencoder", spec.autoencoder)
+        bare = component.build(data.shape)
+        if hasattr(bare, "fit"):
+            bare.fit(data.train)
+        if component.trainable:
+            say(f"autoencoder {component!r}:")
+            batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
+            loop = LoopSpec(steps=spec.autoencoder_steps, device=spec.device, dry_run=True)
+            plans["autoencoder"] = _told(fit(bare, component.loss, batches, loop).plan, say)
+    wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])
+    posterior = latent_data.encode(wrapped, data.train[:ROWS])
+    label = None if data.train_label is None else data.train_label[:ROWS]
+    few = dataclasses.replace(data, train=data.train[:ROWS], train_label=label)
+    network = build_network(spec, wrapped.latent_shape, facts_of(data))
+    if isinstance(network, ExactNetwork):
+        say("network exact: nothing to train")
+        return plans
+    say(f"network {spec.network}:")
+    objective = make_objective(spec, data)
+    batches = latent_batches(spec, objective, posterior, few)
+    loop = loop_spec(spec, dry_run=True)
+    plans["network"] = _told(fit(network, objective.loss, batches, loop).plan, say)
+    return plans
+
+
+def _told(plan: Plan | None, say: Say) -> dict[str, Any]:
+    """A plan as numbers; the disk it needs is told here, since no folder has been opened."""
+    assert plan is not None  # a dry run always has one
+    say(f"disk: {size(2 * plan.checkpoint_bytes)} while a checkpoint is written")
+    return {**dataclasses.asdict(plan), "seconds": plan.seconds}
