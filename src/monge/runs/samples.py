@@ -88,7 +88,8 @@ class Samples:
         if self.label is not None:
             arrays["arr_1"] = self.label.numpy()
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        # No allow_pickle here: numpy before 2.1 would store it as an array; these are numbers.
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     def _table(self, form: str) -> bytes:
