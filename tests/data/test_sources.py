@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from monge.data.sources import Data, from_arrays, from_dataset, load
+from monge.data.base import Data
+from monge.data.sources import from_arrays, from_dataset, load
 from monge.errors import UserError
 
 RNG = np.random.default_rng(0)

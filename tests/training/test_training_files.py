@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from toy_training import Net, outcome, train
 
+from monge import lock
 from monge.errors import UserError
-from monge.training import checkpoint, journal, lock
+from monge.training import checkpoint, journal
 
 
 def write(folder: Path, step: int, size: int = 4) -> None:
@@ -213,7 +214,7 @@ def test_tensorboard_on_request(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from monge.training import lock
+from monge import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

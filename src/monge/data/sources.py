@@ -7,10 +7,8 @@ examples.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,55 +17,19 @@ import torch
 from torch import Tensor
 
 from monge.components import FAMILIES, build
+from monge.data.base import Data
+from monge.data.reading import Reading
 from monge.errors import UserError, nearest
-from monge.targets.base import Target
 from monge.tensors import stream
 
 HELD_OUT = 0.2
 """Fraction of a source without a split of its own that is held out."""
 
-
-@dataclass(frozen=True)
-class Data:
-    """Training and held-out examples of one source.
-
-    Attributes:
-        name: short, for folder names: "digits".
-        text: what `load` was given, to load it again; None for arrays in memory.
-        kind: how to show and range an example.
-        train, heldout: (N, C, H, W) in [-1, 1] or (N, D).
-        train_label, heldout_label: (N,) int64, or None.
-        label_names: the name of each label; empty without labels.
-        target: the exact law, where it is known.
-    """
-
-    name: str
-    text: str | None
-    kind: Literal["image", "table"]
-    train: Tensor
-    heldout: Tensor
-    train_label: Tensor | None = None
-    heldout_label: Tensor | None = None
-    label_names: tuple[str, ...] = ()
-    target: Target | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        return tuple(self.train.shape[1:])
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of every example and label: equal data, equal fingerprint."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.heldout, self.train_label, self.heldout_label):
-            if part is not None:
-                digest.update(str(tuple(part.shape)).encode())
-                digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+READING = Reading()
+"""How a source is read unless told otherwise."""
 
 
-def load(text: str) -> Data:
+def load(text: str, reading: Reading = READING) -> Data:
     """The data that a text names: ``digits``, ``target:NAME:...``, or a .npz or .npy file.
 
     Raises:

@@ -25,7 +25,7 @@ from monge.autoencoders.base import size_of
 from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
-from monge.data.sources import Data
+from monge.data.base import Data
 from monge.errors import UserError
 from monge.files import write_json
 from monge.runs import folder as folders

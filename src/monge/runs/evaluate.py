@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge.autoencoders import reconstruct
 from monge.data import latents as latent_data
-from monge.data.sources import Data
+from monge.data.base import Data
 from monge.files import write_json
 from monge.metrics.evaluate import Evaluation, evaluate
 from monge.runs import images

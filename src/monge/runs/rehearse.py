@@ -37,7 +37,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
         UserError: impossible settings, as for training.
     """
     set_threads(spec.threads)
-    data = sources.load(spec.data)
+    data = sources.load(spec.data, spec)
     spec = resolve(spec, data)
     check(spec, data)
     plans: dict[str, dict[str, Any]] = {}

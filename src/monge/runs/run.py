@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from monge import autoencoders
 from monge.components import build
 from monge.data import sources
+from monge.data.base import Data
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Guided, Predict, posterior_mean
 from monge.files import read_json
@@ -272,7 +273,7 @@ class Run:
             return names.index(str(label))
         raise UserError(f"unknown label {label!r}: {nearest(str(label), names)}")
 
-    def data(self) -> sources.Data:
+    def data(self) -> Data:
         """The data the run was trained on, loaded again.
 
         Raises:
@@ -280,7 +281,7 @@ class Run:
         """
         if self.facts["text"] is None:
             raise UserError("this run was trained on arrays in memory: pass them as data=")
-        data = sources.load(self.facts["text"])
+        data = sources.load(self.facts["text"], self.spec)
         if data.fingerprint != self.facts["fingerprint"]:
             raise UserError(
                 f"the data {self.facts['text']!r} has changed since the run was trained "

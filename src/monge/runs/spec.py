@@ -16,6 +16,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from monge.components import read_value
+from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
 FORMAT_VERSION = 1
@@ -43,7 +44,7 @@ MAY_CHANGE = frozenset(
 
 
 @dataclass(frozen=True)
-class TrainSpec:
+class TrainSpec(Reading):
     """Everything that makes a training run. The defaults suit a small data set on a CPU."""
 
     data: str = "digits"

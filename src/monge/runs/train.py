@@ -14,11 +14,11 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from monge import autoencoders
+from monge import autoencoders, lock
 from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
 from monge.data import sources
-from monge.data.sources import Data
+from monge.data.base import Data
 from monge.errors import UserError, nearest
 from monge.files import read_json, write_json
 from monge.networks.exact import ExactNetwork
@@ -36,7 +36,7 @@ from monge.runs.card import write_card
 from monge.runs.report import write_report
 from monge.runs.run import Run, build_network, pick_device, set_threads
 from monge.runs.spec import TrainSpec
-from monge.training import checkpoint, lock
+from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit
 from monge.types import Posterior
 
@@ -67,7 +67,7 @@ def train(
     """
     set_threads(spec.threads)
     device = pick_device(spec.device)
-    data = sources.load(spec.data) if data is None else data
+    data = sources.load(spec.data, spec) if data is None else data
     spec = resolve(spec, data)
     objective = make_objective(spec, data)
     check(spec, data)
@@ -120,7 +120,7 @@ def train_autoencoder(
     """Train an autoencoder alone, or go on training it; returns its folder and its quality."""
     set_threads(spec.threads)
     device = pick_device(spec.device)
-    data = sources.load(spec.data)
+    data = sources.load(spec.data, spec)
     spec = resolve(spec, data)
     check(spec, data)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"

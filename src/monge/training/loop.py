@@ -24,9 +24,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from monge import lock
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
-from monge.training import checkpoint, lock
+from monge.training import checkpoint
 from monge.training.engine import Engine, LossFn
 from monge.training.journal import Journal
 from monge.training.plan import Plan, make_plan

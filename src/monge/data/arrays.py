@@ -1,0 +1,136 @@
+"""Examples that need not fit in memory: arrays in parts, in memory or mapped from files.
+
+`Pixels` stands wherever a tensor of images may stand: it has a length and a shape, and rows of it
+are float32 tensors in [-1, 1]; what is kept is uint8, and mapped parts stay on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monge.errors import UserError
+
+DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
+"""Types in our safetensors files, as numpy knows them."""
+
+
+class Shards:
+    """Arrays (n_k, *shape) read as one array (sum n_k, *shape), never joined in memory.
+
+    Args:
+        parts: at least one, of one shape and type.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = list(parts)
+        self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        self.shape = tuple(self.parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The given rows, copied."""
+        if len(self.parts) == 1:
+            return np.asarray(self.parts[0][rows])
+        taken = np.empty((len(rows), *self.shape), self.parts[0].dtype)
+        part_of = np.searchsorted(self.starts, rows, side="right") - 1
+        for k in np.unique(part_of):
+            here = part_of == k
+            taken[here] = self.parts[k][rows[here] - self.starts[k]]
+        return taken
+
+
+class Pixels:
+    """Images (N, C, H, W): kept as uint8, read as float32 in [-1, 1].
+
+    Args:
+        shards: the uint8 images.
+        rows: which of them this is, in order; None for all.
+        mirrored: append a copy of every image with left and right exchanged.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self, shards: Shards, rows: np.ndarray | None = None, mirrored: bool = False
+    ) -> None:
+        self.shards = shards
+        self.rows = np.arange(len(shards)) if rows is None else np.asarray(rows, np.int64)
+        self.mirrored = mirrored
+
+    def __len__(self) -> int:
+        return len(self.rows) * (1 + self.mirrored)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return (len(self), *self.shards.shape)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """The images of a slice or of row numbers, (B, C, H, W)."""
+        if isinstance(rows, slice):
+            wanted = np.arange(*rows.indices(len(self)))
+        else:
+            wanted = rows.cpu().numpy()
+        n = len(self.rows)
+        values = torch.from_numpy(self.shards.take(self.rows[wanted % n])).float()
+        if self.mirrored and (flipped := torch.from_numpy(wanted >= n)).any():
+            values[flipped] = values[flipped].flip(-1)
+        return values.div_(127.5).sub_(1)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All images, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def bytes(self, size: int = 4096) -> Iterator[bytes]:
+        """The uint8 values in order, for a hash of them."""
+        for start in range(0, len(self.rows), size):
+            yield self.shards.take(self.rows[start : start + size]).tobytes()
+
+
+Examples: TypeAlias = Tensor | Pixels
+"""A set of examples: a tensor (N, ...), or images that stay on disk."""
+
+
+def mirrored(x: Examples) -> Examples:
+    """Images followed by their mirror images."""
+    if isinstance(x, Pixels):
+        return Pixels(x.shards, x.rows, mirrored=True)
+    return torch.cat([x, x.flip(-1)])
+
+
+def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a safetensors file, mapped read-only, and the file's metadata.
+
+    Mapped shared and read-only, so that their pages are the system's cache, not this process's
+    memory (`safetensors.safe_open` maps privately, which counts as the process's own).
+
+    Raises:
+        UserError: the file is missing, or cut short, or is none of ours.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        metadata: Mapping[str, str] = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            shape, offset = tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
+            dtype = DTYPES[entry["dtype"]]
+            if math.prod(shape) == 0:
+                arrays[name] = np.empty(shape, dtype)
+            else:
+                arrays[name] = np.memmap(path, dtype, "r", offset, shape)
+    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, and it is made anew") from None
+    return arrays, dict(metadata)

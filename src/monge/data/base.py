@@ -1,0 +1,73 @@
+"""What a source becomes: training and held-out examples in one range and layout.
+
+Images are (N, C, H, W) in [-1, 1], tables (N, D) float32. The split is fixed by the source, never
+by the run's seed, so that all runs on one source are held out against the same examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from torch import Tensor
+
+from monge.data.arrays import Examples, Pixels
+from monge.data.columns import TableCodec
+from monge.targets.base import Target
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out examples of one source.
+
+    Attributes:
+        name: short, for folder names: "digits".
+        text: what `load` was given, to load it again; None for arrays in memory.
+        kind: how to show and range an example.
+        train, heldout: (N, C, H, W) in [-1, 1] or (N, D).
+        train_label, heldout_label: (N,) int64, or None.
+        label_names: the name of each label; empty without labels.
+        target: the exact law, where it is known.
+        train_vector, heldout_vector: (N, K) conditions of mean 0 and deviation 1, or None.
+        codec: what a table's columns were and how rows become them again; None for images.
+        rows: which examples of the source, in its order, were taken for training and held out.
+        report: what reading found, for ``data_report.json``.
+    """
+
+    name: str
+    text: str | None
+    kind: Literal["image", "table"]
+    train: Examples
+    heldout: Examples
+    train_label: Tensor | None = None
+    heldout_label: Tensor | None = None
+    label_names: tuple[str, ...] = ()
+    target: Target | None = None
+    train_vector: Tensor | None = None
+    heldout_vector: Tensor | None = None
+    codec: TableCodec | None = None
+    rows: tuple[Tensor, Tensor] | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train.shape[1:])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of every example and label: equal data, equal fingerprint."""
+        digest = hashlib.sha256()
+        parts = (self.train, self.heldout, self.train_label, self.heldout_label)
+        vectors = (self.train_vector, self.heldout_vector)
+        for part in (*parts, *(v for v in vectors if v is not None)):
+            if part is None:
+                continue
+            digest.update(str(tuple(part.shape)).encode())
+            chunks = part.bytes() if isinstance(part, Pixels) else [part.contiguous().numpy()]
+            for chunk in chunks:
+                digest.update(chunk)
+        return digest.hexdigest()[:16]

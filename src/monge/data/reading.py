@@ -1,0 +1,44 @@
+"""How a source is read: the settings that stand beside its name.
+
+A plain dataclass of scalars, part of every run's specification, so that a run can read its data
+again exactly as it was read for training. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read. Lists of columns are names with commas between."""
+
+    image_size: int | None = None
+    """Side of the square images that are learned; none: the images' own size where they share
+    one of at most 128, else 64."""
+    image_fit: Literal["crop", "pad"] = "crop"
+    """Images of another size: crop takes the central square and resizes it with antialiasing;
+    pad shrinks those that are too large and surrounds them with black."""
+    image_column: str | None = None
+    """Column of the images, in parquet files and hub data sets; none: the only one there is."""
+    label_column: str | None = None
+    """Column of the labels, in tables, parquet files, hub data sets and labels.csv."""
+    columns: str | None = None
+    """Columns of a table to model; none: all but the dropped, label and condition columns."""
+    drop: str | None = None
+    """Columns of a table to leave out."""
+    condition_columns: str | None = None
+    """Numeric columns of a table that the model is conditioned on, not learned."""
+    categorical: str | None = None
+    """Columns of a table whose values are categories, numbers or words."""
+    missing: Literal["refuse", "drop", "mean"] = "refuse"
+    """Missing values in a table: refuse the table, drop their rows, or put the column's mean."""
+    subset: str | None = None
+    """Configuration of a hub data set."""
+    split: str | None = None
+    """Split of a hub data set to train on; none: train."""
+    limit: int | None = None
+    """Use only so many examples, the first ones."""
+    allow_bad: bool = False
+    """Go on where more than 1 % of the files cannot be read, leaving them out."""
