@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from monge.components import read_value
 from monge.data import sources
 from monge.errors import UserError, nearest
-from monge.runs.autoencoding import quiet
+from monge.progress import quiet
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.runs.train import train as train_run

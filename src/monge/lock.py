@@ -1,4 +1,4 @@
-"""One process at a time on a run folder.
+"""One process at a time on a folder: a run's, or an entry of the cache.
 
 The lock is an advisory lock of the operating system on a file, which dies with its process
 however that ends; so a lock file left behind by a killed process is not in anybody's way. What
@@ -17,16 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monge.errors import UserError
+from monge.progress import Say
 
 NAME = "lock"
+POLL_S = 0.2
+"""Seconds between looks at a lock that is waited for."""
 
 _HELD: set[tuple[int, Path]] = set()
 """Folders that this process (pid) holds; to hold one again inside is no conflict."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold the run folder, which is created if needed.
+def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
+    """Hold a folder, which is created if needed.
+
+    Args:
+        wait: wait for another process to leave it, and tell whom one is waiting for; None refuses.
 
     Raises:
         UserError: a live process holds it (named by pid, host and start), or it is not writable.
@@ -37,7 +43,7 @@ def hold(folder: Path) -> Iterator[None]:
         return
     with _telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path)
+        descriptor = _lock(path) if wait is None else _wait(path, wait)
     _HELD.add(key)
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -58,7 +64,7 @@ def _telling(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the run folder {folder}: {error.strerror}; make it writable and "
+            f"cannot write to the folder {folder}: {error.strerror}; make it writable and "
             "make room, or choose another folder"
         ) from error
 
@@ -78,6 +84,19 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
 
 
+def _wait(path: Path, say: Say) -> int:
+    """A descriptor that holds the lock, once no other process does."""
+    told = False
+    while True:
+        try:
+            return _lock(path)
+        except UserError:
+            if not told:
+                say(f"waiting for {_owner(path)}, which works on {path.parent}")
+                told = True
+            time.sleep(POLL_S)
+
+
 def _is(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
@@ -85,13 +104,16 @@ def _is(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _refusal(path: Path) -> str:
+def _owner(path: Path) -> str:
     try:
         owner = json.loads(path.read_text())
-        who = "process {pid} on {host}, since {since}".format(**owner)
+        return "process {pid} on {host}, since {since}".format(**owner)
     except (OSError, ValueError, KeyError):
-        who = "another process"
+        return "another process"
+
+
+def _refusal(path: Path) -> str:
     return (
-        f"the run folder {path.parent} is in use by {who}; wait until it has finished, stop it, "
-        "or choose another folder"
+        f"the folder {path.parent} is in use by {_owner(path)}; wait until it has finished, stop "
+        "it, or choose another folder"
     )

@@ -55,16 +55,22 @@ class Pixels:
     Args:
         shards: the uint8 images.
         rows: which of them this is, in order; None for all.
+        digests: a hash of each image of the shards; None to take them from the pixels.
         mirrored: append a copy of every image with left and right exchanged.
     """
 
     dtype = torch.float32
 
     def __init__(
-        self, shards: Shards, rows: np.ndarray | None = None, mirrored: bool = False
+        self,
+        shards: Shards,
+        rows: np.ndarray | None = None,
+        digests: np.ndarray | None = None,
+        mirrored: bool = False,
     ) -> None:
         self.shards = shards
         self.rows = np.arange(len(shards)) if rows is None else np.asarray(rows, np.int64)
+        self.digests = digests
         self.mirrored = mirrored
 
     def __len__(self) -> int:
@@ -92,10 +98,14 @@ class Pixels:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def bytes(self, size: int = 4096) -> Iterator[bytes]:
-        """The uint8 values in order, for a hash of them."""
-        for start in range(0, len(self.rows), size):
-            yield self.shards.take(self.rows[start : start + size]).tobytes()
+    @property
+    def content(self) -> Iterator[np.ndarray]:
+        """What a hash of all images is taken of."""
+        if self.digests is not None:
+            yield self.digests[self.rows]
+            return
+        for start in range(0, len(self.rows), 4096):
+            yield self.shards.take(self.rows[start : start + 4096])
 
 
 Examples: TypeAlias = Tensor | Pixels
@@ -105,7 +115,7 @@ Examples: TypeAlias = Tensor | Pixels
 def mirrored(x: Examples) -> Examples:
     """Images followed by their mirror images."""
     if isinstance(x, Pixels):
-        return Pixels(x.shards, x.rows, mirrored=True)
+        return Pixels(x.shards, x.rows, x.digests, mirrored=True)
     return torch.cat([x, x.flip(-1)])
 
 

@@ -67,7 +67,7 @@ class Data:
             if part is None:
                 continue
             digest.update(str(tuple(part.shape)).encode())
-            chunks = part.bytes() if isinstance(part, Pixels) else [part.contiguous().numpy()]
+            chunks = part.content if isinstance(part, Pixels) else [part.contiguous().numpy()]
             for chunk in chunks:
                 digest.update(chunk)
         return digest.hexdigest()[:16]

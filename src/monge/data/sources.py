@@ -1,12 +1,8 @@
-"""Sources: a name or arrays become training and held-out data, in one range and layout.
-
-Images are (N, C, H, W) float32 in [-1, 1], tables (N, D) float32. The split is fixed by the
-source, never by the run's seed, so that all runs on one source are held out against the same
-examples.
-"""
+"""Sources: a name, a file, a folder or arrays become training and held-out data."""
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,27 +10,47 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from monge.components import FAMILIES, build
+from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
+from monge.data.folder import list_folder
+from monge.data.hub import open_hub
+from monge.data.images import resize
+from monge.data.parquet import open_parquet
+from monge.data.pictures import load_images
+from monge.data.raw import ImageSource
 from monge.data.reading import Reading
+from monge.data.split import HELD_OUT, split_by_content
 from monge.errors import UserError, nearest
+from monge.progress import Say, quiet
 from monge.tensors import stream
-
-HELD_OUT = 0.2
-"""Fraction of a source without a split of its own that is held out."""
 
 READING = Reading()
 """How a source is read unless told otherwise."""
 
 
-def load(text: str, reading: Reading = READING) -> Data:
-    """The data that a text names: ``digits``, ``target:NAME:...``, or a .npz or .npy file.
+def load(
+    text: str, reading: Reading = READING, say: Say = quiet, check_cache: bool = False
+) -> Data:
+    """The data that a text names.
+
+    Args:
+        text: ``digits``, ``target:NAME:...``, ``hf:ORG/NAME``, a folder of images or of parquet
+            files, or a .csv, .tsv, .parquet, .npz or .npy file.
+        reading: how it is read.
+        say: told what happens.
+        check_cache: compare what is cached, and the files it was made from, with their hashes.
 
     Raises:
-        UserError: unknown source, unreadable file, or arrays that are not data.
+        UserError: unknown source, unreadable file, or content that is not data.
     """
+    for name in ("image_size", "limit"):
+        value = getattr(reading, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
     head, _, rest = text.partition(":")
     if head == "target":
         return _target(rest, text)
@@ -42,13 +58,29 @@ def load(text: str, reading: Reading = READING) -> Data:
         if rest:
             raise UserError(f"source {head!r} takes no settings, not {rest!r}")
         return BUNDLED[head]()
+    if head == "hf":
+        return load_images(open_hub(rest, reading), reading, say, check_cache)
     path = Path(text)
     if path.suffix in (".npz", ".npy"):
-        return _array_file(path)
+        return _array_file(path, reading)
+    if path.is_dir():
+        return load_images(_folder(path, reading), reading, say, check_cache)
+    if path.exists() and path.suffix == ".parquet":
+        return load_images(open_parquet(path, reading), reading, say, check_cache)
     if path.exists():
-        raise UserError(f"cannot read {text!r} as data: known files are .npz and .npy")
+        raise UserError(
+            f"cannot read {text!r} as data: give a folder of images, or a .csv, .tsv, .parquet, "
+            ".npz or .npy file"
+        )
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
+
+
+def _folder(path: Path, reading: Reading) -> ImageSource:
+    """A folder of image files, or, where there are none, of parquet files."""
+    if any(path.rglob("*.parquet")):
+        return open_parquet(path, reading)
+    return list_folder(path, reading)
 
 
 def _digits() -> Data:
@@ -59,7 +91,19 @@ def _digits() -> Data:
     images = np.asarray(pixels, dtype=np.float32).reshape(-1, 1, 8, 8) / 8 - 1
     labels = np.asarray(target, dtype=np.int64)
     names = tuple(str(k) for k in range(10))
-    return from_arrays(images, labels, name="digits", text="digits", label_names=names)
+    # A split of its own, drawn once: measured numbers of this project are on these rows.
+    order = torch.randperm(len(images), generator=stream(0, "split")).numpy()
+    n_held = round(HELD_OUT * len(images))
+    test, train = np.sort(order[:n_held]), np.sort(order[n_held:])
+    return from_arrays(
+        images[train],
+        labels[train],
+        images[test],
+        labels[test],
+        name="digits",
+        text="digits",
+        label_names=names,
+    )
 
 
 BUNDLED: dict[str, Callable[[], Data]] = {"digits": _digits}
@@ -85,7 +129,7 @@ def _target(settings: str, text: str) -> Data:
     )
 
 
-def _array_file(path: Path) -> Data:
+def _array_file(path: Path, reading: Reading) -> Data:
     """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y."""
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -97,7 +141,7 @@ def _array_file(path: Path) -> Data:
             reason = "it is no array file"
         raise UserError(f"cannot read {path}: {reason}") from None
     if isinstance(loaded, np.ndarray):
-        return from_arrays(loaded, name=path.stem, text=str(path))
+        return from_arrays(loaded, name=path.stem, text=str(path.absolute()), reading=reading)
     arrays = {name: _member(loaded, name, path) for name in loaded.files}
     names = ("x", "images", "data", "arr_0", "x_train")
     x = next((arrays[k] for k in names if k in arrays), None)
@@ -105,7 +149,8 @@ def _array_file(path: Path) -> Data:
         raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {names}")
     y = next((arrays[k] for k in ("y", "labels", "arr_1", "y_train") if k in arrays), None)
     test = arrays.get("x_test"), arrays.get("y_test")
-    return from_arrays(x, y, *test, name=path.stem, text=str(path))
+    text = str(path.absolute())
+    return from_arrays(x, y, *test, name=path.stem, text=text, reading=reading)
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:
@@ -124,6 +169,7 @@ def from_arrays(
     name: str = "array",
     text: str | None = None,
     label_names: tuple[str, ...] = (),
+    reading: Reading = READING,
 ) -> Data:
     """Data from arrays in memory.
 
@@ -131,15 +177,18 @@ def from_arrays(
         x: images, uint8 or float in [-1, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); or a
             table (N, D).
         label: (N,) integers or names, or None.
-        heldout, heldout_label: likewise; without them a fifth is split off.
+        heldout, heldout_label: likewise; without them a fifth is split off by content.
+        reading: image_size, image_fit and limit are looked at.
 
     Raises:
         UserError: wrong shapes or ranges, NaN or infinite values, or too few examples.
     """
-    kind, examples = _as_examples(np.asarray(x), "the examples")
-    labels, names = _as_labels(label, len(examples), label_names)
+    limit = reading.limit
+    x = np.asarray(x)[:limit]
+    kind, examples = _as_examples(x, "the examples", reading)
+    labels, names = _as_labels(None if label is None else label[:limit], len(x), label_names)
     if heldout is not None:
-        other_kind, held = _as_examples(np.asarray(heldout), "the held-out examples")
+        other_kind, held = _as_examples(np.asarray(heldout), "the held-out examples", reading)
         if other_kind != kind or held.shape[1:] != examples.shape[1:]:
             raise UserError(
                 f"held-out examples have shape {tuple(held.shape[1:])}, "
@@ -149,11 +198,25 @@ def from_arrays(
         return Data(name, text, kind, examples, held, labels, held_labels, names)
     if len(examples) < 10:
         raise UserError(f"{name}: {len(examples)} examples are too few; at least 10 are needed")
-    order = torch.randperm(len(examples), generator=stream(0, "split"))
-    n_held = round(HELD_OUT * len(examples))
-    test, train = order[:n_held].sort()[0], order[n_held:].sort()[0]
-    pick = (lambda rows: labels[rows]) if labels is not None else (lambda rows: None)
-    return Data(name, text, kind, examples[train], examples[test], pick(train), pick(test), names)
+    rows = split_by_content(_digests(examples))
+    train, test = (_rows_of(examples, side) for side in rows)
+    pick = (lambda side: labels[side]) if labels is not None else (lambda side: None)
+    return Data(
+        name, text, kind, train, test, pick(rows[0]), pick(rows[1]), names, rows=rows
+    )
+
+
+def _digests(x: Examples) -> np.ndarray:
+    """A hash of each example."""
+    chunks = x.content if isinstance(x, Pixels) else (part.numpy() for part in x.split(4096))
+    hashes = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for c in chunks for row in c]
+    return np.frombuffer(b"".join(hashes), np.uint64)
+
+
+def _rows_of(x: Examples, rows: Tensor) -> Examples:
+    if isinstance(x, Pixels):
+        return Pixels(x.shards, rows.numpy(), x.digests)
+    return x[rows]
 
 
 def from_dataset(dataset: Any, name: str = "dataset") -> Data:
@@ -167,7 +230,9 @@ def from_dataset(dataset: Any, name: str = "dataset") -> Data:
     return from_arrays(np.stack([np.asarray(item) for item in items]), name=name)
 
 
-def _as_examples(x: np.ndarray, what: str) -> tuple[Literal["image", "table"], Tensor]:
+def _as_examples(
+    x: np.ndarray, what: str, reading: Reading
+) -> tuple[Literal["image", "table"], Examples]:
     if x.dtype.kind not in "fiub":
         raise UserError(f"{what} have type {x.dtype}; numbers are needed")
     if 0 in x.shape:
@@ -182,6 +247,8 @@ def _as_examples(x: np.ndarray, what: str) -> tuple[Literal["image", "table"], T
             x = x.transpose(0, 3, 1, 2)
     else:
         raise UserError(f"{what} have shape {x.shape}: images have 3 or 4 axes, tables 2")
+    if kind == "image" and x.dtype == np.uint8:
+        return kind, Pixels(Shards([_fitted(x, reading)]))
     values = x.astype(np.float32)
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
     if bad.any():
@@ -189,15 +256,30 @@ def _as_examples(x: np.ndarray, what: str) -> tuple[Literal["image", "table"], T
             f"{what}: {int(bad.sum())} of {len(values)} hold NaN or infinite values, "
             f"the first is example {int(np.flatnonzero(bad)[0])}"
         )
-    if kind == "image":
-        if x.dtype == np.uint8:
-            values = values / 127.5 - 1
-        elif len(values) and (values.min() < -1.001 or values.max() > 1.001):
-            raise UserError(
-                f"{what} are images in [{values.min():g}, {values.max():g}]: "
-                "give uint8, or floats in [-1, 1]"
-            )
+    if kind == "image" and (values.min() < -1.001 or values.max() > 1.001):
+        raise UserError(
+            f"{what} are images in [{values.min():g}, {values.max():g}]: "
+            "give uint8, or floats in [-1, 1]"
+        )
+    if kind == "image" and reading.image_size not in (None, x.shape[2]):
+        raise UserError(f"{what} are floats of side {x.shape[2]}: resizing needs uint8")
     return kind, torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
+    """Images (N, C, H, W) uint8 at the size that was asked for; four channels are put on white."""
+    side = reading.image_size
+    if x.shape[1] == 4:
+        opacity = x[:, 3:].astype(np.float32) / 255
+        x = (x[:, :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+    if side is None or x.shape[2:] == (side, side):
+        return np.ascontiguousarray(x)
+    fitted = np.empty((len(x), x.shape[1], side, side), np.uint8)
+    for i, image in enumerate(x):
+        shown = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        pixels = np.asarray(resize(shown, (side, side), reading.image_fit))
+        fitted[i] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return fitted
 
 
 def _as_labels(

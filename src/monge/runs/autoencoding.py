@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,12 @@ from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.files import write_json
+from monge.progress import Say, quiet
 from monge.runs import folder as folders
 from monge.runs import images
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
-
-Say = Callable[[str], None]
-"""Where progress notes go, a line each."""
-
-
-def quiet(_: str) -> None:
-    """Say nothing."""
 
 
 def is_main() -> bool:

@@ -11,7 +11,8 @@ from monge.components import build
 from monge.data import latents as latent_data
 from monge.data import sources
 from monge.networks.exact import ExactNetwork
-from monge.runs.autoencoding import Say, autoencoder_from, is_folder, quiet
+from monge.progress import Say, quiet
+from monge.runs.autoencoding import autoencoder_from, is_folder
 from monge.runs.run import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.runs.train import (

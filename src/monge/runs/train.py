@@ -23,14 +23,13 @@ from monge.errors import UserError, nearest
 from monge.files import read_json, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
+from monge.progress import Say, quiet
 from monge.runs import folder as folders
 from monge.runs.autoencoding import (
-    Say,
     autoencoder_from,
     is_folder,
     is_main,
     prepare_autoencoder,
-    quiet,
 )
 from monge.runs.card import write_card
 from monge.runs.report import write_report

@@ -1,0 +1,157 @@
+"""One image file as pixels: whatever its format, mode and orientation, at the size asked for.
+
+Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: 16-bit
+values are divided by 257, transparent images are put on white, the first frame of an animation is
+taken, and the camera's rotation (EXIF) is undone.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP")
+"""Formats that are read, by content and not by name; MPO is what some cameras write as JPEG."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+"""Names by which image files are found in folders."""
+
+MOST_PIXELS = 2**27
+"""Larger images are refused before they are decoded: no camera's, most likely a bomb."""
+
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+Fit = Literal["crop", "pad"]
+
+
+class Unreadable(Exception):
+    """An image cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    Attributes:
+        format: as Pillow names it.
+        mode: Pillow's, before any conversion.
+        size: height and width as it is stored; rotation may exchange them.
+        grey: whether it has no colour.
+    """
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    grey: bool
+
+
+def read(
+    content: bytes, size: tuple[int, int], channels: int, fit: Fit = "crop"
+) -> tuple[np.ndarray, Header]:
+    """The image of a file as (channels, height, width) uint8, and what the file says of itself.
+
+    Args:
+        size: height and width of the result.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        Unreadable: no image of a known format, cut short, damaged, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            header = _header(image)
+            if image.format == "JPEG":
+                # Large photographs are decoded at a half, a quarter or an eighth of their size.
+                image.draft(image.mode, (2 * max(size), 2 * max(size)))
+            upright = ImageOps.exif_transpose(image)
+            fitted = resize(_eight_bits(upright), size, fit)
+            pixels = np.asarray(fitted.convert("L" if channels == 1 else "RGB"))
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise a dozen kinds on damaged files
+        raise Unreadable(_reason(content, error)) from None
+    return (pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), header
+
+
+def look(content: bytes) -> Header:
+    """What an image file says of itself, without decoding it.
+
+    Raises:
+        Unreadable: no image of a known format, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return _header(image)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(_reason(content, error)) from None
+
+
+def resize(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """An image of 8 bits a channel at a height and width, with antialiasing.
+
+    Args:
+        fit: crop takes the largest central part of the right proportions; pad shrinks the whole
+            image if it is too large, and puts it in the middle of black.
+    """
+    height, width = size
+    if image.size == (width, height):
+        return image
+    if fit == "pad":
+        scale = min(1.0, width / image.width, height / image.height)
+        inner = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
+        shrunk = image if inner == image.size else image.resize(inner, Image.Resampling.BICUBIC)
+        padded = Image.new(image.mode, (width, height))
+        padded.paste(shrunk, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return padded
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{width} x {height} pixels: too large to be decoded safely")
+    palette = image.getpalette() if image.mode == "P" else None
+    grey = image.mode in GREY_MODES
+    if palette:
+        grey = palette[0::3] == palette[1::3] == palette[2::3]
+    return Header(str(image.format), image.mode, (height, width), grey)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB, on white where it is transparent."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image.convert("I"))
+        if values.min() < 0 or values.max() > 65535:
+            raise Unreadable(f"integers from {values.min()} to {values.max()}: not 8 or 16 bits")
+        return Image.fromarray((values / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image)
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 255):
+            raise Unreadable(f"floats from {low:g} to {high:g}: neither 0 to 1 nor 0 to 255")
+        return Image.fromarray((values * (255 if high <= 1 else 1)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        grey = image.mode in GREY_MODES
+        full = image.convert("RGBA")
+        white = Image.new("RGBA", full.size, "white")
+        return Image.alpha_composite(white, full).convert("L" if grey else "RGB")
+    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+
+
+def _reason(content: bytes, error: Exception) -> str:
+    if not content:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large to be decoded safely"
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,66 @@
+"""Encoded images before they are read: what a folder, a parquet file and a hub have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One encoded image.
+
+    Attributes:
+        name: for messages.
+        load: reads its bytes; may raise OSError.
+        label: its class, or None.
+        heldout: whether the source holds it out; None where it does not say.
+    """
+
+    name: str
+    load: Callable[[], bytes]
+    label: str | None = None
+    heldout: bool | None = None
+
+
+class ImageSource(Protocol):
+    """Encoded images in a fixed order."""
+
+    @property
+    def name(self) -> str:
+        """Short, for folder names."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What names the source, from any working directory."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """How many there are, if that is known."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the images depend on; equal facts, equal images."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know."""
+        ...
+
+    @property
+    def missing(self) -> Sequence[tuple[str, str]]:
+        """Names of images that cannot be had, and why."""
+        ...
+
+    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
+        """All images in order, `size` at a time, beginning with block `start`."""
+        ...
+
+    def sample(self, n: int) -> list[Raw]:
+        """Some of the images, about n, for a look at what they are."""
+        ...
