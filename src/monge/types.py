@@ -61,6 +61,13 @@ class Posterior:
             return self.mean
         return self.mean + (0.5 * self.logvar).exp() * noise
 
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def rows(self, index: Tensor) -> Posterior:
+        """The posteriors of some of the examples, by row numbers."""
+        return Posterior(self.mean[index], None if self.logvar is None else self.logvar[index])
+
 
 @runtime_checkable
 class Autoencoder(Protocol):

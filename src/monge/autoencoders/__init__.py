@@ -15,12 +15,19 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, psnr, reconstruct
-from monge.autoencoders.standardised import Standardised, standardise, statistics_shape
+from monge.autoencoders.standardised import (
+    N_REFERENCE,
+    Standardised,
+    standardise,
+    statistics,
+    statistics_shape,
+)
 from monge.components import build
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 
 __all__ = [
+    "N_REFERENCE",
     "AutoencoderModule",
     "AutoencoderSpec",
     "Standardised",
@@ -29,6 +36,8 @@ __all__ = [
     "reconstruct",
     "save",
     "standardise",
+    "statistics",
+    "statistics_shape",
 ]
 
 FORMAT_VERSION = 1

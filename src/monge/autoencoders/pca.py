@@ -11,14 +11,36 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, size_of
 from monge.errors import UserError
+from monge.tensors import stream
 from monge.types import Latent, Posterior, State
+
+LARGEST_COVARIANCE = 4096
+"""Numbers of an example up to which the covariance is formed and decomposed."""
+
+SKETCHED = 8192
+"""Examples that a sketch looks at."""
+
+
+class Rows(Protocol):
+    """Examples: a tensor (N, ...), or anything of which one can take rows and chunks."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+    def split(self, split_size: int, /) -> Iterable[Tensor]: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,38 +92,58 @@ class PCA(AutoencoderModule):
         self.register_buffer("directions", torch.zeros(size, latent_shape[0]))
 
     @torch.no_grad()
-    def fit(self, x: State) -> PCA:
+    def fit(self, x: Rows) -> PCA:
         """Finds the mean and the leading directions of x (N, *data_shape), and returns self.
 
         Directions without variance, to the resolution of the data's dtype, are dropped even where
-        `dim` asks for them, and `latent_shape` shrinks. Computed in float64; the buffers have the
-        dtype of x.
+        `dim` asks for them, and `latent_shape` shrinks. Computed in float64 from the covariance;
+        beyond `LARGEST_COVARIANCE` numbers from a sketch of at most `SKETCHED` examples, in
+        float32. The buffers have the dtype of x.
 
         Raises:
             UserError: fewer than two examples, or data that do not vary.
         """
         if len(x) < 2:
             raise UserError(f"autoencoder pca needs at least 2 examples, not {len(x)}")
-        flat = x.flatten(1)
-        mean = flat.double().mean(0)
-        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=x.device)
-        for rows in flat.split(4096):
-            centred = rows.double() - mean
-            covariance += centred.T @ centred / len(flat)
-        variance, directions = torch.linalg.eigh(covariance)
-        variance, directions = variance.flip(0), directions.flip(1)
-        rounding = torch.finfo(x.dtype).eps * float(flat.abs().max())
-        floor = len(mean) * torch.finfo(torch.float64).eps * variance[0] + rounding**2
+        size = size_of(self.data_shape)
+        sketch = size > LARGEST_COVARIANCE
+        mean, variance, directions = (self._sketch if sketch else self._covariance)(x)
+        largest = max(float(part.abs().max()) for part in x.split(4096))
+        rounding = torch.finfo(x.dtype).eps * largest
+        floor = size * torch.finfo(directions.dtype).eps * variance[0] + rounding**2
         varying = int((variance > floor).sum())
         if varying == 0:
             raise UserError("autoencoder pca: the data are constant; there is nothing to keep")
-        dim = min(varying, self.spec.dim or len(mean))
+        dim = min(varying, self.spec.dim or size)
         directions = directions[:, :dim]
-        largest = directions.abs().argmax(0, keepdim=True)
-        self.directions = (directions * directions.gather(0, largest).sign()).to(x).contiguous()
-        self.mean = mean.to(x)
+        signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        self.directions = (directions * signs).to(x.dtype).contiguous()
+        self.mean = mean.to(x.dtype)
         self.latent_shape = (dim,)
         return self
+
+    def _covariance(self, x: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean, all variances and their directions, largest first."""
+        mean = torch.zeros(size_of(self.data_shape), dtype=torch.float64)
+        for part in x.split(4096):
+            mean = mean.to(part.device) + part.flatten(1).double().sum(0) / len(x)
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
+        for part in x.split(4096):
+            centred = part.flatten(1).double() - mean
+            covariance += centred.T @ centred / len(x)
+        variance, directions = torch.linalg.eigh(covariance)
+        return mean, variance.flip(0), directions.flip(1)
+
+    def _sketch(self, x: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for the leading directions of large data, by a randomised decomposition."""
+        chosen = torch.randperm(len(x), generator=stream(0, "pca"))[:SKETCHED].sort().values
+        flat = x[chosen].flatten(1)
+        mean = flat.double().mean(0)
+        rank = min(self.spec.dim or len(flat), len(flat) - 1, flat.shape[1])
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(0)
+            _, singular, directions = torch.svd_lowrank(flat - mean.to(flat), rank, niter=2)
+        return mean, singular.square() / len(flat), directions
 
     def encode(self, x: State) -> Posterior:
         return Posterior((x.flatten(1) - self.mean) @ self.directions)

@@ -10,13 +10,13 @@ few items with their latents and reconstructions, and so notices an autoencoder 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from monge.autoencoders.base import AutoencoderModule
 from monge.errors import UserError
-from monge.tensors import chunked
 from monge.types import Latent, Posterior, State
 
 N_REFERENCE = 4
@@ -152,28 +152,42 @@ def statistics_shape(latent_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
+def statistics(posteriors: Iterable[Posterior]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of sampled latents, shaped as `statistics_shape` says.
+
+    The average over the noise of the posterior is taken exactly, Var z = Var(mean) +
+    E(exp logvar). Moments of chunks are joined by the rule of Chan et al. (1979), in float64, so
+    that nothing but a chunk is held. A coordinate that is constant has deviation 0.
+
+    Args:
+        posteriors: of all examples, in chunks.
+    """
+    n, mean, squares, noise = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
+    for posterior in posteriors:
+        z = posterior.mean.double()
+        axes = (0, 2, 3) if z.ndim == 4 else (0,)
+        here = z.mean(axes, keepdim=True)
+        size = z.numel() // here.numel()
+        gap = here - mean
+        squares = squares + (z - here).square().sum(axes, keepdim=True)
+        squares = squares + gap.square() * (n * size / (n + size))
+        mean = mean + gap * (size / (n + size))
+        if posterior.logvar is not None:
+            noise = noise + posterior.logvar.double().exp().sum(axes, keepdim=True)
+        n += size
+    variance = (squares + noise) / n
+    std = torch.where(variance <= CONSTANT**2 * (mean**2 + variance), 0, variance.sqrt())
+    return mean[0], std[0]
+
+
+@torch.no_grad()
 def standardise(autoencoder: AutoencoderModule, x: State, chunk: int = 512) -> Standardised:
     """The autoencoder wrapped with the statistics of the latents of training data x.
-
-    The mean and variance are of the sampled latent, E over its noise being taken exactly:
-    Var z = Var(mean) + E(exp logvar). Computed in float64.
 
     Args:
         autoencoder: trained.
         x: (N, *data_shape).
         chunk: examples encoded at once.
     """
-
-    def posterior(rows: Tensor) -> Tensor:
-        p = autoencoder.encode(rows)
-        variance = torch.zeros_like(p.mean) if p.logvar is None else p.logvar.exp()
-        return torch.stack([p.mean, variance], dim=1)
-
-    means, variances = chunked(posterior, chunk, x).unbind(1)
-    axes = (0, 2, 3) if means.ndim == 4 else (0,)
-    means = means.double()
-    mean = means.mean(axes, keepdim=True)
-    variance = (means - mean).square().mean(axes, keepdim=True)
-    variance = variance + variances.double().mean(axes, keepdim=True)
-    std = torch.where(variance <= CONSTANT**2 * (mean**2 + variance), 0, variance.sqrt())
-    return Standardised(autoencoder, mean[0].to(x), std[0].to(x), x[:N_REFERENCE])
+    mean, std = statistics(autoencoder.encode(part) for part in x.split(chunk))
+    return Standardised(autoencoder, mean.to(x), std.to(x), x[:N_REFERENCE])

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monge.couplings import source_like
+from monge.data.arrays import Examples
 from monge.objectives.base import Batch, Objective
 from monge.tensors import stream
 from monge.types import Autoencoder, Latent, Posterior, State
 
 
+class Latents(Protocol):
+    """Posteriors that are read by rows, whether they lie in memory or in files."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor) -> Posterior: ...
+
+
 @torch.no_grad()
 def encode(
     autoencoder: Autoencoder,
-    x: State,
+    x: Examples,
     device: torch.device | str = "cpu",
     chunk: int = 256,
     progress: Callable[[int], None] | None = None,
@@ -81,14 +91,15 @@ class LatentBatches:
     one block; block k depends on (seed, k) alone.
 
     Attributes:
-        latents: the posterior of every training example.
-        cond: per-example conditions (label, vector), aligned with the latents.
+        latents: the posterior of every training example, perhaps followed by as many of their
+            mirror images.
+        cond: per-example conditions (label, vector), aligned with the examples.
         objective: adds its random draws.
         size: rows in a global batch.
         span: steps drawn at once.
     """
 
-    latents: Posterior
+    latents: Latents
     cond: dict[str, Tensor]
     objective: Objective
     size: int
@@ -96,7 +107,7 @@ class LatentBatches:
     span: int = 1
 
     def __post_init__(self) -> None:
-        self._epochs = Epochs(len(self.latents.mean), self.seed)
+        self._epochs = Epochs(len(self.latents), self.seed)
         self._block: tuple[int, Batch] | None = None
 
     def draw(self, step: int) -> Batch:
@@ -110,19 +121,20 @@ class LatentBatches:
         rng = stream(self.seed, "batch", block)
         n = self.size * self.span
         rows = self._epochs.rows(block * n, (block + 1) * n)
-        mean = self.latents.mean[rows]
-        if self.latents.logvar is None:
-            x1 = mean
+        posterior = self.latents.rows(rows)
+        if posterior.logvar is None:
+            x1 = posterior.mean
         else:
-            x1 = Posterior(mean, self.latents.logvar[rows]).sample(source_like(mean, rng))
-        return self.objective.draw({"x1": x1, **{k: c[rows] for k, c in self.cond.items()}}, rng)
+            x1 = posterior.sample(source_like(posterior.mean, rng))
+        cond = {k: c[rows % len(c)] for k, c in self.cond.items()}
+        return self.objective.draw({"x1": x1, **cond}, rng)
 
 
 @dataclass
 class DataBatches:
     """Global batches of data with the noise that an autoencoder's loss samples latents by."""
 
-    x: State
+    x: Examples
     add_noise: Callable[[Batch, torch.Generator], Batch]
     size: int
     seed: int

@@ -1,0 +1,181 @@
+"""Latents encoded once: a cache entry of means and log-variances, read by rows.
+
+What is kept are the latents of the bare autoencoder, before any standardisation, so runs that
+share an autoencoder and data share the entry. Its key is a hash of the autoencoder's weights and
+of the data's content. Shards are written atomically in order; an interrupted encoding goes on at
+the next one, and a second process waits for the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from monge.autoencoders import AutoencoderModule, Standardised, statistics
+from monge.data import cache, store
+from monge.data.arrays import Examples, Pixels, Shards, map_file, mirrored
+from monge.data.latents import encode
+from monge.errors import UserError
+from monge.files import read_json, write_atomic, write_json
+from monge.progress import Say, counting
+from monge.types import Posterior
+
+FORMAT_VERSION = 1
+BLOCK_BYTES = 2**25
+"""About how many bytes of latents a shard holds."""
+
+CHUNK = 256
+"""Examples encoded at once."""
+
+
+@dataclass(frozen=True)
+class StoredLatents:
+    """Posteriors of the examples of a set, mapped from files.
+
+    Attributes:
+        means, logvars: (N, *latent); logvars None where the encoder is deterministic.
+        shift, scale: latents are read as (z - shift) / scale.
+    """
+
+    means: Shards
+    logvars: Shards | None
+    shift: Tensor | None = None
+    scale: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def rows(self, index: Tensor) -> Posterior:
+        """The posteriors of the given rows."""
+        rows = index.cpu().numpy()
+        mean = torch.from_numpy(self.means.take(rows))
+        logvar = None if self.logvars is None else torch.from_numpy(self.logvars.take(rows))
+        if self.shift is None or self.scale is None:
+            return Posterior(mean, logvar)
+        mean = (mean - self.shift) / self.scale
+        return Posterior(mean, None if logvar is None else logvar - 2 * self.scale.log())
+
+    def standardised(self, wrapper: Standardised) -> StoredLatents:
+        """The same latents in the units of a wrapper."""
+        mean, std = wrapper.mean.cpu().float(), wrapper.std.cpu().float()
+        return StoredLatents(self.means, self.logvars, mean, std)
+
+
+def latents_of(
+    autoencoder: AutoencoderModule | Standardised,
+    x: Examples,
+    fingerprint: str,
+    name: str,
+    device: torch.device,
+    say: Say,
+    *,
+    flip: bool = False,
+    check: bool = False,
+) -> Posterior | StoredLatents:
+    """The latents of examples by the bare autoencoder, encoded now or taken from the cache.
+
+    Tensors, which lie in memory, have their latents in memory too; images that need not are
+    encoded into the cache.
+
+    Args:
+        fingerprint: of the data that x is the training part of.
+        name: of the data, for the entry's name.
+        flip: append the latents of the mirror images.
+        check: compare a cached entry with its hashes first.
+
+    Raises:
+        UserError: the cache cannot be written, or, with `check`, has changed.
+    """
+    bare = autoencoder.autoencoder if isinstance(autoencoder, Standardised) else autoencoder
+    seen = mirrored(x) if flip else x
+    if not isinstance(x, Pixels):
+        return encode(bare, seen, device, CHUNK)
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "autoencoder": weights_digest(bare),
+        "data": fingerprint,
+        "mirrored": flip,
+    }
+    folder = cache.folder_for("latents", name, facts)
+    with cache.building(folder, say) as needed:
+        if needed:
+            _encode_into(folder, bare, seen, device, f"{name} by {bare.spec!r}", say)
+    if check:
+        store.check(folder)
+    return _open(folder)
+
+
+def weights_digest(autoencoder: AutoencoderModule) -> str:
+    """A hash of an autoencoder's component and weights."""
+    digest = hashlib.sha256(repr(autoencoder.spec).encode())
+    for key, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def chunks(
+    latents: Posterior | StoredLatents, size: int = 1024, n: int | None = None
+) -> Iterator[Posterior]:
+    """The posteriors of the first n rows, or of all, `size` at a time."""
+    for rows in torch.arange(len(latents) if n is None else n).split(size):
+        yield latents.rows(rows)
+
+
+def standardised_by(
+    autoencoder: AutoencoderModule, latents: Posterior | StoredLatents, reference: Tensor
+) -> Standardised:
+    """The autoencoder wrapped with the statistics of these latents of its own."""
+    mean, std = statistics(chunks(latents))
+    like = next((t for t in autoencoder.state_dict().values() if t.is_floating_point()), mean)
+    return Standardised(autoencoder, mean.to(like), std.to(like), reference.to(like))
+
+
+def _encode_into(
+    folder: Path,
+    bare: AutoencoderModule,
+    x: Examples,
+    device: torch.device,
+    source: str,
+    say: Say,
+) -> None:
+    numbers = int(np.prod(bare.latent_shape))
+    size = -(-max(CHUNK, BLOCK_BYTES // (8 * numbers)) // CHUNK) * CHUNK
+    total = len(x)
+    digests, start = {}, 0
+    with counting("encoding", total, say, _done(folder, size, total)) as advance:
+        for k, start in enumerate(range(0, total, size)):
+            path = folder / f"latents-{k:05d}.safetensors"
+            if not path.exists():
+                part = x[start : min(start + size, total)]
+                posterior = encode(bare, part, device, CHUNK, advance)
+                tensors = {"mean": posterior.mean.float().contiguous()}
+                if posterior.logvar is not None:
+                    tensors["logvar"] = posterior.logvar.float().contiguous()
+                write_atomic(path, to_bytes(tensors))
+            digests[path.name] = store.file_digest(path)
+    entry = {"format_version": FORMAT_VERSION, "source": source, "n": total, "shards": digests}
+    write_json(folder / cache.ENTRY, entry)
+
+
+def _done(folder: Path, size: int, total: int) -> int:
+    return min(total, size * len(list(folder.glob("latents-*.safetensors"))))
+
+
+def _open(folder: Path) -> StoredLatents:
+    means, logvars = [], []
+    for name in read_json(folder / cache.ENTRY)["shards"]:
+        arrays, _ = map_file(folder / name)
+        if "mean" not in arrays:
+            raise UserError(f"{folder / name} is damaged: monge cache clear {folder.name}")
+        means.append(arrays["mean"])
+        if "logvar" in arrays:
+            logvars.append(arrays["logvar"])
+    return StoredLatents(Shards(means), Shards(logvars) if logvars else None)
