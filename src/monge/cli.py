@@ -17,6 +17,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg
 
+from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.runs.spec import TrainSpec, from_yaml
 
@@ -30,11 +31,17 @@ usage: monge VERB ... [--help]
   evaluate RUN        measure the samples against held-out data, and write the report
   autoencoder SOURCE  train an autoencoder alone, to use with --autoencoder
   info RUN            what a run is, how far it is, and how good
+  cache               what is cached of data and latents: list, clear
   recipes             complete named runs: list, show NAME
   check FILE.py:NAME  put a component of your own through the conformance laws
   demo                train, sample and evaluate on the bundled digits, in about three minutes
 
-SOURCE is digits, target:gaussian:dim=2, target:mixture:dim=16,modes=5, or a .npz or .npy file.
+SOURCE is a folder of images or parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
+hf:ORG/NAME, digits, target:gaussian:dim=2, or target:mixture:dim=16,modes=5.
+
+  monge train photos/ --image-size 64 --minutes 30
+  monge train table.csv --label-column species --drop id
+
 Start with `monge demo`, then `monge train --help`.
 """
 
@@ -43,8 +50,9 @@ Start with `monge demo`, then `monge train --help`.
 class Train(TrainSpec):
     """Train a model on data, in a run folder; run the same command again to continue.
 
-    SOURCE: digits, target:gaussian:dim=.., target:mixture:dim=..,modes=.., or an .npz/.npy
-    file of images (uint8, or floats in [-1, 1]) or table rows.
+    SOURCE: a folder of images (classes by folder, or by a labels.csv), a folder of parquet files,
+    a .csv, .tsv, .parquet, .npz or .npy file (images are uint8, or floats in [-1, 1]),
+    hf:ORG/NAME, digits, target:gaussian:dim=.., or target:mixture:dim=..,modes=..
     """
 
     data: Positional[str] = "digits"
@@ -108,8 +116,8 @@ class Evaluate(Sampling):
     """How many samples."""
 
 
-@dataclass(frozen=True)
-class Autoencoder:
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder(Reading):
     """Train an autoencoder alone; use it elsewhere with `monge train ... --autoencoder OUT`."""
 
     data: Positional[str]
@@ -118,6 +126,10 @@ class Autoencoder:
     """Folder; by default runs/autoencoder-<data>-<8 hex of the settings>."""
     autoencoder: str = "auto"
     """conv:down=..,channels=..,width=..,blocks=..,kl=.., pca:dim=.., identity, or auto."""
+    init_from: str | None = None
+    """Fine-tune the autoencoder of this run, or of this folder."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Learn the mirror images too; auto: for fewer than 500 images in colour."""
     steps: int = 1500
     """Training steps."""
     batch: int = 128
@@ -165,6 +177,18 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """What is cached of data and latents; removing it loses nothing that is not made again."""
+
+    action: Positional[Literal["list", "clear"]] = "list"
+    """What to do."""
+    names: Positional[tuple[str, ...]] = ()
+    """Entries to clear; none: all that are not in use."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train, sample and evaluate on the bundled digits: about three minutes on two cores."""
 
@@ -184,6 +208,7 @@ VERBS: dict[str, type] = {
     "info": Info,
     "recipes": Recipes,
     "check": Check,
+    "cache": Cache,
     "demo": Demo,
 }
 

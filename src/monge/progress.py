@@ -70,3 +70,16 @@ def counting(what: str, total: int | None, say: Say, done: int = 0) -> Iterator[
         say(f"{line}, {rate:.0f}/s{left}")
 
     yield plain
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes as a person reads it.
+
+    >>> size(1234567890)
+    '1.23 GB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"

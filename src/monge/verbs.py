@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from monge.data.reading import Reading
 from monge.errors import CheckFailed, UserError
 from monge.files import read_json
 from monge.runs.spec import TrainSpec
@@ -116,14 +117,11 @@ def autoencoder(arguments: Any) -> dict[str, Any]:
     """Train an autoencoder alone."""
     from monge.runs.train import train_autoencoder
 
+    shared = ("data", "autoencoder", "init_from", "flip", "batch", "seed", "device", "threads")
+    names = [f.name for f in dataclasses.fields(Reading)]
     spec = TrainSpec(
-        data=arguments.data,
-        autoencoder=arguments.autoencoder,
         autoencoder_steps=arguments.steps,
-        batch=arguments.batch,
-        seed=arguments.seed,
-        device=arguments.device,
-        threads=arguments.threads,
+        **{name: getattr(arguments, name) for name in (*names, *shared)},
     )
     folder, quality = train_autoencoder(spec, arguments.out, note)
     tell(arguments, f"autoencoder  {folder}")
@@ -164,6 +162,27 @@ def recipes(arguments: Any) -> Any:
     for key, value in changed.items():
         tell(arguments, f"  {key}: {value}")
     return {"name": arguments.name, "settings": changed}
+
+
+def cache(arguments: Any) -> Any:
+    """What the cache holds, or clear it."""
+    from monge.data import cache as cached
+    from monge.progress import size
+
+    if arguments.action == "clear":
+        removed, busy = cached.clear(list(arguments.names) or None)
+        tell(arguments, f"removed {len(removed)} entries from {cached.root()}")
+        for name in busy:
+            tell(arguments, f"left, it is in use: {name}")
+        return {"removed": removed, "in_use": busy}
+    found = cached.entries()
+    for e in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(e.used))
+        count = "-" if e.n is None else str(e.n)
+        tell(arguments, f"{e.kind:8} {e.name:32} {count:>9} {size(e.bytes):>9}  {used}  {e.source}")
+    total = sum(e.bytes for e in found)
+    tell(arguments, f"{len(found)} entries, {size(total)}, in {cached.root()}")
+    return [dataclasses.asdict(e) for e in found]
 
 
 def check(arguments: Any) -> Any:

@@ -35,6 +35,7 @@ class Data:
         codec: what a table's columns were and how rows become them again; None for images.
         rows: which examples of the source, in its order, were taken for training and held out.
         report: what reading found, for ``data_report.json``.
+        summary: the same in lines for a person.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Data:
     codec: TableCodec | None = None
     rows: tuple[Tensor, Tensor] | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    summary: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,5 +71,5 @@ class Data:
             digest.update(str(tuple(part.shape)).encode())
             chunks = part.content if isinstance(part, Pixels) else [part.contiguous().numpy()]
             for chunk in chunks:
-                digest.update(chunk)
+                digest.update(chunk.data)
         return digest.hexdigest()[:16]

@@ -118,7 +118,9 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     else:
         _label_by_folder(found)
     if reading.limit is not None:
-        _keep(found, list(range(min(reading.limit, len(found.paths)))))
+        n = len(found.paths)
+        # Spread over the folder, since its first images may all be of one class.
+        _keep(found, sorted({k * n // reading.limit for k in range(reading.limit)}))
     return found
 
 

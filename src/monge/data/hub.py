@@ -128,7 +128,7 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         splits = list(builder.info.splits or datasets.get_dataset_split_names(repo, reading.subset))
         features = builder.info.features
         if features is None:
-            features = builder.as_streaming_dataset(splits[0])._resolve_features().features or {}
+            features = _first_features(builder, splits[0])
     except Exception as error:  # the library raises its own, the network's and the hub's errors
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"cannot read the hub data set {repo!r}: {reason}") from None
@@ -149,6 +149,11 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         raise UserError(f"hf:{repo} has no column {label!r}: {nearest(label, features)}")
     names = list(getattr(features[label], "names", [])) if label else []
     return HubImages(repo, reading, builder, chosen, column, label, names)
+
+
+def _first_features(builder: Any, split: str) -> Any:
+    """The columns of a data set that does not declare them, from its first rows."""
+    return builder.as_streaming_dataset(split)._resolve_features().features or {}
 
 
 def _chosen_splits(splits: list[str], reading: Reading, repo: str) -> list[tuple[str, bool | None]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from monge.autoencoders import AutoencoderModule, Standardised, statistics
 from monge.data import cache, store
 from monge.data.arrays import Examples, Pixels, Shards, map_file, mirrored
-from monge.data.latents import encode
+from monge.data.latents import Latents, encode
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 from monge.progress import Say, counting
@@ -121,9 +121,7 @@ def weights_digest(autoencoder: AutoencoderModule) -> str:
     return digest.hexdigest()[:16]
 
 
-def chunks(
-    latents: Posterior | StoredLatents, size: int = 1024, n: int | None = None
-) -> Iterator[Posterior]:
+def chunks(latents: Latents, size: int = 1024, n: int | None = None) -> Iterator[Posterior]:
     """The posteriors of the first n rows, or of all, `size` at a time."""
     for rows in torch.arange(len(latents) if n is None else n).split(size):
         yield latents.rows(rows)
@@ -136,6 +134,17 @@ def standardised_by(
     mean, std = statistics(chunks(latents))
     like = next((t for t in autoencoder.state_dict().values() if t.is_floating_point()), mean)
     return Standardised(autoencoder, mean.to(like), std.to(like), reference.to(like))
+
+
+def in_units_of(
+    wrapper: Standardised, latents: Posterior | StoredLatents
+) -> Posterior | StoredLatents:
+    """Latents of the bare autoencoder, read in the units of its wrapper from now on."""
+    if isinstance(latents, StoredLatents):
+        return latents.standardised(wrapper)
+    mean, std = wrapper.mean.cpu(), wrapper.std.cpu()
+    logvar = None if latents.logvar is None else latents.logvar - 2 * std.log()
+    return Posterior((latents.mean - mean) / std, logvar)
 
 
 def _encode_into(

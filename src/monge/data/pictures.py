@@ -72,6 +72,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
         label_names=store.label_names if labelled else (),
         rows=(torch.from_numpy(store.rows)[train], torch.from_numpy(store.rows)[heldout]),
         report=report,
+        summary=tuple(describe(report)),
     )
 
 

@@ -39,6 +39,6 @@ class Reading:
     split: str | None = None
     """Split of a hub data set to train on; none: train."""
     limit: int | None = None
-    """Use only so many examples, the first ones."""
+    """Use only so many examples: spread over a folder, the first ones of anything else."""
     allow_bad: bool = False
     """Go on where more than 1 % of the files cannot be read, leaving them out."""

@@ -43,6 +43,12 @@ def positional(position: Tensor, size: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+def check_dropout(dropout: float, what: str) -> None:
+    """Refuse what is no probability of dropping."""
+    if not 0 <= dropout < 1:
+        raise UserError(f"{what}: dropout must lie in [0, 1), not {dropout}")
+
+
 def reset_linear(linear: nn.Linear, rng: torch.Generator) -> None:
     """DiT's initialisation: Glorot-uniform weights, no bias."""
     nn.init.xavier_uniform_(linear.weight, generator=rng)
@@ -214,8 +220,9 @@ class FeedForward(nn.Module):
     The erf-GELU: on CPUs without AVX-512 the tanh form takes two to three times as long.
     """
 
-    def __init__(self, width: int, ratio: int = 4) -> None:
+    def __init__(self, width: int, ratio: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.up = nn.Linear(width, ratio * width)
         self.down = nn.Linear(ratio * width, width)
 
@@ -224,4 +231,7 @@ class FeedForward(nn.Module):
         reset_linear(self.down, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)))
+        hidden = F.gelu(self.up(x))
+        if self.dropout:
+            hidden = F.dropout(hidden, self.dropout, self.training)
+        return self.down(hidden)

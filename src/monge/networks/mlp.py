@@ -12,7 +12,7 @@ from torch import nn
 
 from monge.components import Component
 from monge.errors import UserError
-from monge.networks.layers import Conditioning, reset_linear, reset_submodules
+from monge.networks.layers import Conditioning, check_dropout, reset_linear, reset_submodules
 from monge.tensors import stream
 from monge.types import Cond, State, Time
 
@@ -24,6 +24,7 @@ class MLPSpec(Component):
     Args:
         width: of the hidden layers.
         depth: how many hidden layers.
+        dropout: probability that a hidden number is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
 
     Raises:
@@ -32,6 +33,7 @@ class MLPSpec(Component):
 
     width: int = 256
     depth: int = 4
+    dropout: float = 0.0
     two_times: bool = False
 
     name = "mlp"
@@ -39,6 +41,7 @@ class MLPSpec(Component):
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1:
             raise UserError(f"network mlp: width and depth must be at least 1, not {self}")
+        check_dropout(self.dropout, "network mlp")
 
     def build(
         self,
@@ -88,4 +91,6 @@ class MLP(nn.Module):
         h = x.flatten(1)
         for linear, shift in zip(self.hidden, shifts.chunk(len(self.hidden), dim=1), strict=True):
             h = F.silu(linear(h) + shift)
+            if self.spec.dropout:
+                h = F.dropout(h, self.spec.dropout, self.training)
         return self.out(h).unflatten(1, self.shape).to(x.dtype)

@@ -25,6 +25,7 @@ from monge.networks.layers import (
     Conditioning,
     FeedForward,
     Modulation,
+    check_dropout,
     modulate,
     positional,
     reset_linear,
@@ -56,6 +57,7 @@ class TransformerSpec(Component):
         token: coordinates of a vector in a token; by default one, or more if that would be
             more than `VECTOR_TOKENS` tokens. The last token is padded with zeros.
         width, depth, heads: replace those of the size.
+        dropout: probability that a hidden number of a feed-forward layer is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
 
     Raises:
@@ -68,6 +70,7 @@ class TransformerSpec(Component):
     width: int | None = None
     depth: int | None = None
     heads: int | None = None
+    dropout: float = 0.0
     two_times: bool = False
 
     name = "transformer"
@@ -77,6 +80,7 @@ class TransformerSpec(Component):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"network transformer: {key} must be at least 1, not {value}")
+        check_dropout(self.dropout, "network transformer")
         width, _, heads = self.dimensions
         if width % heads or width % 4:
             raise UserError(
@@ -129,7 +133,7 @@ class Transformer(nn.Module):
         self.embed = nn.Linear(self.tokens.size, width)
         self.positions = nn.Parameter(torch.empty(math.prod(self.grid), width))
         self.conditioning = Conditioning(width, n_classes, n_vector, two_times=spec.two_times)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, spec.dropout) for _ in range(depth))
         self.modulation = Modulation(width, 2)
         self.out = nn.Linear(width, self.tokens.size)
 
@@ -167,11 +171,11 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each with adaptive layer norm and a gate that starts at 0."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.modulation = Modulation(width, 6)
         self.attention = Attention(width, heads)
-        self.feed_forward = FeedForward(width)
+        self.feed_forward = FeedForward(width, dropout=dropout)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(c)

@@ -16,23 +16,31 @@ from monge import autoencoders
 from monge.autoencoders import (
     AutoencoderModule,
     Standardised,
-    psnr,
     reconstruct,
-    standardise,
 )
 from monge.autoencoders.base import size_of
 from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
+from monge.data.arrays import Examples, mirrored
 from monge.data.base import Data
+from monge.data.latent_cache import in_units_of, latents_of, standardised_by
+from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import write_json
+from monge.files import read_json, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
 from monge.runs import images
 from monge.runs.spec import TrainSpec
+from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
+
+MOST_JUDGED = 10_000
+"""Examples on which an autoencoder is judged, at most."""
+
+MOST_LISTED = 64
+"""Latent statistics that are written down."""
 
 
 def is_main() -> bool:
@@ -50,43 +58,79 @@ def is_folder(autoencoder: str) -> bool:
 def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
     """The bare autoencoder that another run, or `monge autoencoder`, has left in a folder.
 
+    One for images of another size is taken at this one, if it can be.
+
     Raises:
         UserError: none there, or one for data of another shape.
     """
     inner = folder / "autoencoder"
     loaded = autoencoders.load(inner if inner.is_dir() else folder)
     bare = loaded.autoencoder if isinstance(loaded, Standardised) else loaded
-    if tuple(bare.data_shape) != data.shape:
-        raise UserError(
-            f"the autoencoder in {folder} takes data of shape {tuple(bare.data_shape)}; "
-            f"{data.name} has {data.shape}"
-        )
-    return bare
+    if tuple(bare.data_shape) == data.shape:
+        return bare
+    if bare.data_shape[0] == data.shape[0] and hasattr(bare, "resize"):
+        return bare.resize(data.shape)  # type: ignore[operator]
+    raise UserError(
+        f"the autoencoder in {folder} takes data of shape {tuple(bare.data_shape)}; "
+        f"{data.name} has {data.shape}"
+    )
 
 
 def prepare_autoencoder(
     spec: TrainSpec, data: Data, folder: Path, device: torch.device, say: Say
-) -> Standardised:
-    """The run's own standardised autoencoder: loaded, or made and saved with its quality."""
+) -> tuple[Standardised, Latents]:
+    """The run's own standardised autoencoder, loaded or made, and the latents that it learns.
+
+    A new one is judged on held-out data and kept before anything is trained on its latents.
+    """
     home = folder / "autoencoder"
     if (home / autoencoders.SETTINGS).exists():
         loaded = autoencoders.load(home)
         assert isinstance(loaded, Standardised)
-        return loaded.to(device).eval()
+        wrapped = loaded.to(device).eval()
+        return wrapped, latents_for(spec, wrapped, data, device, say)
     start = time.monotonic()
-    bare = _bare_autoencoder(spec, data, home, device, say)
+    bare = _bare_autoencoder(spec, data, home, device, say).to(device)
+    seconds, start = time.monotonic() - start, time.monotonic()
+    latents = latents_of(
+        bare, data.train, data.fingerprint, data.name, device, say, flip=spec.flip == "yes"
+    )
+    reference = data.train[: autoencoders.N_REFERENCE].to(device)
     if spec.network == "exact":
         shape = autoencoders.statistics_shape(bare.latent_shape)
-        wrapped = Standardised(bare, torch.zeros(shape), torch.ones(shape), data.train[:4])
+        wrapped = Standardised(bare, torch.zeros(shape), torch.ones(shape), reference)
     else:
-        wrapped = standardise(bare.cpu(), data.train)
+        wrapped = standardised_by(bare, latents, reference)
     if wrapped.constant:
         say(f"latent coordinates that never vary, left unscaled: {wrapped.constant}")
     wrapped = wrapped.to(device).eval()
     if is_main():
-        _keep(wrapped, data, folder, device, time.monotonic() - start, say)
+        folders.add_costs(folder, encode_s=time.monotonic() - start)
+        _keep(wrapped, spec, data, folder, device, seconds, say)
     PartialState().wait_for_everyone()
-    return wrapped
+    return wrapped, in_units_of(wrapped, latents)
+
+
+def latents_for(
+    spec: TrainSpec, wrapped: Standardised, data: Data, device: torch.device, say: Say
+) -> Latents:
+    """The latents of the training data in the run's units, from the cache where they are there."""
+    latents = latents_of(
+        wrapped,
+        data.train,
+        data.fingerprint,
+        data.name,
+        device,
+        say,
+        flip=spec.flip == "yes",
+        check=spec.check_cache,
+    )
+    return in_units_of(wrapped, latents)
+
+
+def training_images(spec: TrainSpec, data: Data) -> Examples:
+    """The examples that are learned: with their mirror images where the run flips."""
+    return mirrored(data.train) if spec.flip == "yes" else data.train
 
 
 def _bare_autoencoder(
@@ -94,14 +138,17 @@ def _bare_autoencoder(
 ) -> Any:
     """A trained autoencoder without statistics: from a folder, fitted, or trained now."""
     if is_folder(spec.autoencoder):
-        return autoencoder_from(Path(spec.autoencoder), data)
+        return autoencoder_from(Path(spec.autoencoder), data).eval()
     component = build("autoencoder", spec.autoencoder)
     bare = component.build(data.shape)
     if hasattr(bare, "fit"):
         bare.fit(data.train)
     if component.trainable:
+        if spec.init_from is not None:
+            start_autoencoder_from(bare, Path(spec.init_from), data, say)
         say(f"training the autoencoder {component!r} for {spec.autoencoder_steps} steps")
-        batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
+        images_in = training_images(spec, data)
+        batches = latent_data.DataBatches(images_in, component.draw, spec.batch, spec.seed)
         loop = LoopSpec(
             steps=spec.autoencoder_steps,
             lr=2e-3,
@@ -114,8 +161,22 @@ def _bare_autoencoder(
     return bare.eval()
 
 
+def start_autoencoder_from(bare: Any, run: Path, data: Data, say: Say) -> None:
+    """Give a new autoencoder the weights of another run's, where the two are alike."""
+    theirs = autoencoder_from(run, data)
+    if repr(theirs.spec) != repr(bare.spec):
+        say(
+            f"the autoencoder of {run} is {theirs.spec!r}, the new one {bare.spec!r}: "
+            "trained from the beginning"
+        )
+        return
+    bare.load_state_dict(theirs.state_dict())
+    say(f"autoencoder: all weights from {run}")
+
+
 def _keep(
     wrapped: Standardised,
+    spec: TrainSpec,
     data: Data,
     folder: Path,
     device: torch.device,
@@ -125,6 +186,7 @@ def _keep(
     """Save an autoencoder with its quality; the settings file, written last, says it is whole."""
     home = folder / "autoencoder"
     quality = reconstruction_quality(wrapped, data, device)
+    quality["home"] = _quality_at_home(spec)
     write_json(home / "quality.json", quality)
     if data.kind == "image":
         shown = data.heldout[:16]
@@ -145,47 +207,118 @@ def _keep(
         autoencoder_s=seconds,
         autoencoder_parameters=sum(p.numel() for p in wrapped.parameters()),
     )
-    say(describe_quality(quality))
+    for line in describe_quality(quality):
+        say(line)
+
+
+def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
+    """The quality of an autoencoder taken from a folder on the data that it was trained on."""
+    if not is_folder(spec.autoencoder):
+        return None
+    file = Path(spec.autoencoder) / "autoencoder" / "quality.json"
+    if not file.exists():
+        file = Path(spec.autoencoder) / "quality.json"
+    if not file.exists():
+        return None
+    kept = read_json(file)
+    wanted = ("rmse", "psnr_db", "latent_mean", "latent_std", "n")
+    return {key: kept.get(key) for key in wanted}
 
 
 @torch.no_grad()
 def reconstruction_quality(
     autoencoder: Standardised, data: Data, device: torch.device
 ) -> dict[str, Any]:
-    """How well held-out data is reconstructed, beside PCA with as many numbers."""
+    """How well held-out data is reconstructed, beside PCA with as many numbers.
 
-    def rebuilt(model: Any, where: torch.device | str) -> Tensor:
-        chunks = data.heldout.split(256)
-        return torch.cat([reconstruct(model, part.to(where)).cpu() for part in chunks])
-
-    numbers = size_of(autoencoder.latent_shape)
-    decoded = rebuilt(autoencoder, device)
-    image = data.kind == "image"
+    At most `MOST_JUDGED` held-out examples are looked at, and PCA is fitted to as many training
+    examples. The latent's statistics are of the bare autoencoder's, over the training data.
+    """
+    numbers, image = size_of(autoencoder.latent_shape), data.kind == "image"
+    mse = _errors(autoencoder, data.heldout, device)
     quality: dict[str, Any] = {
         "kind": repr(autoencoder.autoencoder.spec),
         "latent_shape": list(autoencoder.latent_shape),
         "numbers": numbers,
         "data_numbers": size_of(data.shape),
-        "rmse": float((decoded - data.heldout).square().mean().sqrt()),
-        "psnr_db": float(psnr(decoded, data.heldout).mean()) if image else None,
+        "latent_mean": [float(v) for v in autoencoder.mean.flatten()[:MOST_LISTED]],
+        "latent_std": [float(v) for v in autoencoder.std.flatten()[:MOST_LISTED]],
+        "rmse": float(mse.mean().sqrt()),
+        "psnr_db": _decibels(mse) if image else None,
         "pca_psnr_db": None,
-        "n": len(data.heldout),
+        "n": len(mse),
     }
     if image and numbers < min(size_of(data.shape), len(data.train)):
         pca = PCASpec(dim=numbers).build(data.shape)
-        pca.fit(data.train)
-        quality["pca_psnr_db"] = float(psnr(rebuilt(pca, "cpu"), data.heldout).mean())
+        pca.fit(data.train[_some(len(data.train))])
+        quality["pca_psnr_db"] = _decibels(_errors(pca, data.heldout, torch.device("cpu")))
     return quality
 
 
-def describe_quality(quality: dict[str, Any]) -> str:
-    """One line on the autoencoder."""
+def _some(n: int) -> Tensor:
+    """Row numbers of at most `MOST_JUDGED` examples, always the same ones."""
+    return torch.randperm(n, generator=stream(0, "judged"))[:MOST_JUDGED].sort().values
+
+
+def _errors(model: Any, x: Examples, device: torch.device) -> Tensor:
+    """The mean squared error of the reconstruction of each of some examples."""
+    found = []
+    for rows in _some(len(x)).split(256):
+        part = x[rows].to(device)
+        found.append((reconstruct(model, part) - part).flatten(1).square().mean(1).cpu())
+    return torch.cat(found)
+
+
+def _decibels(mse: Tensor) -> float:
+    """The mean PSNR in dB of images in [-1, 1]."""
+    return float((10 * torch.log10(4 / mse.clamp_min(1e-12))).mean())
+
+
+def describe_quality(quality: dict[str, Any]) -> list[str]:
+    """An autoencoder and how good it is, in a few lines."""
     line = f"autoencoder {quality['kind']}: latent {tuple(quality['latent_shape'])}"
     line += f", held-out RMSE {quality['rmse']:.4f}"
+    worse = False
     if quality["psnr_db"] is not None:
         line += f", {quality['psnr_db']:.2f} dB"
     if quality["pca_psnr_db"] is not None:
         line += f" (PCA with as many numbers {quality['pca_psnr_db']:.2f} dB)"
-        if quality["pca_psnr_db"] > quality["psnr_db"]:
-            line += " - WARNING: worse than PCA; train it longer (--autoencoder-steps)"
+        worse = quality["pca_psnr_db"] > quality["psnr_db"]
+    means, stds = quality["latent_mean"], quality["latent_std"]
+    lines = [
+        line,
+        f"latent statistics: mean {min(means):.3g} to {max(means):.3g}, deviation "
+        f"{min(stds):.3g} to {max(stds):.3g}; each run standardises its own",
+    ]
+    if worse:
+        lines.append(
+            f"warning: the autoencoder reconstructs worse ({quality['psnr_db']:.2f} dB) than PCA "
+            f"with as many numbers ({quality['pca_psnr_db']:.2f} dB): train it longer "
+            "(--autoencoder-steps), choose another, or use --autoencoder pca:dim=..."
+        )
+    if (home := quality.get("home")) is not None:
+        lines.append(_shift_line(quality, home))
+    return lines
+
+
+def _shift_line(quality: dict[str, Any], home: dict[str, Any]) -> str:
+    """The domain shift: the same autoencoder on its own data and on these."""
+    here, there = quality["rmse"], home["rmse"]
+    line = f"domain shift: held-out RMSE {here:.4f} here, {there:.4f} on the autoencoder's own data"
+    if quality["psnr_db"] is not None and home["psnr_db"] is not None:
+        line += f" ({quality['psnr_db']:.2f} and {home['psnr_db']:.2f} dB)"
+    if home["latent_std"] and len(home["latent_std"]) == len(quality["latent_std"]):
+        moved = [
+            abs(a - b) / s
+            for a, b, s in zip(
+                quality["latent_mean"], home["latent_mean"], home["latent_std"], strict=True
+            )
+        ]
+        ratios = [
+            a / b for a, b in zip(quality["latent_std"], home["latent_std"], strict=True) if b
+        ]
+        line += (
+            f"; latent means moved by up to {max(moved):.2g} deviations, deviations "
+            f"{min(ratios):.2g} to {max(ratios):.2g} times"
+        )
     return line

@@ -11,8 +11,8 @@ from monge.components import build
 from monge.data import latents as latent_data
 from monge.data import sources
 from monge.networks.exact import ExactNetwork
-from monge.progress import Say, quiet
-from monge.runs.autoencoding import autoencoder_from, is_folder
+from monge.progress import Say, quiet, size
+from monge.runs.autoencoding import autoencoder_from, is_folder, training_images
 from monge.runs.run import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.runs.train import (
@@ -25,7 +25,6 @@ from monge.runs.train import (
 )
 from monge.training.loop import LoopSpec, fit
 from monge.training.plan import Plan
-from monge.training.progress import size
 
 ROWS = 512
 """Training examples that the rehearsal looks at."""
@@ -38,7 +37,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
         UserError: impossible settings, as for training.
     """
     set_threads(spec.threads)
-    data = sources.load(spec.data, spec)
+    data = sources.load(spec.data, spec, say)
     spec = resolve(spec, data)
     check(spec, data)
     plans: dict[str, dict[str, Any]] = {}
@@ -51,7 +50,9 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
             bare.fit(data.train)
         if component.trainable:
             say(f"autoencoder {component!r}:")
-            batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
+            batches = latent_data.DataBatches(
+                training_images(spec, data), component.draw, spec.batch, spec.seed
+            )
             loop = LoopSpec(steps=spec.autoencoder_steps, device=spec.device, dry_run=True)
             plans["autoencoder"] = _told(fit(bare, component.loss, batches, loop).plan, say)
     wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])

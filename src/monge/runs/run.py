@@ -32,6 +32,9 @@ from monge.runs.spec import TrainSpec
 from monge.tensors import expand, noise, stream
 from monge.types import Cond
 
+REFERENCE = 2000
+"""Held-out examples that are shown beside samples, at most."""
+
 CHUNK = 256
 """Examples sampled at once; results do not depend on it."""
 
@@ -308,7 +311,7 @@ class Run:
     def reference(self) -> Tensor | None:
         """Held-out examples to show beside samples; None where the data is not at hand."""
         try:
-            return self.data().heldout
+            return self.data().heldout[:REFERENCE]
         except UserError:
             return None
 

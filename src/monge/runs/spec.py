@@ -34,6 +34,7 @@ MAY_CHANGE = frozenset(
         "sample_every",
         "log_every",
         "tensorboard",
+        "check_cache",
         "solver",
         "grid",
         "final",
@@ -48,7 +49,8 @@ class TrainSpec(Reading):
     """Everything that makes a training run. The defaults suit a small data set on a CPU."""
 
     data: str = "digits"
-    """Source: digits, target:gaussian:..., target:mixture:..., or a .npz or .npy file."""
+    """Source: a folder of images or of parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
+    hf:ORG/NAME, digits, or target:gaussian:..., target:mixture:..."""
 
     # What is trained
     autoencoder: str = "auto"
@@ -71,6 +73,11 @@ class TrainSpec(Reading):
     """Law of the training times: uniform, or logit_normal:mean=..,std=.."""
     label_drop: float = 0.1
     """Probability that a label is dropped in training, which guidance needs."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Learn the mirror images too; auto: for fewer than 500 images in colour."""
+    init_from: str | None = None
+    """Start from the weights of this run; its autoencoder and network are taken where those are
+    auto, whatever the labels and the size of the images."""
 
     # How it is trained
     steps: int | None = None
@@ -113,6 +120,8 @@ class TrainSpec(Reading):
     """Steps between log lines."""
     tensorboard: bool = False
     """Also log to TensorBoard."""
+    check_cache: bool = False
+    """Compare what is cached, and the files it was made from, with their hashes first."""
 
     # How it is sampled, unless asked otherwise
     solver: str = "heun"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from monge import autoencoders, lock
@@ -19,8 +19,9 @@ from monge.components import FAMILIES, build
 from monge.data import latents as latent_data
 from monge.data import sources
 from monge.data.base import Data
+from monge.data.latents import Latents
 from monge.errors import UserError, nearest
-from monge.files import read_json, write_json
+from monge.files import read_json, write_atomic, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
 from monge.progress import Say, quiet
@@ -32,15 +33,23 @@ from monge.runs.autoencoding import (
     prepare_autoencoder,
 )
 from monge.runs.card import write_card
+from monge.runs.folder import read_config
+from monge.runs.initial import initialise
 from monge.runs.report import write_report
 from monge.runs.run import Run, build_network, pick_device, set_threads
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit
-from monge.types import Posterior
 
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""
+
+SPLIT = "split.safetensors"
+
+FEW = 500
+"""Fewer training examples than these get dropout, and colour images their mirror images."""
+
+FEW_DROPOUT = ":dropout=0.2"
 
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
@@ -66,20 +75,21 @@ def train(
     """
     set_threads(spec.threads)
     device = pick_device(spec.device)
-    data = sources.load(spec.data, spec) if data is None else data
+    if data is None:
+        data = sources.load(spec.data, spec, say, spec.check_cache)
+    for line in data.summary:
+        say(line)
     spec = resolve(spec, data)
     objective = make_objective(spec, data)
     check(spec, data)
     folder = out or folders.default_folder(spec, data.name)
     with _opened(folder, spec, data, device, say):
-        autoencoder = prepare_autoencoder(spec, data, folder, device, say)
-        start = time.monotonic()
-        posterior = latent_data.encode(autoencoder, data.train, device)
-        if is_main():
-            folders.add_costs(folder, encode_s=time.monotonic() - start)
+        autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
         if not isinstance(network, ExactNetwork):
-            _fit(spec, network, objective, posterior, data, folder, say)
+            if spec.init_from is not None and checkpoint.newest_step(folder) is None:
+                initialise(network, Path(spec.init_from), data.label_names, say)
+            _fit(spec, network, objective, latents, data, folder, say)
         run = Run.load(folder, spec.device)
         if is_main():
             write_card(folder)
@@ -107,10 +117,20 @@ def _opened(
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
             write_json(folder / "data.json", facts_of(data))
+            _keep_report(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
         state.wait_for_everyone()
         yield
+
+
+def _keep_report(folder: Path, data: Data) -> None:
+    """What reading found, and which examples of the source are on which side of the split."""
+    if data.report:
+        write_json(folder / "data_report.json", {"format_version": 1, **data.report})
+    if data.rows is not None:
+        train, heldout = data.rows
+        write_atomic(folder / SPLIT, to_bytes({"train": train, "heldout": heldout}))
 
 
 def train_autoencoder(
@@ -119,7 +139,9 @@ def train_autoencoder(
     """Train an autoencoder alone, or go on training it; returns its folder and its quality."""
     set_threads(spec.threads)
     device = pick_device(spec.device)
-    data = sources.load(spec.data, spec)
+    data = sources.load(spec.data, spec, say, spec.check_cache)
+    for line in data.summary:
+        say(line)
     spec = resolve(spec, data)
     check(spec, data)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
@@ -130,14 +152,23 @@ def train_autoencoder(
 
 def resolve(spec: TrainSpec, data: Data) -> TrainSpec:
     """The specification with every "auto" decided for the data."""
-    image = data.kind == "image"
+    image, few = data.kind == "image", len(data.train) < FEW
     changes: dict[str, Any] = {}
     if spec.steps is None and spec.minutes is None:
         changes["steps"] = DEFAULT_STEPS
-    if spec.network == "auto":
-        changes["network"] = "transformer" if image else "mlp"
-    if spec.autoencoder == "auto":
+    if spec.network == "auto" and spec.init_from is not None:
+        changes["network"] = read_config(Path(spec.init_from)).network
+    elif spec.network == "auto":
+        changes["network"] = ("transformer" if image else "mlp") + few * FEW_DROPOUT
+    if spec.autoencoder == "auto" and spec.init_from is not None:
+        changes["autoencoder"] = spec.init_from
+    elif spec.autoencoder == "auto":
         changes["autoencoder"] = _default_conv(data) if image else "identity"
+    if spec.flip == "auto":
+        # Grey images are often digits and letters, whose mirror images mean something else.
+        changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
+    if spec.flip == "yes" and not image:
+        raise UserError("flip is for images: leave it out")
     if spec.network == "exact" and data.target is None:
         raise UserError("network exact needs a known target: monge train target:mixture:...")
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
@@ -226,30 +257,30 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
 
 
 def latent_batches(
-    spec: TrainSpec, objective: FlowMatching, posterior: Posterior, data: Data
+    spec: TrainSpec, objective: FlowMatching, latents: Latents, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
     plan = objective.coupling.plan_batch or 1
     span = max(1, -(-plan // spec.batch))
-    return latent_data.LatentBatches(posterior, cond, objective, spec.batch, spec.seed, span)
+    return latent_data.LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
 
 
 def _fit(
     spec: TrainSpec,
     network: nn.Module,
     objective: FlowMatching,
-    posterior: Posterior,
+    latents: Latents,
     data: Data,
     folder: Path,
     say: Say,
 ) -> Fitted:
-    batches = latent_batches(spec, objective, posterior, data)
+    batches = latent_batches(spec, objective, latents, data)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
         say(f"{spec.network} ({size}) has done its {spec.steps} steps")
     else:
-        say(f"training {spec.network} ({size}) on {len(data.train)} latents")
+        say(f"training {spec.network} ({size}) on {len(latents)} latents")
     every = spec.sample_every or max(1, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:

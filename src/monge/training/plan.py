@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.progress import size
 from monge.training.engine import Engine
-from monge.training.progress import clock, size
+from monge.training.progress import clock
 from monge.training.spec import Batches
 
 TIMED_STEPS = 3

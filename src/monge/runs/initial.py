@@ -1,0 +1,102 @@
+"""A network that starts from another run's weights: other labels, another size, the rest the same.
+
+Weights are taken by name. Rows of the label table go by the names of the labels; the positions of
+an image grid are interpolated; whatever does not fit stays as it was drawn, and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from monge.errors import UserError
+from monge.networks.transformer import resize_positions
+from monge.progress import Say
+from monge.runs.folder import read_config
+from monge.runs.run import build_network, read_facts
+
+LABELS = "conditioning.label.weight"
+POSITIONS = "positions"
+
+
+def initialise(network: nn.Module, run: Path, label_names: Sequence[str], say: Say) -> list[str]:
+    """Give a new network the averaged weights of a trained run; returns what was not taken.
+
+    Args:
+        network: of the new run, already drawn.
+        run: folder of the trained run.
+        label_names: of the new run.
+        say: told what was taken, and each tensor that was not.
+
+    Raises:
+        UserError: no trained run there, or one with nothing in common.
+    """
+    file = run / "ema.safetensors"
+    try:
+        theirs = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot start from {run}: {file.name} cannot be read: {error}") from None
+    known = read_facts(run)["label_names"]
+    grid = _grid_of(run)
+    ours = network.state_dict()
+    left, adapted = [], []
+    for name, tensor in ours.items():
+        found = theirs.get(name)
+        if found is None:
+            left.append(f"{name} (not there)")
+        elif name == LABELS:
+            rows, missing = _label_rows(tensor, found, label_names, known)
+            ours[name] = rows
+            adapted.append(f"{name}: {len(label_names) - len(missing)} labels by name")
+            left += [f"{name} of label {label!r}" for label in missing]
+        elif found.shape == tensor.shape:
+            ours[name] = found.to(tensor)
+        elif name == POSITIONS and grid is not None and found.shape[1] == tensor.shape[1]:
+            ours[name] = resize_positions(found, grid, network.grid).to(tensor)  # type: ignore
+            adapted.append(f"{name}: interpolated from {grid} to {network.grid}")
+        else:
+            left.append(f"{name} ({tuple(found.shape)} there, {tuple(tensor.shape)} here)")
+    taken = len(ours) - len({entry.partition(" ")[0] for entry in left})
+    if taken == 0:
+        raise UserError(f"the network of {run} has nothing in common with this one")
+    network.load_state_dict(ours)
+    say(f"network: {taken} of {len(ours)} tensors from {run}")
+    for line in adapted:
+        say(f"  {line}")
+    for name in left:
+        say(f"  not loaded: {name}")
+    for name in sorted(theirs.keys() - ours.keys()):
+        say(f"  not needed: {name}")
+    return left
+
+
+def _label_rows(
+    ours: Tensor, theirs: Tensor, names: Sequence[str], known: Sequence[str]
+) -> tuple[Tensor, list[str]]:
+    """A label table with the known labels' rows and the null row of another."""
+    rows = ours.clone()
+    if ours.shape[1] != theirs.shape[1]:
+        return rows, list(names)
+    missing = []
+    for k, name in enumerate(names):
+        if name in known:
+            rows[k] = theirs[known.index(name)].to(rows)
+        else:
+            missing.append(name)
+    rows[-1] = theirs[-1].to(rows)
+    return rows, missing
+
+
+def _grid_of(run: Path) -> tuple[int, ...] | None:
+    """The grid of tokens of a run's network, if it has one."""
+    from monge.files import read_json
+
+    shape = read_json(run / "autoencoder" / "autoencoder.json")["latent_shape"]
+    with torch.device("meta"):
+        network = build_network(read_config(run), tuple(shape), read_facts(run))
+    return getattr(network, "grid", None)
