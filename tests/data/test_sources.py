@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 
 
 def together(data: Data) -> torch.Tensor:
-    return torch.cat([data.train, data.heldout])
+    return torch.cat([data.train[:], data.heldout[:]])
 
 
 def rows_of(x: torch.Tensor) -> set[bytes]:
@@ -202,8 +202,8 @@ def test_arrays_that_are_no_data(arguments: tuple[Any, ...], message: str) -> No
         ("target:mixtur:dim=2", "unknown target 'mixtur': did you mean 'mixture'?"),
         ("target:mixture:dims=2", "did you mean 'dim'?"),
         ("{folder}/nowhere.npz", "no such file: {folder}/nowhere.npz"),
-        ("{folder}/photos", "known files are .npz and .npy"),
-        ("{folder}/notes.txt", "known files are .npz and .npy"),
+        ("{folder}/photos", "holds no images"),
+        ("{folder}/notes.txt", "give a folder of images"),
         ("{folder}/empty.npz", "cannot read {folder}/empty.npz: No data left in file"),
         ("{folder}/text.npy", "cannot read {folder}/text.npy"),
         ("{folder}/zip.npz", "cannot read {folder}/zip.npz: File is not a zip file"),
