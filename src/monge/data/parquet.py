@@ -6,6 +6,7 @@ test or validation bring that split. Names of labels stand in the schema's metad
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -16,10 +17,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN, shown
-from monge.data.raw import Raw
+from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
+from monge.data.images import Unreadable
+from monge.data.raw import Raw, shown
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
+
+BATCH = 32
+"""Rows that are read at once: photographs may have megabytes each."""
+
+BUFFER = 2**20
+"""Bytes that are read of a column at once, instead of all that a row group has of it."""
 
 
 @dataclass
@@ -45,53 +53,49 @@ class ParquetImages:
 
     @property
     def total(self) -> int:
-        rows = sum(parquet.ParquetFile(f).metadata.num_rows for f in self.files)
+        rows = sum(_opened(f).metadata.num_rows for f in self.files)
         return rows if self.limit is None else min(rows, self.limit)
 
     @property
     def facts(self) -> dict[str, Any]:
-        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
+        files = []
+        for file in self.files:
+            status = file.stat()
+            files.append([str(file), status.st_size, status.st_mtime_ns])
         columns = [self.image_column, self.label_column]
-        return {"parquet": self.text, "files": stats, "columns": columns, "limit": self.limit}
+        return {"parquet": self.text, "files": files, "columns": columns, "limit": self.limit}
 
-    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
-        skip, block = start * size, []
-        left = self.total - skip
-        for raw in self._rows(skip):
-            if left == 0:
-                break
-            left -= 1
-            block.append(raw)
-            if len(block) == size:
-                yield block
-                block = []
-        if block:
-            yield block
+    def rows(self, start: int) -> Iterator[Raw]:
+        return itertools.islice(self._rows(start), self._left(start))
 
     def sample(self, n: int) -> list[Raw]:
-        found = []
-        for raw in self._rows(0):
-            found.append(raw)
-            if len(found) == n:
-                break
-        return found
+        return list(itertools.islice(self.rows(0), n))
+
+    def _left(self, start: int) -> int | None:
+        return None if self.limit is None else max(0, self.limit - start)
 
     def _rows(self, skip: int) -> Iterator[Raw]:
         columns = [self.image_column, *([self.label_column] if self.label_column else [])]
         for file in self.files:
-            table = parquet.ParquetFile(file)
+            table = _opened(file)
             rows = table.metadata.num_rows
             if skip >= rows:
                 skip -= rows
                 continue
-            heldout = side_of(file.name)
+            heldout = self._side(file)
             position = 0
-            for batch in table.iter_batches(256, columns=columns):
+            for batch in _batches(table, columns, file):
                 first = max(0, skip - position)
                 for i in range(first, len(batch)):
-                    yield self._raw(batch, i, f"{file.name}, row {position + i}", heldout)
+                    where = f"{shown(file.name)}, row {position + i}"
+                    yield self._raw(batch, i, where, heldout)
                 position += len(batch)
             skip = 0
+
+    def _side(self, file: Path) -> bool | None:
+        """By the file's name, or that of a folder between it and the data set's."""
+        below = file.relative_to(self.path).parts if file != self.path else (file.name,)
+        return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
 
     def _raw(self, batch: pa.RecordBatch, i: int, where: str, heldout: bool | None) -> Raw:
         value = batch.column(self.image_column)[i].as_py()
@@ -104,14 +108,36 @@ class ParquetImages:
 
 def _there(content: bytes | None) -> bytes:
     if content is None:
-        raise OSError("the row holds no image")
+        raise Unreadable("the row holds no image")
     return content
+
+
+def _opened(file: Path) -> parquet.ParquetFile:
+    try:
+        return parquet.ParquetFile(file, buffer_size=BUFFER)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _batches(
+    table: parquet.ParquetFile, columns: list[str], file: Path
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from table.iter_batches(BATCH, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"cannot read {shown(str(file))} as parquet: {reason}")
 
 
 def named(value: Any, names: list[str]) -> str | None:
     """The name of a label as it stands in a column: a number into the names, or a word."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        return names[value]
+    if isinstance(value, int) and not isinstance(value, bool) and names:
+        # Hidden labels, of test data say, are -1.
+        return names[value] if 0 <= value < len(names) else None
     return None if value is None else str(value)
 
 
@@ -165,7 +191,7 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     elif label not in schema.names:
         raise UserError(f"{shown(str(path))} has no column {label!r}: {_near(label, schema)}")
     found = ParquetImages(path, files, column, label, _label_names(schema, label), reading.limit)
-    sides = {side_of(file.name) for file in files}
+    sides = {found._side(file) for file in files}
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
@@ -180,8 +206,7 @@ def read_schema(file: Path) -> pa.Schema:
     try:
         return parquet.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"cannot read {shown(str(file))} as parquet: {reason}") from None
+        raise _unreadable(file, error) from None
 
 
 def _near(name: str, schema: pa.Schema) -> str:
