@@ -128,6 +128,16 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def holds_images(root: Path, enough: int = 10) -> bool:
+    """Whether a folder and its subfolders hold enough image files to be meant by them."""
+    count = 0
+    for _, _, names in os.walk(root):
+        count += sum(name.lower().endswith(SUFFIXES) for name in names)
+        if count >= enough:
+            return True
+    return False
+
+
 def _walk(found: Folder) -> None:
     """List the files, those of a folder where its name stands among the others."""
     visited: set[tuple[int, int]] = set()
@@ -206,10 +216,9 @@ def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
     rows, columns = _read_list(table)
     plain = {column.lower(): column for column in reversed(columns)}
     file_column = next((plain[c] for c in FILE_COLUMNS if c in plain), columns[0])
-    guessed = next(
-        (plain[c] for c in LABEL_COLUMNS if c in plain and plain[c] != file_column), None
-    )
-    label_column = reading.label_column or guessed or next(c for c in columns if c != file_column)
+    others = [column for column in columns if column != file_column]
+    guessed = next((plain[c] for c in LABEL_COLUMNS if plain.get(c) in others), None)
+    label_column = reading.label_column or guessed or others[0]
     if label_column not in columns:
         wanted = reading.label_column or "label"
         raise UserError(f"{shown(str(table))} has no column {wanted!r}: {nearest(wanted, columns)}")
@@ -226,9 +235,8 @@ def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
         at = known.get(_plain(name, found.root))
         if at is None:
             found.missing.append((shown(name), f"named in {table.name}, but not there"))
-        elif label:
-            if kept.setdefault(at, label) != label:
-                contradicted.add(at)
+        elif label and kept.setdefault(at, label) != label:
+            contradicted.add(at)
     left = len(found.paths) - len(kept)
     if not kept:
         raise UserError(

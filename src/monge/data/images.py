@@ -142,7 +142,7 @@ def _header(image: Image.Image) -> Header:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What undoes the camera's rotation; damaged EXIF, which says nothing of the pixels, is none."""
+    """What undoes the camera's rotation; None also for damaged EXIF: the pixels may be sound."""
     if image.format == "TIFF":  # Pillow turns those itself
         return None
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif", "xmp"}:

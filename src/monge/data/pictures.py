@@ -38,8 +38,8 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
         stores.check(store.folder)
         if changed := stores.changed_files(store, source, say):
             raise UserError(
-                f"{len(changed)} files of {shown(source.text)} have changed without a change of size or "
-                f"time, the first is {changed[0]}: monge cache clear {store.folder.name}"
+                f"{len(changed)} files of {shown(source.text)} have changed without a change of "
+                f"size or time, the first is {changed[0]}: monge cache clear {store.folder.name}"
             )
         say(f"cache: {store.folder.name} is as it was written, and so are the files")
     n = len(store.shards)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from torch import Tensor
 from monge.components import FAMILIES, build
 from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
-from monge.data.folder import list_folder
+from monge.data.folder import holds_images, list_folder
 from monge.data.hub import open_hub
 from monge.data.images import resize
 from monge.data.parquet import open_parquet
@@ -77,8 +76,8 @@ def load(
 
 
 def _folder(path: Path, reading: Reading) -> ImageSource:
-    """A folder of image files, or, where there are none, of parquet files."""
-    if any(path.rglob("*.parquet")):
+    """A folder of image files, or, where there are hardly any, of parquet files."""
+    if any(path.rglob("*.parquet")) and not holds_images(path):
         return open_parquet(path, reading)
     return list_folder(path, reading)
 
@@ -135,8 +134,8 @@ def _array_file(path: Path, reading: Reading) -> Data:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error)
+    except Exception as error:  # zip and array readers raise many kinds on damaged files
+        reason = str(error) or type(error).__name__
         if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
             reason = "it is no array file"
         raise UserError(f"cannot read {path}: {reason}") from None

@@ -21,7 +21,7 @@ from monge.data.arrays import Shards, map_file
 from monge.data.raw import ImageSource, shown
 from monge.data.reading import Reading
 from monge.errors import UserError
-from monge.files import read_json, write_json
+from monge.files import write_json
 from monge.progress import Say, counting
 
 FORMAT_VERSION = 1
