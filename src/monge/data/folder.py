@@ -107,6 +107,8 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     if not found.paths:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in _most(found))
         what = f"; it holds {others}" if others else ": it is empty"
+        if found.missing:
+            what = "; cannot be read: " + ", ".join(map(" ".join, found.missing[:5]))
         raise UserError(
             f"{shown(str(root))} holds no images ({', '.join(SUFFIXES)} are looked for){what}"
         )
@@ -231,8 +233,8 @@ def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
     kept: dict[int, str] = {}
     contradicted: set[int] = set()
     for row in rows:
-        name, label = (row.get(file_column) or "").strip(), (row.get(label_column) or "").strip()
-        at = known.get(_plain(name, found.root))
+        name, label = row.get(file_column) or "", (row.get(label_column) or "").strip()
+        at = known.get(_plain(name, found.root), known.get(_plain(name.strip(), found.root)))
         if at is None:
             found.missing.append((shown(name), f"named in {table.name}, but not there"))
         elif label and kept.setdefault(at, label) != label:

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP")
-"""Formats that are read, by content and not by name; MPO is what some cameras write as JPEG."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+"""Formats that are read, by content and not by name. JPEG may turn out to be MPO, a JPEG with
+more pictures behind it that some cameras write."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 """Names by which image files are found in folders."""
