@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,7 @@ def test_links_loops_and_pipes(tmp_path: Path) -> None:
 def test_deeply_nested(tmp_path: Path) -> None:
     """Deeper than Python's calls may be, and deeper than a path may be long."""
     here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1500):
+    for _ in range(1100):
         os.mkdir("d", dir_fd=here)
         here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
         os.close(above)
@@ -189,7 +190,8 @@ def test_deeply_nested(tmp_path: Path) -> None:
     os.close(out)
     os.close(here)
     found = listed(tmp_path)
-    assert len(found.paths) == 1 and found.paths[0].count("d/") == 1500
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # too deep for Python's rmtree
+    assert len(found.paths) == 1 and found.paths[0].count("d/") == 1100
 
 
 def test_names_of_any_kind(tmp_path: Path) -> None:
