@@ -1,8 +1,9 @@
 """Components as text: one spelling on the command line, in YAML and in `repr`.
 
 A component is a frozen dataclass; its fields are its settings; its text is ``name`` or
-``name:key=value,key=value``, or ``name:value,key=value`` where it declares what a value alone is. `FAMILIES` lists every component by the place it fills and is the
-one table to extend; classes are imported when their text is read, so listing names is cheap.
+``name:key=value,key=value``, and a class may name the setting that a first value alone fills, as
+in ``taesd:weights/``. `FAMILIES` lists every component by the place it fills and is the one table
+to extend; classes are imported when their text is read, so listing names is cheap.
 
 >>> build("path", "power:kappa=0.75")
 power:kappa=0.75
@@ -106,7 +107,7 @@ def build(family: str, text: str) -> Any:
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for number, item in enumerate(filter(None, rest.split(","))):
         key, equals, value = item.partition("=")
-        # A path may hold an equals sign; what stands before it is then no name of a setting.
+        # A path may hold an equals sign; what stands before it is then no setting's name.
         if number == 0 and cls.positional and not (equals and key.isidentifier()):
             key, equals, value = cls.positional, "=", item
         if not equals:

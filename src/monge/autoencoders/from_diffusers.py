@@ -71,12 +71,10 @@ class DiffusersSpec(PretrainedSpec):
             raise UserError(f"diffusers cannot load {kind} from {where}: {brief(error)}") from error
         for what, key in (("lack", "missing_keys"), ("hold the unexpected", "unexpected_keys")):
             if info[key]:
-                raise UserError(
-                    f"the weights beside {file} do not fit it: they {what} {some(sorted(info[key]))}"
-                )
-        return architecture_of(kind, dict(model.config)), {
-            f"model.{key}": tensor for key, tensor in model.float().state_dict().items()
-        }
+                names = some(sorted(info[key]))
+                raise UserError(f"the weights beside {file} do not fit it: they {what} {names}")
+        weights = {f"model.{key}": t for key, t in model.float().state_dict().items()}
+        return architecture_of(kind, dict(model.config)), weights
 
     def assemble(
         self, data_shape: tuple[int, ...], architecture: dict[str, Any]
@@ -126,13 +124,13 @@ class DiffusersAutoencoder(PretrainedModule):
         self.scale = float(config.get("scaling_factor") or 1.0)
         self.shift = float(config.get("shift_factor") or 0.0)
         self.colours = config["in_channels"]
-        area = data_shape[1] * data_shape[2]
-        self.chunk = max(1, PIXELS // area)
+        self.chunk = max(1, PIXELS // math.prod(data_shape[1:]))
 
     def encode(self, x: State) -> Posterior:
         parts = [self._encode(rows) for rows in x.split(self.chunk)]
         logvars = [p.logvar for p in parts if p.logvar is not None]
-        return Posterior(torch.cat([p.mean for p in parts]), torch.cat(logvars) if logvars else None)
+        mean = torch.cat([p.mean for p in parts])
+        return Posterior(mean, torch.cat(logvars) if logvars else None)
 
     def decode(self, z: Latent) -> State:
         return torch.cat([self._decode(rows) for rows in z.split(self.chunk)])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,10 @@ class TaesdSpec(PretrainedSpec):
         model = make_model(architecture)
         for name, hidden in architecture.get("pools", {}).items():
             try:
-                block = model.get_submodule(name)
-                add_pool = PooledBlock(block, hidden)
+                block = PooledBlock(model.get_submodule(name), hidden)
             except (AttributeError, TypeError, ValueError) as error:
                 raise UserError(f"autoencoder {self}: no pool fits {name}: {error}") from error
-            model.set_submodule(name, add_pool)
+            model.set_submodule(name, block)
         return DiffusersAutoencoder(self, data_shape, model, architecture)
 
     def origin(self, key: str) -> str:
@@ -84,12 +84,12 @@ class TaesdSpec(PretrainedSpec):
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise UserError(f"autoencoder taesd: no such folder: {folder}")
-        files = sorted(folder.glob(f"{self.model or '*'}{'_' * bool(self.model)}{part}.safetensors"))
+        pattern = f"{self.model}_{part}" if self.model else f"*{part}"
+        files = sorted(f for f in folder.glob("*.safetensors") if fnmatchcase(f.stem, pattern))
         if len(files) != 1:
-            pattern = f"{self.model}*{part}.safetensors"
             every = some([file.name for file in files]) or "none"
             raise UserError(
-                f"autoencoder taesd needs one {pattern} in {folder}, which holds {every}"
+                f"autoencoder taesd needs one {pattern}.safetensors in {folder}; there is {every}"
                 + (": choose, as in taesd:FOLDER,model=taef2" if files else "")
             )
         tensors = {}
