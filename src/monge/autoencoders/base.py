@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,11 @@ class AutoencoderModule(nn.Module, abc.ABC):
         """log |det dD/dz| where the decoder is an affine bijection, else None."""
         return None
 
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """What `AutoencoderSpec.rebuild` needs beside settings and shapes, as JSON, else None."""
+        return None
+
 
 class AutoencoderSpec(Component, abc.ABC):
     """An autoencoder's settings."""
@@ -71,6 +77,23 @@ class AutoencoderSpec(Component, abc.ABC):
         Raises:
             UserError: a shape that these settings do not fit.
         """
+
+    def rebuild(
+        self,
+        data_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...],
+        architecture: dict[str, Any] | None,
+    ) -> AutoencoderModule:
+        """The autoencoder that a file records, before its weights are read from that file.
+
+        Args:
+            data_shape, latent_shape: of one example, of one latent.
+            architecture: what `AutoencoderModule.architecture` was.
+
+        Raises:
+            UserError: an architecture that is not one of this component's.
+        """
+        return self.build(data_shape, latent_shape)
 
 
 def psnr(x: State, y: State) -> PerExample:

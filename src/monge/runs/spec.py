@@ -54,8 +54,9 @@ class TrainSpec(Reading):
 
     # What is trained
     autoencoder: str = "auto"
-    """identity, pca:dim=.., conv:down=..,channels=.., a folder made by `monge autoencoder`, or
-    auto: conv for images, identity for tables."""
+    """identity, pca:dim=.., conv:down=..,channels=.., a pre-trained one (diffusers:FOLDER_OR_NAME,
+    taesd:FOLDER, mlp_vae:FILE), a folder made by `monge autoencoder`, or auto: conv for images,
+    identity for tables."""
     autoencoder_steps: int = 1500
     """Training steps of a new autoencoder."""
     network: str = "auto"
