@@ -108,10 +108,10 @@ def _bare_autoencoder(
         bare.fit(data.train)
     if component.trainable:
         say(f"training the autoencoder {component!r} for {spec.autoencoder_steps} steps")
-        batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
+        batches = latent_data.DataBatches(data.train, component.draw, component.batch, spec.seed)
         loop = LoopSpec(
             steps=spec.autoencoder_steps,
-            lr=2e-3,
+            lr=component.lr,
             ema=0.99,
             seed=spec.seed,
             device=spec.device,

@@ -50,7 +50,9 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
             bare.fit(data.train)
         if component.trainable:
             say(f"autoencoder {component!r}:")
-            batches = latent_data.DataBatches(data.train, component.draw, spec.batch, spec.seed)
+            batches = latent_data.DataBatches(
+                data.train, component.draw, component.batch, spec.seed
+            )
             loop = LoopSpec(steps=spec.autoencoder_steps, device=spec.device, dry_run=True)
             plans["autoencoder"] = _told(fit(bare, component.loss, batches, loop).plan, say)
     wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])
