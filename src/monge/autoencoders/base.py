@@ -9,13 +9,28 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from monge.components import Component
 from monge.types import Latent, PerExample, Posterior, State
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Examples: a tensor (N, ...), or anything of which one can take rows and chunks."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+    def split(self, split_size: int, /) -> Iterable[Tensor]: ...
 
 
 class AutoencoderModule(nn.Module, abc.ABC):
@@ -40,7 +55,10 @@ class AutoencoderModule(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def decode(self, z: Latent) -> State:
-        """The data (B, *data_shape) of latents (B, *latent_shape); not clamped to [-1, 1]."""
+        """The data (B, *data_shape) of latents (B, *latent_shape).
+
+        Images are within [-1, 1] only where the autoencoder says so.
+        """
 
     @property
     def log_abs_det(self) -> float | None:
@@ -57,7 +75,8 @@ class AutoencoderSpec(Component, abc.ABC):
     """An autoencoder's settings."""
 
     trainable: bool = False
-    """Whether it is trained by gradient steps on its `loss`."""
+    """Whether it is trained by gradient steps; it then has a `loss` of batches that its `draw`
+    completes, their size `batch`, the peak learning rate `lr`, and `default_steps`."""
 
     @abc.abstractmethod
     def build(

@@ -194,7 +194,7 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
         UserError: settings that do not fit each other or the data.
     """
     for name in ("batch", "autoencoder_steps"):
-        if getattr(spec, name) < 1:
+        if (value := getattr(spec, name)) is not None and value < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
     for name, value in dataclasses.asdict(spec).items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -303,7 +303,7 @@ def _fit(
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
 
-    loop = loop_spec(spec, sample_every=every)
+    loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(
         network,
         objective.loss,
@@ -317,6 +317,15 @@ def _fit(
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
     return fitted
+
+
+def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
+    """The network's minutes: what the autoencoder, which has a third at most, has left."""
+    costs = folder / "cost.json"
+    if spec.minutes is None or not costs.exists():
+        return spec.minutes
+    spent = read_json(costs).get("autoencoder_s", 0.0) / 60
+    return max(spec.minutes - spent, 0.5 * spec.minutes)
 
 
 PREVIEW = 64
