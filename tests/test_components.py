@@ -15,13 +15,22 @@ from monge.paths import Linear, Power
 
 REGISTERED = [(family, name) for family, names in FAMILIES.items() for name in names]
 
+REQUIRED = {
+    ("autoencoder", "diffusers"): "model",
+    ("autoencoder", "taesd"): "folder",
+    ("autoencoder", "mlp_vae"): "file",
+}
+"""The setting of those that have no default, which a first value alone fills."""
+
 
 @pytest.mark.parametrize(("family", "name"), REGISTERED)
 def test_registered_names_are_the_classes_own(family: str, name: str) -> None:
-    component = build(family, name)
+    required = REQUIRED.get((family, name))
+    text = f"{name}:{required}=somewhere" if required else name
+    component = build(family, text)
     module, _, attribute = FAMILIES[family][name].partition(":")
     assert type(component) is getattr(importlib.import_module(module), attribute)
-    assert component.name == name and repr(component) == name
+    assert component.name == name and repr(component) == text
     assert isinstance(component, Component)
     assert build(family, repr(component)) == component
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -43,6 +52,31 @@ def test_registered_names_are_the_classes_own(family: str, name: str) -> None:
 def test_text_survives_the_round_trip(family: str, text: str) -> None:
     assert repr(build(family, text)) == text
     assert build(family, repr(build(family, text))) == build(family, text)
+
+
+@pytest.mark.parametrize(("family", "name"), REQUIRED)
+def test_a_first_value_alone_fills_the_required_setting(family: str, name: str) -> None:
+    key = REQUIRED[family, name]
+    for value in ("owner/model-1.0", "/data/lr=0.1/x", "../weights/", "C:\\weights"):
+        component = build(family, f"{name}:{value}")
+        assert getattr(component, key) == value
+        assert component == build(family, f"{name}:{key}={value}") == build(family, repr(component))
+    with pytest.raises(UserError, match=f"needs a {key}: write {name}:{key.upper()}"):
+        build(family, name)
+    with pytest.raises(UserError, match=f"did you mean '{key}'"):
+        build(family, f"{name}:{key}s=somewhere")
+    with pytest.raises(UserError, match="a comma ends a setting"):
+        type(component)("a,b")
+
+
+def test_settings_follow_a_first_value() -> None:
+    component = build("autoencoder", "diffusers:owner/model,subfolder=vae")
+    assert (component.model, component.subfolder) == ("owner/model", "vae")
+    assert repr(component) == "diffusers:model=owner/model,subfolder=vae"
+    with pytest.raises(UserError, match="model is given twice"):
+        build("autoencoder", "diffusers:owner/model,model=other")
+    with pytest.raises(UserError, match="'other' should read key=value"):
+        build("autoencoder", "diffusers:owner/model,other")
 
 
 def test_only_what_differs_is_written() -> None:

@@ -125,15 +125,13 @@ class Autoencoder(Reading):
     out: Path | None = None
     """Folder; by default runs/autoencoder-<data>-<8 hex of the settings>."""
     autoencoder: str = "auto"
-    """conv:down=..,channels=..,width=..,blocks=..,kl=.., pca:dim=.., identity, or auto."""
+    """conv:down=..,channels=..,width=..,blocks=..,kl=..,lr=.., pca:dim=.., identity, auto."""
     init_from: str | None = None
     """Fine-tune the autoencoder of this run, or of this folder."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Learn the mirror images too; auto: for fewer than 500 images in colour."""
-    steps: int = 1500
-    """Training steps."""
-    batch: int = 128
-    """Examples per step."""
+    steps: int | None = None
+    """Training steps; none: as many as pay."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"

@@ -1,8 +1,9 @@
 """Components as text: one spelling on the command line, in YAML and in `repr`.
 
 A component is a frozen dataclass; its fields are its settings; its text is ``name`` or
-``name:key=value,key=value``. `FAMILIES` lists every component by the place it fills and is the
-one table to extend; classes are imported when their text is read, so listing names is cheap.
+``name:key=value,key=value``, and a class may name the setting that a first value alone fills, as
+in ``taesd:weights/``. `FAMILIES` lists every component by the place it fills and is the one table
+to extend; classes are imported when their text is read, so listing names is cheap.
 
 >>> build("path", "power:kappa=0.75")
 power:kappa=0.75
@@ -57,6 +58,9 @@ FAMILIES: dict[str, dict[str, str]] = {
         "identity": "monge.autoencoders.identity:IdentitySpec",
         "pca": "monge.autoencoders.pca:PCASpec",
         "conv": "monge.autoencoders.conv:ConvSpec",
+        "diffusers": "monge.autoencoders.from_diffusers:DiffusersSpec",
+        "taesd": "monge.autoencoders.taesd:TaesdSpec",
+        "mlp_vae": "monge.autoencoders.mlp_vae:MLPVAESpec",
     },
     "target": {
         "gaussian": "monge.targets.gaussian:GaussianSpec",
@@ -69,6 +73,9 @@ class Component:
     """Base of every component: a frozen dataclass with a `name`, whose `repr` is its text."""
 
     name: ClassVar[str] = "component"
+
+    positional: ClassVar[str | None] = None
+    """The setting that a first value without a key fills, as in ``taesd:weights/``."""
 
     def __repr__(self) -> str:
         return self.name + _settings_text(self)
@@ -98,8 +105,11 @@ def build(family: str, text: str) -> Any:
     settings = {}
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
-    for item in filter(None, rest.split(",")):
+    for number, item in enumerate(filter(None, rest.split(","))):
         key, equals, value = item.partition("=")
+        # A path may hold an equals sign; what stands before it is then no setting's name.
+        if number == 0 and cls.positional and not (equals and key.isidentifier()):
+            key, equals, value = cls.positional, "=", item
         if not equals:
             raise UserError(f"{family} {text!r}: {item!r} should read key=value")
         if key not in known:
@@ -108,10 +118,21 @@ def build(family: str, text: str) -> Any:
         if key in settings:
             raise UserError(f"{family} {text!r}: {key} is given twice")
         settings[key] = read_value(value, hints[key], f"{family} {name}:{key}")
+    for key in _required(cls):
+        if key not in settings:
+            short = f"{name}:" if key == cls.positional else f"{name}:{key}="
+            raise UserError(f"{family} {name!r} needs a {key}: write {short}{key.upper()}")
     try:
         return cls(**settings)
     except TypeError as error:
         raise UserError(f"{family} {text!r}: {error}") from None
+
+
+def _required(cls: Any) -> list[str]:
+    """The settings that have no default."""
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    missing = dataclasses.MISSING
+    return [f.name for f in fields if f.default is missing and f.default_factory is missing]
 
 
 def read_value(text: str, kind: Any, where: str) -> Any:

@@ -117,7 +117,7 @@ def autoencoder(arguments: Any) -> dict[str, Any]:
     """Train an autoencoder alone."""
     from monge.runs.train import train_autoencoder
 
-    shared = ("data", "autoencoder", "init_from", "flip", "batch", "seed", "device", "threads")
+    shared = ("data", "autoencoder", "init_from", "flip", "seed", "device", "threads")
     names = [f.name for f in dataclasses.fields(Reading)]
     spec = TrainSpec(
         autoencoder_steps=arguments.steps,

@@ -302,6 +302,10 @@ def test_pca_keeps_the_dropped_rank_in_its_files(tmp_path):
         (lambda: ConvSpec().build((8,)), "takes images"),
         (lambda: ConvSpec(width=0), "width must be at least 1"),
         (lambda: ConvSpec(kl=-1.0), "kl must not be negative"),
+        (lambda: ConvSpec(batch=0), "batch must be at least 1"),
+        (lambda: ConvSpec(lr=0.0), "lr must be greater than 0"),
+        (lambda: ConvSpec().build((1, 8, 8)).resize((3, 8, 8)), "only the sides may differ"),
+        (lambda: ConvSpec().build((1, 8, 8)).resize((1, 8, 6)), "down=4 does not divide"),
         (lambda: build("autoencoder", "conv:down=3"), "unknown value '3'"),
     ],
 )
@@ -386,6 +390,108 @@ def test_conv_overfits_a_few_images():
     autoencoder = spec.build((1, 8, 8))
     fit(spec, autoencoder, x, steps=300)
     assert float(psnr(reconstruct(autoencoder, x), x).detach().mean()) > 32
+
+
+def patches_of(x: Tensor, down: int) -> Tensor:
+    """(N x cells, C down^2), by slicing."""
+    _, _, height, width = x.shape
+    corners = [(i, j) for i in range(0, height, down) for j in range(0, width, down)]
+    return torch.cat([x[:, :, i : i + down, j : j + down].flatten(1) for i, j in corners])
+
+
+def test_a_fitted_conv_is_pca_of_the_patches():
+    x = images((3, 4, 8))
+    autoencoder = ConvSpec(down=2, channels=4, width=8).build((3, 4, 8)).double().fit(x)
+    patches = patches_of(x, 2).numpy()
+    other = SklearnPCA(4).fit(patches)
+    expected = torch.from_numpy(other.inverse_transform(other.transform(patches)))
+    decoded = autoencoder.unclamped(autoencoder.encode(x).mean).detach()
+    torch.testing.assert_close(patches_of(decoded, 2), expected)
+    mean = autoencoder.encode(x).mean.detach()
+    torch.testing.assert_close(mean.std((0, 2, 3), correction=0), torch.ones(4).double())
+
+
+def test_fitting_takes_rows_of_the_whole_set(monkeypatch):
+    monkeypatch.setattr("monge.autoencoders.conv.FIT_NUMBERS", 20 * 16)
+    x = torch.cat([torch.full((100, 1, 4, 4), -1.0), torch.full((100, 1, 4, 4), 1.0)])
+    autoencoder = ConvSpec(down=4, width=8).build((1, 4, 4)).fit(x)
+    torch.testing.assert_close(autoencoder.encode(x[:1]).mean[0, 0].abs(), torch.ones(1, 1))
+    torch.testing.assert_close(autoencoder.decoder.skip.bias.detach(), torch.zeros(16))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_fitting_constant_images_reconstructs_them(value):
+    x = torch.full((5, 1, 4, 4), value)
+    x[:, :, 2:] = -0.3
+    autoencoder = ConvSpec(down=2, width=8).build((1, 4, 4)).fit(x)
+    torch.testing.assert_close(reconstruct(autoencoder, x), x)
+
+
+def test_more_channels_than_numbers_in_a_patch():
+    x = images()
+    autoencoder = ConvSpec(down=1, channels=3, width=8).build((1, 4, 4)).double().fit(x)
+    torch.testing.assert_close(reconstruct(autoencoder, x), x)
+
+
+def test_training_goes_on_from_given_weights_and_learns_new_data():
+    spec = ConvSpec(down=2, channels=2, width=16, blocks=1)
+    old, new = images((1, 8, 8), n=64).float(), -images((1, 8, 8), n=64, seed=1).float().mT
+    first = spec.build((1, 8, 8)).fit(old)
+    fit(spec, first, old, steps=60)
+    second = spec.build((1, 8, 8))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.encode(new).mean, first.encode(new).mean)
+    before = float(psnr(reconstruct(second, new), new).detach().mean())
+    fit(spec, second, new, steps=60)
+    after = float(psnr(reconstruct(second, new), new).detach().mean())
+    assert after > before + 1
+
+
+def test_resizing_to_the_same_sides_changes_nothing():
+    autoencoder = noisy_conv(2, 3, (1, 4, 6))
+    other = autoencoder.resize((1, 4, 6))
+    for name, tensor in autoencoder.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_resizing_interpolates_the_positions_and_keeps_the_rest():
+    autoencoder = noisy_conv(2, 3, (1, 4, 6))
+    with torch.no_grad():
+        autoencoder.encoder.position[0] = 0.25
+        autoencoder.decoder.position[1] = torch.tensor([[0.0, 1, 2], [4, 5, 6]])
+    other = autoencoder.resize((1, 8, 12))
+    assert other.latent_shape == (3, 4, 6)
+    assert other.encoder.position.dtype == torch.float64
+    assert torch.equal(other.encoder.position[0].detach(), torch.full((4, 6), 0.25).double())
+    row = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.0]).double()
+    torch.testing.assert_close(other.decoder.position[1, 0].detach(), row)
+    torch.testing.assert_close(other.decoder.position[1, 1].detach(), row + 1)
+    same = {n for n, p in autoencoder.named_parameters() if "position" not in n}
+    parameters = dict(other.named_parameters())
+    assert all(torch.equal(parameters[n], autoencoder.get_parameter(n)) for n in same)
+
+
+def test_a_resized_autoencoder_reconstructs_images_of_other_sides():
+    """Of the same law, unseen, better than the linear autoencoder that training starts at."""
+    spec = ConvSpec(down=2, channels=2, width=16, blocks=1)
+    autoencoder = spec.build((1, 8, 8)).fit(blobs(8, 8))
+    larger = blobs(16, 24, seed=1)
+
+    def quality() -> float:
+        return float(
+            psnr(reconstruct(autoencoder.resize((1, 16, 24)), larger), larger).detach().mean()
+        )
+
+    linear = quality()
+    fit(spec, autoencoder, blobs(8, 8), steps=60)
+    assert quality() > linear + 5
+
+
+def blobs(height: int, width: int, seed: int = 0) -> Tensor:
+    """64 smooth images, of equal law at all places and sides, float32."""
+    grid = (64, 1, height // 4 + 1, width // 4 + 1)
+    coarse = torch.randn(grid, generator=stream(seed, "blobs"))
+    return nn.functional.interpolate(coarse, (height, width), mode="bicubic").tanh()
 
 
 def fit(spec: ConvSpec, autoencoder: nn.Module, x: Tensor, steps: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+import tiny_models
 from monge.autoencoders import standardise
 from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
@@ -35,9 +36,19 @@ SETTINGS = {
 }
 """Texts beside the default settings of each component."""
 
+NEED_FILES = ("diffusers", "taesd", "mlp_vae")
+"""Autoencoders that have no default settings: weights come from files."""
+
+
+def texts(family: str) -> list[str]:
+    """What is built of a family: default settings, others, and tiny models where files are due."""
+    defaults = [name for name in FAMILIES[family] if name not in NEED_FILES]
+    files = tiny_models.texts().values() if family == "autoencoder" else ()
+    return [*defaults, *SETTINGS[family].split(), *(text for some in files for text in some)]
+
+
 NAMED: dict[str, list[Any]] = {
-    family: [build(family, text) for text in (*names, *SETTINGS[family].split())]
-    for family, names in FAMILIES.items()
+    family: [build(family, text) for text in texts(family)] for family in FAMILIES
 }
 
 PATHS: list[Path] = NAMED["path"]

@@ -143,7 +143,6 @@ BAD = [
     (["train", "digits", "--network", "exact"], "known target"),
     (["train", "digits", "--grid", "geometric:stop=1"], "stop < 1"),
     (["train", "digits", "--steps", "0"], "greater than 0"),
-    (["train", "digits", "--steps", "5", "--minutes", "1"], "one of steps and minutes"),
     (["train", "digits", "--device", "cuda:7"], "cuda:7"),
     (["train", "digits", "--threads", "0"], "threads must be at least 1"),
     (["train", "digits", "--seed", "-1"], "seed must not be negative"),

@@ -274,6 +274,16 @@ def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_close(again.network, fitted.network, 0.0)
 
 
+def test_steps_and_minutes_end_at_whichever_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monge.training.plan._time_steps", lambda *_: 1.0)
+    assert train(tmp_path / "a", steps=4, minutes=0.1).steps == 4
+    assert train(tmp_path / "b", steps=40, minutes=0.1).steps == 6
+    assert train(tmp_path / "b", steps=40, minutes=0.1).plan is None
+    assert train(tmp_path / "a", steps=5, minutes=0.1).steps == 5
+
+
 def test_longer_minutes_add_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from monge.training import plan
 
@@ -371,8 +381,7 @@ def test_tied_and_frozen_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": None}, "one of steps and minutes"),
-        ({"minutes": 1.0}, "one of steps and minutes"),
+        ({"steps": None}, "needs steps or minutes"),
         ({"steps": 0}, "steps must be greater than 0, not 0"),
         ({"lr": -1.0}, "lr must be greater than 0"),
         ({"clip": 0.0}, "clip must be greater than 0"),

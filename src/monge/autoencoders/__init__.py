@@ -1,7 +1,8 @@
 """Autoencoders: data to latents and back, and the files they are kept in.
 
 A folder holds ``autoencoder.safetensors`` (weights, and statistics where it is standardised) and
-``autoencoder.json`` (format version, component text, shapes).
+``autoencoder.json`` (format version, component text, shapes, and the architecture where the
+settings alone do not tell it). Nothing else is needed to load it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def save(autoencoder: AutoencoderModule | Standardised, folder: Path | str) -> N
         "reference_items": len(autoencoder.reference) if wrapped else 0,
         "dtype": str(next(iter(_floats(autoencoder)), torch.empty(0)).dtype).removeprefix("torch."),
     }
+    if bare.architecture is not None:
+        settings["architecture"] = bare.architecture
     tensors = {name: t.detach().cpu().contiguous() for name, t in autoencoder.state_dict().items()}
     write_atomic(folder / TENSORS, to_bytes(tensors))
     write_json(folder / SETTINGS, settings)
@@ -79,7 +82,8 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     folder = Path(folder)
     settings = _read_settings(folder / SETTINGS)
     spec: AutoencoderSpec = build("autoencoder", settings["autoencoder"])
-    autoencoder = spec.build(tuple(settings["data_shape"]), tuple(settings["latent_shape"]))
+    data_shape, latent_shape = tuple(settings["data_shape"]), tuple(settings["latent_shape"])
+    autoencoder = spec.rebuild(data_shape, latent_shape, settings.get("architecture"))
     if settings["standardised"]:
         shape = statistics_shape(autoencoder.latent_shape)
         reference = torch.zeros(settings["reference_items"], *autoencoder.data_shape)

@@ -9,12 +9,28 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from monge.components import Component
 from monge.types import Latent, PerExample, Posterior, State
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Examples: a tensor (N, ...), or anything of which one can take rows and chunks."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+    def split(self, split_size: int, /) -> Iterable[Tensor]: ...
 
 
 class AutoencoderModule(nn.Module, abc.ABC):
@@ -39,11 +55,19 @@ class AutoencoderModule(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def decode(self, z: Latent) -> State:
-        """The data (B, *data_shape) of latents (B, *latent_shape); not clamped to [-1, 1]."""
+        """The data (B, *data_shape) of latents (B, *latent_shape).
+
+        Images are within [-1, 1] only where the autoencoder says so.
+        """
 
     @property
     def log_abs_det(self) -> float | None:
         """log |det dD/dz| where the decoder is an affine bijection, else None."""
+        return None
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """What `AutoencoderSpec.rebuild` needs beside settings and shapes, as JSON, else None."""
         return None
 
 
@@ -51,7 +75,8 @@ class AutoencoderSpec(Component, abc.ABC):
     """An autoencoder's settings."""
 
     trainable: bool = False
-    """Whether it is trained by gradient steps on its `loss`."""
+    """Whether it is trained by gradient steps; it then has a `loss` of batches that its `draw`
+    completes, their size `batch`, the peak learning rate `lr`, and `default_steps`."""
 
     @abc.abstractmethod
     def build(
@@ -71,6 +96,23 @@ class AutoencoderSpec(Component, abc.ABC):
         Raises:
             UserError: a shape that these settings do not fit.
         """
+
+    def rebuild(
+        self,
+        data_shape: tuple[int, ...],
+        latent_shape: tuple[int, ...],
+        architecture: dict[str, Any] | None,
+    ) -> AutoencoderModule:
+        """The autoencoder that a file records, before its weights are read from that file.
+
+        Args:
+            data_shape, latent_shape: of one example, of one latent.
+            architecture: what `AutoencoderModule.architecture` was.
+
+        Raises:
+            UserError: an architecture that is not one of this component's.
+        """
+        return self.build(data_shape, latent_shape)
 
 
 def psnr(x: State, y: State) -> PerExample:

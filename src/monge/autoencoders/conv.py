@@ -1,14 +1,20 @@
 r"""A convolutional variational autoencoder for images that trains in seconds to minutes on CPUs.
 
 Convolutions at full resolution dominate the time of the usual designs. Here space-to-depth comes
-first, so that everything happens on the small grid of the latents, and a linear map skips each
-of the two residual networks, which start at zero: training starts as a linear autoencoder.
+first, so that everything happens on the small grid of the latents, where dense 3 x 3 convolutions
+run near the processor's peak. A linear map skips each of the two residual networks, which start
+at zero: training starts as a linear autoencoder, and after `ConvAutoencoder.fit` as the best one
+that is local, the principal components of the patches, in closed form. The encoder, which chooses
+numbers, is smaller than the decoder, which has to guess what they leave out. Images lie in
+[-1, 1], so the decoder's output is clamped: that brings it nearer to any image, and makes exact
+the black and white of drawings and digits.
 
 The loss of an image x of d numbers with posterior N(m, v) and latent z is
 
 .. math:: \tfrac1d |D(z) - x|^2 + \tfrac{\lambda}{d} \, KL\bigl(N(m, v) \,\|\, N(0, I)\bigr),
 
-which is the negative evidence bound up to constants for a pixel noise of variance lambda / 2.
+which is the negative evidence bound up to constants for a pixel noise of variance lambda / 2. At
+its optimum the noise of each latent number costs lambda / (2 d), far below the error of the images.
 
 References:
     | VAE (Kingma & Welling, 2014), Eq. 10 and App. B -- https://arxiv.org/abs/1312.6114
@@ -17,6 +23,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec
+from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, Rows
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss
 from monge.tensors import stream
@@ -34,8 +41,18 @@ from monge.types import Latent, Posterior, State
 LOGVAR_RANGE = (-16.0, 4.0)
 """Where log-variances of the posterior are clamped."""
 
-INITIAL_LOGVAR = -4.0
-"""Log-variance of an untrained posterior: little noise, so that training starts by compressing."""
+INITIAL_LOGVAR = -8.0
+"""Log-variance of an untrained posterior: about where training leaves it."""
+
+FIT_NUMBERS = 2**24
+"""Numbers of the images that `ConvAutoencoder.fit` looks at, at most."""
+
+VARYING = 1e-9
+"""A direction with at most this part of the leading direction's variance is constant."""
+
+MOST_IMAGES, MOST_CELLS = 1_000_000, 64_000_000
+"""Images, and cells of the latent grid, that training sees by default: about a quarter of an hour
+on two CPU cores."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,28 +63,33 @@ class ConvSpec(AutoencoderSpec):
         down: how much smaller the latent's sides are.
         channels: of the latent.
         width: channels of the residual blocks.
-        blocks: residual blocks in the encoder, and in the decoder.
+        blocks: residual blocks in the decoder; the encoder has a third of them, one at least.
         kl: weight lambda of the KL term.
+        batch, lr: images per training step, and the peak learning rate, of its own training.
 
     Raises:
-        UserError: settings below 1, or a negative weight.
+        UserError: settings below 1, a negative weight, or a learning rate that is not positive.
     """
 
     down: Literal[1, 2, 4, 8] = 4
     channels: int = 4
     width: int = 64
-    blocks: int = 2
+    blocks: int = 3
     kl: float = 1e-3
+    batch: int = 32
+    lr: float = 2e-3
 
     name = "conv"
     trainable = True
 
     def __post_init__(self) -> None:
-        for key in ("channels", "width", "blocks"):
+        for key in ("channels", "width", "blocks", "batch"):
             if getattr(self, key) < 1:
                 raise UserError(f"autoencoder conv: {key} must be at least 1, not {self}")
         if self.kl < 0:
             raise UserError(f"autoencoder conv: kl must not be negative, not {self.kl}")
+        if not self.lr > 0:
+            raise UserError(f"autoencoder conv: lr must be greater than 0, not {self.lr}")
 
     def build(
         self,
@@ -87,6 +109,22 @@ class ConvSpec(AutoencoderSpec):
         autoencoder.reset(stream(0, "weights") if rng is None else rng)
         return autoencoder
 
+    def default_steps(self, n_images: int, data_shape: tuple[int, ...]) -> int:
+        """How long training pays: 20 passes over the data, within limits.
+
+        At least 60,000 images are seen, for small sets; at most `MOST_IMAGES`, and so many that
+        their latent grids have `MOST_CELLS` cells, but never fewer than 1,000 steps.
+
+        >>> spec = ConvSpec(down=4)
+        >>> spec.default_steps(1_000, (3, 32, 32)), spec.default_steps(50_000, (3, 32, 32))
+        (1875, 31250)
+        >>> spec.default_steps(50_000, (3, 256, 256))
+        1000
+        """
+        cells = math.prod(data_shape[1:]) // self.down**2
+        images = min(max(20 * n_images, 60_000), MOST_IMAGES, MOST_CELLS // cells)
+        return max(images // self.batch, 1000)
+
     def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
         """The batch {"x": (B, C, H, W)} with "noise" (B, *latent_shape) for the posterior."""
         size, _, height, width = batch["x"].shape
@@ -100,7 +138,9 @@ class ConvSpec(AutoencoderSpec):
         """
         x = batch["x"]
         posterior = network.encode(x)  # type: ignore[operator]
-        decoded = network.decode(posterior.sample(batch["noise"].to(x)))  # type: ignore[operator]
+        raw = network.unclamped(posterior.sample(batch["noise"].to(x)))  # type: ignore[operator]
+        # Outside [-1, 1] the gradient still points inwards, unless the clamped error is zero.
+        decoded = raw + (raw.clamp(-1, 1) - raw).detach()
         mse = (decoded - x).flatten(1).square().mean(1)
         mean, logvar = posterior.mean, posterior.logvar
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).sum(1) / x[0].numel()
@@ -117,7 +157,8 @@ class ConvAutoencoder(AutoencoderModule):
         grid = (height // spec.down, width // spec.down)
         super().__init__(spec, data_shape, (spec.channels, *grid))
         deep = channels * spec.down**2
-        self.encoder = Residual(deep, spec.width, 2 * spec.channels, spec.blocks, grid)
+        blocks = max(spec.blocks // 3, 1)
+        self.encoder = Residual(deep, spec.width, 2 * spec.channels, blocks, grid)
         self.decoder = Residual(spec.channels, spec.width, deep, spec.blocks, grid)
 
     @torch.no_grad()
@@ -133,11 +174,73 @@ class ConvAutoencoder(AutoencoderModule):
         self.encoder.skip.weight[self.spec.channels :] = 0
         self.encoder.skip.bias[self.spec.channels :] = INITIAL_LOGVAR  # type: ignore[index]
 
+    @torch.no_grad()
+    def fit(self, x: Rows) -> ConvAutoencoder:
+        """Sets the linear maps to the principal components of the patches, and returns self.
+
+        A patch is what a cell of the latent grid covers. The latent's channels become its leading
+        components, divided by their standard deviations. The residual networks stay as they are:
+        zero before training, which is when this is called. Computed in float64.
+
+        Args:
+            x: images (N, *data_shape), of which some, evenly spaced, are enough.
+        """
+        channels, down = self.spec.channels, self.spec.down
+        wanted = max(FIT_NUMBERS // math.prod(self.data_shape), 1)
+        rows = torch.arange(0, len(x), max(len(x) // wanted, 1))[:wanted]
+        patches = torch.cat([F.pixel_unshuffle(x[part], down) for part in rows.split(256)])
+        patches = patches.movedim(1, -1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        covariance = (patches - mean).T @ (patches - mean) / len(patches)
+        variance, directions = torch.linalg.eigh(covariance)
+        variance, directions = variance.flip(0)[:channels], directions.flip(1)[:, :channels]
+        varying = (variance > VARYING * variance[0]) & (variance > 0)
+        std, directions = variance[varying].sqrt(), directions[:, varying]
+        largest = directions.abs().argmax(0, keepdim=True)
+        directions = directions * directions.gather(0, largest).sign()
+        analysis, synthesis = (directions / std).T, directions * std
+        encoder, decoder = self.encoder.skip, self.decoder.skip
+        kept = len(std)
+        # The middle of a 3 x 3 kernel. Channels beyond the directions keep their random weights.
+        encoder.weight[:kept] = 0
+        encoder.weight[:kept, :, 1, 1] = analysis.to(encoder.weight)
+        encoder.bias[:kept] = -(analysis @ mean).to(encoder.weight)  # type: ignore[index]
+        decoder.weight.zero_()
+        decoder.weight[:, :kept, 1, 1] = synthesis.to(decoder.weight)
+        decoder.bias.copy_(mean)  # type: ignore[union-attr]
+        return self
+
+    @torch.no_grad()
+    def resize(self, data_shape: tuple[int, ...]) -> ConvAutoencoder:
+        """The same weights for images of other sides; the fields of positions are interpolated.
+
+        Raises:
+            UserError: another number of colours, or sides that `down` does not divide.
+        """
+        if len(data_shape) != 3 or data_shape[0] != self.data_shape[0]:
+            raise UserError(
+                f"an autoencoder of {self.data_shape} cannot be resized to {data_shape}: only the "
+                f"sides may differ"
+            )
+        other = self.spec.build(data_shape).to(self.encoder.position).train(self.training)
+        weights = self.state_dict()
+        for name, like in other.state_dict().items():
+            if name.endswith("position"):
+                field, size = weights[name][None], like.shape[1:]
+                weights[name] = F.interpolate(field, size, mode="bilinear")[0]
+        other.load_state_dict(weights)
+        return other
+
     def encode(self, x: State) -> Posterior:
         mean, logvar = self.encoder(F.pixel_unshuffle(x, self.spec.down)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def decode(self, z: Latent) -> State:
+        """Images (B, *data_shape) within [-1, 1]."""
+        return self.unclamped(z).clamp(-1, 1)
+
+    def unclamped(self, z: Latent) -> State:
+        """What `decode` clamps."""
         return F.pixel_shuffle(self.decoder(z), self.spec.down)
 
 

@@ -11,14 +11,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, size_of
+from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, Rows, size_of
 from monge.errors import UserError
 from monge.tensors import stream
 from monge.types import Latent, Posterior, State
@@ -28,19 +26,6 @@ LARGEST_COVARIANCE = 4096
 
 SKETCHED = 8192
 """Examples that a sketch looks at."""
-
-
-class Rows(Protocol):
-    """Examples: a tensor (N, ...), or anything of which one can take rows and chunks."""
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
-
-    def split(self, split_size: int, /) -> Iterable[Tensor]: ...
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,6 +28,9 @@ GOLDEN = {"identity": (1, 8, 8), "pca": (12,), "conv": (4, 2, 2)}
 """Latent shapes, under the default settings, of 13 images (1, 8, 8): as many directions as they
 span, and an eighth of the numbers on a grid 4 times coarser."""
 
+IMAGES = ((1, 28, 28), (3, 32, 32))
+"""Shapes that are tried on autoencoders that take none of the smaller ones."""
+
 
 def data_of(shape: tuple[int, ...], n: int = N) -> State:
     """Data that vary in every direction, with a mean, within [-1, 1] nearly always."""
@@ -39,7 +42,7 @@ def built(component: Any, n: int = 200) -> Autoencoder:
     if not hasattr(component, "build"):
         return component
     problem: Exception | None = None
-    for shape in reversed(SHAPES):
+    for shape in (*reversed(SHAPES), *IMAGES):
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -51,7 +54,7 @@ def built(component: Any, n: int = 200) -> Autoencoder:
         if hasattr(made, "fit"):
             made.fit(data_of(shape, n))
         return made
-    raise Broken(f"it builds for none of the shapes {SHAPES}: {problem}") from problem
+    raise Broken(f"it builds for none of the shapes {SHAPES + IMAGES}: {problem}") from problem
 
 
 def data_for(autoencoder: Any, n: int = N) -> State:

@@ -39,6 +39,9 @@ from monge.training.loop import LoopSpec, fit
 MOST_JUDGED = 10_000
 """Examples on which an autoencoder is judged, at most."""
 
+AUTOENCODER_PART = 1 / 3
+"""Part of a run's minutes that training its autoencoder may take."""
+
 MOST_LISTED = 64
 """Latent statistics that are written down."""
 
@@ -128,11 +131,6 @@ def latents_for(
     return in_units_of(wrapped, latents)
 
 
-def training_images(spec: TrainSpec, data: Data) -> Examples:
-    """The examples that are learned: with their mirror images where the run flips."""
-    return mirrored(data.train) if spec.flip == "yes" else data.train
-
-
 def _bare_autoencoder(
     spec: TrainSpec, data: Data, home: Path, device: torch.device, say: Say
 ) -> Any:
@@ -146,19 +144,37 @@ def _bare_autoencoder(
     if component.trainable:
         if spec.init_from is not None:
             start_autoencoder_from(bare, Path(spec.init_from), data, say)
-        say(f"training the autoencoder {component!r} for {spec.autoencoder_steps} steps")
-        images_in = training_images(spec, data)
-        batches = latent_data.DataBatches(images_in, component.draw, spec.batch, spec.seed)
-        loop = LoopSpec(
-            steps=spec.autoencoder_steps,
-            lr=2e-3,
-            ema=0.99,
-            seed=spec.seed,
-            device=spec.device,
-            log_every=spec.log_every,
-        )
+        say(f"training the autoencoder {component!r}")
+        loop = autoencoder_loop(spec, component, data)
+        batches = autoencoder_batches(spec, component, data)
         bare = fit(bare, component.loss, batches, loop, folder=home, quiet=say is quiet).ema
     return bare.eval()
+
+
+def autoencoder_loop(
+    spec: TrainSpec, component: Any, data: Data, dry_run: bool = False
+) -> LoopSpec:
+    """How a new autoencoder is trained: as long as pays, within its part of the time."""
+    steps, minutes = spec.autoencoder_steps, None
+    if steps is None:
+        steps = component.default_steps(len(data.train), data.shape)
+        minutes = None if spec.minutes is None else AUTOENCODER_PART * spec.minutes
+    return LoopSpec(
+        steps=steps,
+        minutes=minutes,
+        lr=component.lr,
+        ema=0.99,
+        seed=spec.seed,
+        device=spec.device,
+        log_every=spec.log_every,
+        dry_run=dry_run,
+    )
+
+
+def autoencoder_batches(spec: TrainSpec, component: Any, data: Data) -> latent_data.DataBatches:
+    """What a new autoencoder learns from: with mirror images where the run flips."""
+    x = mirrored(data.train) if spec.flip == "yes" else data.train
+    return latent_data.DataBatches(x, component.draw, component.batch, spec.seed)
 
 
 def start_autoencoder_from(bare: Any, run: Path, data: Data, say: Say) -> None:

@@ -11,6 +11,7 @@ from monge.errors import UserError
 from monge.metrics.table import SIGNS, Row, Table
 from monge.runs import figures
 from monge.runs.page import Markup, card, count, escaped, facts, number, picture, read_facts
+from monge.runs.reading_section import memorisation_first
 
 EVALUATION = "evaluation/evaluation.json"
 
@@ -47,6 +48,8 @@ def in_words(folder: Path) -> str | None:
         return None
     lines = [_sentence(row) for row in rows_of(evaluation)[:1]]
     lines += [escaped(verdict) for verdict in evaluation.get("verdicts") or []]
+    if memorisation_first(folder):
+        lines.sort(key=lambda line: "copies of a training example" not in line)
     items = "".join(f"<li>{line}</li>" for line in lines)
     return card(f"<ul class='verdicts'>{items}</ul>" + _sampling(evaluation.get("sampling") or {}))
 

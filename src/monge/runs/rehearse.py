@@ -12,7 +12,12 @@ from monge.data import latents as latent_data
 from monge.data import sources
 from monge.networks.exact import ExactNetwork
 from monge.progress import Say, quiet, size
-from monge.runs.autoencoding import autoencoder_from, is_folder, training_images
+from monge.runs.autoencoding import (
+    autoencoder_batches,
+    autoencoder_from,
+    autoencoder_loop,
+    is_folder,
+)
 from monge.runs.run import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.runs.train import (
@@ -23,7 +28,7 @@ from monge.runs.train import (
     make_objective,
     resolve,
 )
-from monge.training.loop import LoopSpec, fit
+from monge.training.loop import fit
 from monge.training.plan import Plan
 
 ROWS = 512
@@ -50,10 +55,8 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
             bare.fit(data.train)
         if component.trainable:
             say(f"autoencoder {component!r}:")
-            batches = latent_data.DataBatches(
-                training_images(spec, data), component.draw, spec.batch, spec.seed
-            )
-            loop = LoopSpec(steps=spec.autoencoder_steps, device=spec.device, dry_run=True)
+            batches = autoencoder_batches(spec, component, data)
+            loop = autoencoder_loop(spec, component, data, dry_run=True)
             plans["autoencoder"] = _told(fit(bare, component.loss, batches, loop).plan, say)
     wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])
     posterior = latent_data.encode(wrapped, data.train[:ROWS])

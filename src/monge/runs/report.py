@@ -31,6 +31,7 @@ from monge.runs.page import (
     read_facts,
     tiles,
 )
+from monge.runs.reading_section import memorisation_first, reading
 from monge.runs.spec import TrainSpec, from_yaml
 from monge.training import journal
 
@@ -56,7 +57,9 @@ def write_report(folder: Path) -> Path:
     if not folder.is_dir():
         raise UserError(f"no such run folder: {folder}")
     shown, missing = [], []
-    for section in SECTIONS:
+    first = {"In short", COPIES} if memorisation_first(folder) else {"In short"}
+    # Sorting keeps the order within the two groups.
+    for section in sorted(SECTIONS, key=lambda section: section.title not in first):
         content = "".join(filter(None, (_guarded(part, folder) for part in section.parts)))
         if content:
             anchor = re.sub(r"\W+", "-", section.title.lower())
@@ -190,6 +193,8 @@ def _quality(folder: Path) -> str | None:
         items.append((f"{number(psnr)} dB", f"PSNR on held-out data{beside}"))
     if (rmse := quality.get("rmse")) is not None:
         items.append((number(rmse), "RMSE on held-out data"))
+    if home := quality.get("home"):
+        items.append((number(home["rmse"]), "RMSE on the autoencoder's own data"))
     return tiles(items)
 
 
@@ -333,13 +338,15 @@ def _changes(folder: Path) -> str | None:
     return card(f"<ul>{''.join(lines)}</ul>", "Settings changed on the way")
 
 
+COPIES = "Nearest training examples"
 TRAIN, EVALUATE = "monge train DATA", "monge evaluate RUN"
 
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (_samples, _while_training)),
     Section("Measurements", EVALUATE, (measured.measurements, measured.labels)),
-    Section("Nearest training examples", EVALUATE, (measured.neighbours,)),
+    Section(COPIES, EVALUATE, (measured.neighbours,)),
+    Section("Data", TRAIN, (reading,)),
     Section("Autoencoder", TRAIN, (_quality, _reconstructions, _autoencoder_curves)),
     Section("Training", TRAIN, (_training_curves,)),
     Section("Cost", TRAIN, (_cost,)),

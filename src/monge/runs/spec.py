@@ -54,10 +54,12 @@ class TrainSpec(Reading):
 
     # What is trained
     autoencoder: str = "auto"
-    """identity, pca:dim=.., conv:down=..,channels=.., a folder made by `monge autoencoder`, or
-    auto: conv for images, identity for tables."""
-    autoencoder_steps: int = 1500
-    """Training steps of a new autoencoder."""
+    """identity, pca:dim=.., conv:down=..,channels=.., a pre-trained one (diffusers:FOLDER_OR_NAME,
+    taesd:FOLDER, mlp_vae:FILE), a folder made by `monge autoencoder`, or auto: conv for images,
+    identity for tables."""
+    autoencoder_steps: int | None = None
+    """Training steps of a new autoencoder; none: as many as pay, in a third of the minutes at
+    most."""
     network: str = "auto"
     """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., exact (known targets only), or auto:
     transformer for images, mlp for tables."""
@@ -83,7 +85,8 @@ class TrainSpec(Reading):
     steps: int | None = None
     """Training steps; none: given by minutes."""
     minutes: float | None = None
-    """Training time; fixed to a number of steps when the run starts."""
+    """Training time, that of a new autoencoder included; fixed to a number of steps when training
+    starts. With steps too: whichever is reached first."""
     batch: int = 128
     """Examples per step, over all processes."""
     micro_batch: int | Literal["auto"] = "auto"

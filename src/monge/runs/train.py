@@ -81,8 +81,8 @@ def train(
         say(line)
     spec = resolve(spec, data)
     objective = make_objective(spec, data)
-    check(spec, data)
     folder = out or folders.default_folder(spec, data.name)
+    check(spec, data, folder)
     with _opened(folder, spec, data, device, say):
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
@@ -143,8 +143,8 @@ def train_autoencoder(
     for line in data.summary:
         say(line)
     spec = resolve(spec, data)
-    check(spec, data)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
+    check(spec, data, folder)
     with _opened(folder, spec, data, device, say):
         prepare_autoencoder(spec, data, folder, device, say)
     return folder, read_json(folder / "autoencoder" / "quality.json")
@@ -185,14 +185,16 @@ def _default_conv(data: Data) -> str:
     return f"conv:down={down},channels=4"
 
 
-def check(spec: TrainSpec, data: Data) -> None:
+def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     """Refuse what would fail later, before anything is written.
+
+    A run whose folder has its autoencoder goes on without what that was made from.
 
     Raises:
         UserError: settings that do not fit each other or the data.
     """
     for name in ("batch", "autoencoder_steps"):
-        if getattr(spec, name) < 1:
+        if (value := getattr(spec, name)) is not None and value < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
     for name, value in dataclasses.asdict(spec).items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -205,17 +207,30 @@ def check(spec: TrainSpec, data: Data) -> None:
     loop_spec(spec).check()
     build("solver", spec.solver)
     build("grid", spec.grid)
-    name = spec.autoencoder.partition(":")[0]
-    if name not in FAMILIES["autoencoder"] and not is_folder(spec.autoencoder):
-        hint = nearest(name, FAMILIES["autoencoder"])
-        raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
-    if is_folder(spec.autoencoder):
-        shape = autoencoder_from(Path(spec.autoencoder), data).latent_shape
-    else:
-        shape = build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
+    try:
+        shape = _latent_shape(spec, data)
+    except UserError:
+        kept = folder / "autoencoder" / autoencoders.SETTINGS if folder else None
+        if kept is None or not kept.exists():
+            raise
+        settings = read_json(kept)
+        if tuple(settings["data_shape"]) != data.shape:
+            raise
+        shape = tuple(settings["latent_shape"])
     if spec.network != "exact":
         with torch.device("meta"):  # shapes alone: costs nothing at any size
             build("network", spec.network).build(shape, len(data.label_names) or None)
+
+
+def _latent_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
+    """The shape of the latents that the autoencoder of a specification gives the data."""
+    name = spec.autoencoder.partition(":")[0]
+    if is_folder(spec.autoencoder):
+        return autoencoder_from(Path(spec.autoencoder), data).latent_shape
+    if name not in FAMILIES["autoencoder"]:
+        hint = nearest(name, FAMILIES["autoencoder"])
+        raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
+    return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
 
 
 def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
@@ -289,7 +304,7 @@ def _fit(
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
 
-    loop = loop_spec(spec, sample_every=every)
+    loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(
         network,
         objective.loss,
@@ -303,6 +318,15 @@ def _fit(
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
     return fitted
+
+
+def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
+    """The network's minutes: what the autoencoder, which has a third at most, has left."""
+    costs = folder / "cost.json"
+    if spec.minutes is None or not costs.exists():
+        return spec.minutes
+    spent = read_json(costs).get("autoencoder_s", 0.0) / 60
+    return max(spec.minutes - spent, 0.5 * spec.minutes)
 
 
 PREVIEW = 64

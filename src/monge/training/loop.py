@@ -142,6 +142,7 @@ class _Run:
         self.step = 0
         self.saved: int | None = None
         self.steps = spec.steps
+        self.planned = spec.minutes is None
         self.seconds = 0.0
 
     def resume(self, clean: bool) -> bool:
@@ -160,9 +161,10 @@ class _Run:
             self.engine.micro_batch = min(self.engine.micro_batch, facts["micro_batch"])
         self.step = self.saved = found.step
         self.seconds = facts["seconds"]
-        if self.steps is None and facts["minutes"] == self.spec.minutes:
-            self.steps = facts["steps"]
-        return self.steps is not None and self.step >= self.steps
+        asked, minutes = self.spec.steps, self.spec.minutes
+        if minutes is not None and (facts.get("asked"), facts["minutes"]) == (asked, minutes):
+            self.steps, self.planned = facts["steps"], True
+        return self.planned and self.step >= (self.steps or 0)
 
     def plan(self, quiet: bool) -> Plan:
         """Time a few steps, fix the number of steps, and say what the run will take."""
@@ -171,7 +173,7 @@ class _Run:
             self.batches,
             step=self.step,
             steps=self.steps,
-            minutes=self.spec.minutes,
+            minutes=None if self.planned else self.spec.minutes,
             seconds=self.seconds,
             folder=self.folder,
         )
@@ -261,6 +263,7 @@ class _Run:
         facts = {
             "steps": self.steps,
             "minutes": self.spec.minutes,
+            "asked": self.spec.steps,
             "micro_batch": self.engine.micro_batch,
             "seconds": self.seconds,
             "tally": self.engine.tally.state(),

@@ -91,7 +91,7 @@ def make_plan(
     before = _copy(engine.tensors())
     tally = engine.tally.state()
     engine.prepare(batches.draw(step))
-    least_s = SURE_AFTER_S if steps is None else 0.0
+    least_s = 0.0 if minutes is None else SURE_AFTER_S
     step_s = _time_steps(engine, batches, step, least_s)
     kept = sum(t.nbytes for group in before.values() for t in group.values())
     # The copies made here are no part of the run.
@@ -104,9 +104,10 @@ def make_plan(
             f"checkpoints need {size(2 * kept)} in {folder}, where {size(free)} are free; make "
             "room or choose another folder"
         )
-    if steps is None:
-        assert minutes is not None
-        steps = max(step + int((60 * minutes - seconds) / step_s), step, 1)
+    if minutes is not None:
+        within = max(step + int((60 * minutes - seconds) / step_s), step, 1)
+        steps = within if steps is None else min(steps, within)
+    assert steps is not None
     return Plan(step, steps, batches.size, step_s, peak, kept, free, engine.micro_batch)
 
 

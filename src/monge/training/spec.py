@@ -27,7 +27,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """How to train. Exactly one of `steps` and `minutes` is given.
+    """How to train. `steps` or `minutes` is given, or both: whichever is reached first.
 
     Attributes:
         steps: steps in all, counted over interruptions.
@@ -77,8 +77,8 @@ class LoopSpec:
         Raises:
             UserError: naming the setting and what it takes.
         """
-        if (self.steps is None) == (self.minutes is None):
-            raise UserError("training takes one of steps and minutes: give --steps or --minutes")
+        if self.steps is None and self.minutes is None:
+            raise UserError("training needs steps or minutes: give --steps or --minutes")
         positive = ("steps", "minutes", "micro_batch", "clip", "save_every", "save_every_s")
         for name in (*positive, "sample_every", "log_every", "lr"):
             value = getattr(self, name)
