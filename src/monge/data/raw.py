@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Raw:
     heldout: bool | None = None
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Encoded images in a fixed order."""
 
