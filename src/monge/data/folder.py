@@ -103,7 +103,7 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     """
     found = Folder(root)
     _walk(found)
-    lists = [name for name in LISTS if (root / name).is_file()]
+    lists = [name for name in LISTS if os.path.isfile(root / name)]
     if not found.paths:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in _most(found))
         what = f"; it holds {others}" if others else ": it is empty"
