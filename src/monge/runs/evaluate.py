@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +14,18 @@ from monge.autoencoders import reconstruct
 from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.files import write_json
-from monge.metrics.evaluate import Evaluation, evaluate
+from monge.metrics.comparisons import FLOOR_DRAWS
+from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
+from monge.metrics.feature_rows import MAX_N, feature_rows
+from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet, load_network
+from monge.metrics.samples import Rows, random_rows
+from monge.metrics.table import Row, Table
 from monge.runs import images
 from monge.runs.card import write_card
 from monge.runs.folder import add_costs
 from monge.runs.report import write_report
 from monge.runs.run import Run
+from monge.runs.samples import Samples
 from monge.tensors import stream
 
 SHOWN_PER_LABEL = 10
@@ -25,7 +33,13 @@ SHOWN_NEIGHBOURS = 12
 
 
 def evaluate_run(
-    run: Run, n: int = 1000, *, seed: int = 0, data: Data | None = None, **sampling: Any
+    run: Run,
+    n: int = 1000,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    data: Data | None = None,
+    **sampling: Any,
 ) -> Evaluation:
     """Sample a run, measure it against held-out data, and renew its report and card.
 
@@ -34,13 +48,23 @@ def evaluate_run(
 
     Args:
         n: samples to evaluate.
+        features: a feature network, ``lenet5:FILE.safetensors``, whose Frechet distance and label
+            agreement are measured too.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
+
+    Raises:
+        UserError: unknown settings, too few samples, or a feature network that cannot be read or
+            does not take these examples.
     """
     data = run.data() if data is None else data
+    network = None if features is None else load_network(features)
+    if network is not None:
+        network.require(data.shape)
     start = time.monotonic()
     samples = run.sample(n, seed=seed, **sampling)
     sampled = time.monotonic()
     scale = _scale(data)
+    others = baselines(run, data, n, seed)
     result = evaluate(
         samples.x / scale,
         data.train / scale,
@@ -48,9 +72,12 @@ def evaluate_run(
         sample_labels=samples.label,
         train_labels=data.train_label,
         heldout_labels=data.heldout_label,
-        baselines={name: x / scale for name, x in baselines(run, data, n, seed).items()},
+        baselines={name: x / scale for name, x in others.items()},
         seed=seed,
     )
+    if network is not None:
+        rows = _feature_rows(run, network, samples, data, others, seed)
+        result = replace(result, table=Table([*result.table, *rows]))
     home = run.folder / "evaluation"
     write_json(
         home / "evaluation.json",
@@ -96,6 +123,35 @@ def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     return {"gaussian": gaussian, "reconstructions": rebuilt}
+
+
+def _feature_rows(
+    run: Run,
+    network: FeatureNetwork,
+    samples: Samples,
+    data: Data,
+    others: Mapping[str, Tensor],
+    seed: int,
+) -> list[Row]:
+    """What a feature network says of the samples; the training set is read no further than used."""
+
+    def seen(x: ImageSet, label: Tensor | None = None, rows: Rows | None = None) -> FeatureSet:
+        found = network.features(x, rows, device=run.device)
+        chosen = label if label is None or rows is None else label[rows]
+        return network.labelled(found, chosen, run.label_names)
+
+    n = min(len(samples), len(data.train), len(data.heldout), MAX_N)
+    known = random_rows(len(data.train), FLOOR_DRAWS * n, stream(seed, "features", "train"))
+    real = random_rows(len(data.heldout), MAX_N, stream(seed, "features", "heldout"))
+    train = seen(data.train, data.train_label, known)
+    return feature_rows(
+        network,
+        seen(samples.x, samples.label),
+        train,
+        seen(data.heldout, data.heldout_label, real),
+        {**{name: seen(x) for name, x in others.items()}, TRAINING_SET: train},
+        seed,
+    )
 
 
 def _scale(data: Data) -> Tensor:
