@@ -114,6 +114,9 @@ class Evaluate(Sampling):
 
     n: Annotated[int, arg(aliases=["-n"])] = 1000
     """How many samples."""
+    features: str | None = None
+    """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
+    32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def evaluate(arguments: Any) -> dict[str, Any]:
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
     note(f"sampling {arguments.n} and evaluating")
-    result = evaluate_run(run, arguments.n, **_sampling(arguments))
+    result = evaluate_run(run, arguments.n, features=arguments.features, **_sampling(arguments))
     tell(arguments, result.text())
     tell(arguments, f"report   {run.folder / 'report.html'}")
     return read_json(run.folder / "evaluation" / "evaluation.json")

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monge.autoencoders import reconstruct
-from monge.data import latents as latent_data
 from monge.data.arrays import Examples
 from monge.data.base import Data
-from monge.data.latent_cache import chunks
 from monge.files import write_json
-from monge.metrics.evaluate import Evaluation, evaluate
-from monge.progress import quiet
+from monge.metrics.comparisons import FLOOR_DRAWS
+from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
+from monge.metrics.feature_rows import MAX_N, feature_rows
+from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet, load_network
+from monge.metrics.samples import Rows, random_rows
+from monge.metrics.table import Row, Table
 from monge.runs import images
-from monge.runs.autoencoding import latents_for
+from monge.runs.baselines import baselines
 from monge.runs.card import write_card
 from monge.runs.folder import add_costs
 from monge.runs.report import write_report
 from monge.runs.run import Run
+from monge.runs.samples import Samples
 from monge.tensors import stream
-from monge.types import Posterior
 
 SHOWN_PER_LABEL = 10
 SHOWN_NEIGHBOURS = 12
@@ -37,7 +39,13 @@ FEWEST_KNOWN = 5000
 
 
 def evaluate_run(
-    run: Run, n: int = 1000, *, seed: int = 0, data: Data | None = None, **sampling: Any
+    run: Run,
+    n: int = 1000,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    data: Data | None = None,
+    **sampling: Any,
 ) -> Evaluation:
     """Sample a run, measure it against held-out data, and renew its report and card.
 
@@ -46,15 +54,25 @@ def evaluate_run(
 
     Args:
         n: samples to evaluate.
+        features: a feature network, ``lenet5:FILE.safetensors``, whose Frechet distance and label
+            agreement are measured too.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
+
+    Raises:
+        UserError: unknown settings, too few samples, or a feature network that cannot be read or
+            does not take these examples.
     """
     data = run.data() if data is None else data
+    network = None if features is None else load_network(features)
+    if network is not None:
+        network.require(data.shape)
     start = time.monotonic()
     samples = run.sample(n, seed=seed, **sampling)
     sampled = time.monotonic()
     known, known_label = _some(data.train, data.train_label, MOST_BYTES, seed, "known")
     real, real_label = _some(data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real")
     scale = _scale(known, data.kind)
+    others = baselines(run, data, n, seed)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -62,9 +80,12 @@ def evaluate_run(
         sample_labels=samples.label,
         train_labels=known_label,
         heldout_labels=real_label,
-        baselines={name: x / scale for name, x in baselines(run, data, n, seed).items()},
+        baselines={name: x / scale for name, x in others.items()},
         seed=seed,
     )
+    if network is not None:
+        rows = _feature_rows(run, network, samples, data, others, seed)
+        result = replace(result, table=Table([*result.table, *rows]))
     home = run.folder / "evaluation"
     write_json(
         home / "evaluation.json",
@@ -86,42 +107,6 @@ def evaluate_run(
     return result
 
 
-def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
-    """What any sampler should beat, and what bounds it, in data space.
-
-    A Gaussian fitted to the training latents and decoded; the reconstructions of training
-    examples, which no sampler through this autoencoder can be expected to beat.
-    """
-    latents = latents_for(run.spec, run.autoencoder, data, run.device, quiet)
-    mean, covariance = _moments(chunks(latents, n=len(data.train)))
-    values, vectors = torch.linalg.eigh(covariance)
-    white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
-    drawn = mean + (white * values.clamp_min(0).sqrt()) @ vectors.T
-    latent = drawn.float().reshape(n, *run.autoencoder.latent_shape)
-    gaussian = latent_data.decode(run.autoencoder, latent, run.device)
-    rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    with torch.no_grad():
-        chosen = data.train[rows].split(256)
-        parts = [reconstruct(run.autoencoder, x.to(run.device)).cpu() for x in chosen]
-    rebuilt = torch.cat(parts)
-    if data.kind == "image":
-        gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
-    return {"gaussian": gaussian, "reconstructions": rebuilt}
-
-
-def _moments(posteriors: Iterable[Posterior]) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of sampled latents, flattened, in float64, from chunks."""
-    n, total, products, noise = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-    for posterior in posteriors:
-        flat = posterior.mean.double().flatten(1)
-        n, total, products = n + len(flat), total + flat.sum(0), products + flat.T @ flat
-        if posterior.logvar is not None:
-            noise = noise + posterior.logvar.double().exp().flatten(1).sum(0)
-    mean = total / n
-    covariance = (products - n * mean.outer(mean)) / max(n - 1, 1)
-    return mean, covariance + torch.diag((noise / n).expand(len(mean)))
-
-
 def _some(
     x: Examples, label: Tensor | None, most_bytes: int, seed: int, what: str
 ) -> tuple[Tensor, Tensor | None]:
@@ -131,6 +116,35 @@ def _some(
         return x[:], label
     rows = torch.randperm(len(x), generator=stream(seed, what))[:most].sort().values
     return x[rows], None if label is None else label[rows]
+
+
+def _feature_rows(
+    run: Run,
+    network: FeatureNetwork,
+    samples: Samples,
+    data: Data,
+    others: Mapping[str, Tensor],
+    seed: int,
+) -> list[Row]:
+    """What a feature network says of the samples; the training set is read no further than used."""
+
+    def seen(x: ImageSet, label: Tensor | None = None, rows: Rows | None = None) -> FeatureSet:
+        found = network.features(x, rows, device=run.device)
+        chosen = label if label is None or rows is None else label[rows]
+        return network.labelled(found, chosen, run.label_names)
+
+    n = min(len(samples), len(data.train), len(data.heldout), MAX_N)
+    known = random_rows(len(data.train), FLOOR_DRAWS * n, stream(seed, "features", "train"))
+    real = random_rows(len(data.heldout), MAX_N, stream(seed, "features", "heldout"))
+    train = seen(data.train, data.train_label, known)
+    return feature_rows(
+        network,
+        seen(samples.x, samples.label),
+        train,
+        seen(data.heldout, data.heldout_label, real),
+        {**{name: seen(x) for name, x in others.items()}, TRAINING_SET: train},
+        seed,
+    )
 
 
 def _scale(known: Tensor, kind: str) -> Tensor:

@@ -1,0 +1,54 @@
+"""What any sampler should beat, and what bounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from monge.autoencoders import reconstruct
+from monge.data import latents as latent_data
+from monge.data.base import Data
+from monge.data.latent_cache import chunks
+from monge.progress import quiet
+from monge.runs.autoencoding import latents_for
+from monge.runs.run import Run
+from monge.tensors import stream
+from monge.types import Posterior
+
+
+def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
+    """Samples (n, *data_shape) to compare a run's with.
+
+    A Gaussian fitted to the training latents and decoded; the reconstructions of training
+    examples, which no sampler through this autoencoder can be expected to beat.
+    """
+    latents = latents_for(run.spec, run.autoencoder, data, run.device, quiet)
+    mean, covariance = _moments(chunks(latents, n=len(data.train)))
+    values, vectors = torch.linalg.eigh(covariance)
+    white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
+    drawn = mean + (white * values.clamp_min(0).sqrt()) @ vectors.T
+    latent = drawn.float().reshape(n, *run.autoencoder.latent_shape)
+    gaussian = latent_data.decode(run.autoencoder, latent, run.device)
+    rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
+    with torch.no_grad():
+        chosen = data.train[rows].split(256)
+        parts = [reconstruct(run.autoencoder, x.to(run.device)).cpu() for x in chosen]
+    rebuilt = torch.cat(parts)
+    if data.kind == "image":
+        gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
+    return {"gaussian": gaussian, "reconstructions": rebuilt}
+
+
+def _moments(posteriors: Iterable[Posterior]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of sampled latents, flattened, in float64, from chunks."""
+    n, total, products, noise = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
+    for posterior in posteriors:
+        flat = posterior.mean.double().flatten(1)
+        n, total, products = n + len(flat), total + flat.sum(0), products + flat.T @ flat
+        if posterior.logvar is not None:
+            noise = noise + posterior.logvar.double().exp().flatten(1).sum(0)
+    mean = total / n
+    covariance = (products - n * mean.outer(mean)) / max(n - 1, 1)
+    return mean, covariance + torch.diag((noise / n).expand(len(mean)))
