@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making_images import bomb, png
 from PIL import Image
 
+from making_images import bomb, png
 from monge.data.images import FORMATS, MOST_PIXELS, Unreadable, look, read, resize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
