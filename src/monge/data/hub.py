@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.data.folder import LABEL_COLUMNS
-from monge.data.images import Unreadable
-from monge.data.parquet import named
+from monge.data.parquet import bytes_of, named
 from monge.data.raw import Raw
 from monge.data.reading import Reading
 from monge.errors import UserError, missing_extra, nearest
@@ -94,15 +93,7 @@ class HubImages:
         label = None
         if self.label_column is not None:
             label = named(row[self.label_column], self.label_names)
-        return Raw(where, lambda: _content(value), label, heldout)
-
-
-def _content(value: Any) -> bytes:
-    if not isinstance(value, dict) or (value.get("bytes") is None and not value.get("path")):
-        raise Unreadable("the row holds no image")
-    if value.get("bytes") is not None:
-        return value["bytes"]
-    return Path(value["path"]).read_bytes()
+        return Raw(where, lambda: bytes_of(value, Path()), label, heldout)
 
 
 def open_hub(repo: str, reading: Reading) -> HubImages:

@@ -1,6 +1,7 @@
 """Parquet files of encoded images, one or a folder of them, as Hugging Face data sets have them.
 
-An image column holds structs of bytes and path, or bytes. Files whose names begin with train,
+An image column holds structs of bytes and path, or bytes; where a struct has a path alone, as
+`Dataset.to_parquet` leaves it of local files, that file is read. Files whose names begin with train,
 test or validation bring that split. Names of labels stand in the schema's metadata.
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,34 +85,46 @@ class ParquetImages:
             if skip >= rows:
                 skip -= rows
                 continue
-            heldout = self._side(file)
+            heldout = _side(self.path, file)
             position = 0
             for batch in _batches(table, columns, file):
                 first = max(0, skip - position)
                 for i in range(first, len(batch)):
                     where = f"{shown(file.name)}, row {position + i}"
-                    yield self._raw(batch, i, where, heldout)
+                    yield self._raw(batch, i, where, file.parent, heldout)
                 position += len(batch)
             skip = 0
 
-    def _side(self, file: Path) -> bool | None:
-        """By the file's name, or that of a folder between it and the data set's."""
-        below = file.relative_to(self.path).parts if file != self.path else (file.name,)
-        return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
-
-    def _raw(self, batch: pa.RecordBatch, i: int, where: str, heldout: bool | None) -> Raw:
+    def _raw(
+        self, batch: pa.RecordBatch, i: int, where: str, home: Path, heldout: bool | None
+    ) -> Raw:
         value = batch.column(self.image_column)[i].as_py()
-        content = value.get("bytes") if isinstance(value, dict) else value
         label = None
         if self.label_column is not None:
             label = named(batch.column(self.label_column)[i].as_py(), self.label_names)
-        return Raw(where, lambda: _there(content), label, heldout)
+        return Raw(where, lambda: bytes_of(value, home), label, heldout)
 
 
-def _there(content: bytes | None) -> bytes:
-    if content is None:
+def bytes_of(value: Any, home: Path) -> bytes:
+    """The bytes of an image as a row has it, or of the file that it names.
+
+    Args:
+        value: bytes, or a mapping of bytes and path.
+        home: where relative paths begin.
+
+    Raises:
+        Unreadable: the row holds neither.
+        OSError: the file that it names cannot be read.
+    """
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        return content
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path:
         raise Unreadable("the row holds no image")
-    return content
+    if "\0" in path:
+        raise Unreadable("the row's path is none")
+    return (home / path).read_bytes()
 
 
 def _opened(file: Path) -> parquet.ParquetFile:
@@ -153,8 +168,13 @@ def side_of(file: str) -> bool | None:
 
 def is_image_column(kind: pa.DataType) -> bool:
     """Whether a column of this type holds encoded images."""
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+    if isinstance(kind, pa.StructType):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _is_bytes(kind.field(at).type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -164,8 +184,10 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     Raises:
         UserError: no image column, or several and none named; files that do not fit together.
     """
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = find_files(path) if path.is_dir() else [path]
     schema = read_schema(files[0])
+    if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
+        raise UserError(f"{shown(str(files[0]))} has several columns {twice[0]!r}: rename one")
     for file in files[1:]:
         if read_schema(file).names != schema.names:
             raise UserError(
@@ -191,10 +213,30 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     elif label not in schema.names:
         raise UserError(f"{shown(str(path))} has no column {label!r}: {_near(label, schema)}")
     found = ParquetImages(path, files, column, label, _label_names(schema, label), reading.limit)
-    sides = {found._side(file) for file in files}
+    sides = {_side(path, file) for file in files}
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
+
+
+def find_files(root: Path) -> list[Path]:
+    """The parquet files of a folder and its subfolders, without hidden ones, as images are listed.
+
+    Those of training come first: whoever limits the number of rows wants theirs.
+    """
+    found = [
+        path
+        for path in root.rglob("*.parquet")
+        if os.path.isfile(path)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    return sorted(found, key=lambda path: (_side(root, path) is True, path))
+
+
+def _side(root: Path, file: Path) -> bool | None:
+    """By the file's name, or that of a folder between it and the data set's."""
+    below = file.relative_to(root).parts if file != root else (file.name,)
+    return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
 
 
 def read_schema(file: Path) -> pa.Schema:

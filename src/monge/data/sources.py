@@ -18,7 +18,7 @@ from monge.data.base import Data
 from monge.data.folder import holds_images, list_folder
 from monge.data.hub import open_hub
 from monge.data.images import resize
-from monge.data.parquet import open_parquet
+from monge.data.parquet import find_files, open_parquet
 from monge.data.pictures import load_images
 from monge.data.raw import ImageSource
 from monge.data.reading import Reading
@@ -77,7 +77,7 @@ def load(
 
 def _folder(path: Path, reading: Reading) -> ImageSource:
     """A folder of image files, or, where there are hardly any, of parquet files."""
-    if any(path.rglob("*.parquet")) and not holds_images(path):
+    if find_files(path) and not holds_images(path):
         return open_parquet(path, reading)
     return list_folder(path, reading)
 

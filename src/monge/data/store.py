@@ -226,6 +226,8 @@ def _open(folder: Path, report: dict[str, Any]) -> Store:
 
 def _refuse_if_bad(report: Mapping[str, Any], reading: Reading) -> None:
     bad, seen = report["unreadable"], report["seen"]
+    if not seen:
+        raise UserError(f"{report['source']}: there are no images in it")
     if not report["images"]:
         raise UserError(
             f"{report['source']}: none of its {seen} images can be read:{_listed(report)}"
