@@ -1,4 +1,4 @@
-"""Images in parquet files: pixels and names as they were written, whatever else lies in the file."""
+"""Images in parquet files: pixels and names as they were written, whatever else is in there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Parquet files of encoded images, one or a folder of them, as Hugging Face data sets have them.
 
 An image column holds structs of bytes and path, or bytes; where a struct has a path alone, as
-`Dataset.to_parquet` leaves it of local files, that file is read. Files whose names begin with train,
-test or validation bring that split. Names of labels stand in the schema's metadata.
+`Dataset.to_parquet` leaves it of local files, that file is read. Files whose names begin with
+train, test or validation bring that split. Names of labels stand in the schema's metadata.
 """
 
 from __future__ import annotations
