@@ -6,6 +6,7 @@ Nothing but the prepared images is kept on disk, so a data set larger than the d
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from monge.data.parquet import bytes_of, named
 from monge.data.raw import Raw
 from monge.data.reading import Reading
 from monge.errors import UserError, missing_extra, nearest
+
+LONGEST = 400
+"""Characters of the library's own messages, which may list thousands of names, that are told."""
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev")
 
@@ -115,9 +119,11 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         if features is None:
             features = _first_features(builder, splits[0])
     except Exception as error:  # the library raises its own, the network's and the hub's errors
-        raise UserError(f"cannot read the hub data set {repo!r}: {_reason(error)}") from None
+        raise UserError(
+            f"cannot read the hub data set {repo!r}: {_reason(error)}{_remedy(repo)}"
+        ) from None
     chosen = _chosen_splits(splits, reading, repo)
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    images = [name for name, kind in features.items() if _is_image(kind)]
     column = reading.image_column or (images[0] if len(images) == 1 else None)
     if column is None or column not in features:
         wanted = reading.image_column
@@ -135,8 +141,28 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
     return HubImages(repo, reading, builder, chosen, column, label, names)
 
 
+def _is_image(kind: Any) -> bool:
+    """Whether a feature is one of images, or of bytes that may be some, as in parquet files."""
+    import datasets
+
+    if isinstance(kind, dict):
+        return "bytes" in kind and _is_image(kind["bytes"])
+    binary = isinstance(kind, datasets.Value) and kind.dtype in ("binary", "large_binary")
+    return binary or isinstance(kind, datasets.Image)
+
+
+def _remedy(repo: str) -> str:
+    if os.path.isdir(repo):
+        return " (--subset names a configuration)"
+    return (
+        "; look at its name (hf:ORG/NAME), at the network and at HF_HUB_OFFLINE, or read a copy "
+        "from a folder; a private data set needs `hf auth login`"
+    )
+
+
 def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _first_features(builder: Any, split: str) -> Any:
