@@ -1,4 +1,4 @@
-"""Data sets by the `datasets` library: local folders in the hub's layouts, and names out of reach."""
+"""Data sets by the `datasets` library: local folders as the hub has them; names out of reach."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_columns(tmp_path: Path) -> None:
     (tmp_path / "words" / "train.csv").write_text("text,label\n" + "a,1\n" * 20)
     with pytest.raises(UserError, match="has 0 columns of images: columns: text, label"):
         open_hub(str(tmp_path / "words"), Reading())
-    with pytest.raises(UserError, match="column 'text' of .* holds no images"):
+    with pytest.raises(UserError, match=r"column 'text' of .* holds no images"):
         open_hub(str(tmp_path / "words"), Reading(image_column="text"))
 
 
