@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from monge.components import FAMILIES, build
+from monge.data import table_files, tables
 from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
@@ -30,7 +31,9 @@ READING = Reading()
 
 
 def load(text: str, reading: Reading = READING) -> Data:
-    """The data that a text names: ``digits``, ``target:NAME:...``, or a .npz or .npy file.
+    """The data that a text names: ``digits``, ``target:NAME:...``, or a file.
+
+    Files: .npz and .npy of images or table rows; .csv, .tsv and .parquet tables.
 
     Raises:
         UserError: unknown source, unreadable file, or arrays that are not data.
@@ -44,9 +47,12 @@ def load(text: str, reading: Reading = READING) -> Data:
         return BUNDLED[head]()
     path = Path(text)
     if path.suffix in (".npz", ".npy"):
-        return _array_file(path)
+        return _array_file(path, reading)
+    if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
+        return tables.load(path, reading)
     if path.exists():
-        raise UserError(f"cannot read {text!r} as data: known files are .npz and .npy")
+        files = ", ".join((".npy", *table_files.SUFFIXES))
+        raise UserError(f"cannot read {text!r} as data: known files are .npz, {files}")
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
 
@@ -85,8 +91,11 @@ def _target(settings: str, text: str) -> Data:
     )
 
 
-def _array_file(path: Path) -> Data:
-    """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y."""
+def _array_file(path: Path, reading: Reading) -> Data:
+    """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y.
+
+    Two axes make a table; its columns may be named by an array under columns.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -96,16 +105,22 @@ def _array_file(path: Path) -> Data:
         if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
             reason = "it is no array file"
         raise UserError(f"cannot read {path}: {reason}") from None
+    name, text = path.stem, str(path)
     if isinstance(loaded, np.ndarray):
-        return from_arrays(loaded, name=path.stem, text=str(path))
-    arrays = {name: _member(loaded, name, path) for name in loaded.files}
-    names = ("x", "images", "data", "arr_0", "x_train")
-    x = next((arrays[k] for k in names if k in arrays), None)
+        if loaded.ndim == 2:
+            return tables.from_matrix(loaded, reading, name=name, text=text)
+        return from_arrays(loaded, name=name, text=text)
+    arrays = {key: _member(loaded, key, path) for key in loaded.files}
+    known = ("x", "images", "data", "arr_0", "x_train")
+    x = next((arrays[k] for k in known if k in arrays), None)
     if x is None:
-        raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {names}")
+        raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {known}")
     y = next((arrays[k] for k in ("y", "labels", "arr_1", "y_train") if k in arrays), None)
     test = arrays.get("x_test"), arrays.get("y_test")
-    return from_arrays(x, y, *test, name=path.stem, text=str(path))
+    if x.ndim == 2:
+        titles = arrays.get("columns")
+        return tables.from_matrix(x, reading, y, *test, titles=titles, name=name, text=text)
+    return from_arrays(x, y, *test, name=name, text=text)
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:
