@@ -34,7 +34,8 @@ usage: monge VERB ... [--help]
   check FILE.py:NAME  put a component of your own through the conformance laws
   demo                train, sample and evaluate on the bundled digits, in about three minutes
 
-SOURCE is digits, target:gaussian:dim=2, target:mixture:dim=16,modes=5, or a .npz or .npy file.
+SOURCE is digits, target:gaussian:dim=2, target:mixture:dim=16,modes=5, a table (.csv, .tsv,
+.parquet), or a .npz or .npy file.
 Start with `monge demo`, then `monge train --help`.
 """
 
@@ -43,7 +44,8 @@ Start with `monge demo`, then `monge train --help`.
 class Train(TrainSpec):
     """Train a model on data, in a run folder; run the same command again to continue.
 
-    SOURCE: digits, target:gaussian:dim=.., target:mixture:dim=..,modes=.., or an .npz/.npy
+    SOURCE: digits, target:gaussian:dim=.., target:mixture:dim=..,modes=.., a table (.csv, .tsv,
+    .parquet; see --label-column, --condition-columns, --categorical, --drop), or an .npz/.npy
     file of images (uint8, or floats in [-1, 1]) or table rows.
     """
 
@@ -93,6 +95,8 @@ class Sample(Sampling):
 
     label: str | None = None
     """Names of labels with commas between, or all; none: as often as in the data."""
+    condition: str | None = None
+    """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
     out: Path | None = None
     """Folder for the samples; by default RUN/samples/seed-<seed>-<6 hex of the settings>."""
     format: str | None = None

@@ -31,6 +31,11 @@ def is_number(dtype: pa.DataType) -> bool:
     return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or is_temporal(dtype)
 
 
+def is_plain_number(dtype: pa.DataType) -> bool:
+    """Integers, floating-point numbers and truth values: what numpy computes with."""
+    return (is_number(dtype) and not is_temporal(dtype)) or pa.types.is_boolean(dtype)
+
+
 def is_text(dtype: pa.DataType) -> bool:
     """Strings of any kind; not those that are stored as categories."""
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or dtype == pa.string_view()

@@ -61,6 +61,12 @@ class TableCodec:
         """Names of the learned columns that have no density."""
         return tuple(c.name for c in self.columns if c.role == "category")
 
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Names of the columns, but the labels', that do not hold plain numbers."""
+        others = [f for f in self.schema if self.label is None or f.name != self.label.name]
+        return tuple(f.name for f in others if not arrow.is_plain_number(f.type))
+
     @property
     def size(self) -> int:
         """D, the number of coordinates."""

@@ -178,6 +178,21 @@ def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) 
     return pa.table(columns)
 
 
+def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
+    """A table of plain numbers as an .npz has it: arr_0 (N, D), arr_1 labels, columns names."""
+    titles = [name for name in table.column_names if name != label]
+    rows = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in titles])
+    arrays = {"arr_0": rows, "columns": np.asarray(titles)}
+    if label is not None:
+        values = table[label].cast(arrow.plain_type(table[label].type))
+        if arrow.is_text(values.type) or arrow.is_temporal(values.type):
+            values = np.asarray(values.cast(pa.string()).to_pylist(), dtype=str)
+        else:
+            values = values.to_numpy(zero_copy_only=False)
+        arrays["arr_1"] = values
+    return arrays
+
+
 def csv_of(table: pa.Table) -> str:
     """A table as csv that is read back with the types it has.
 

@@ -15,6 +15,7 @@ from monge.files import write_json
 from monge.metrics.evaluate import Evaluation, evaluate
 from monge.runs import images
 from monge.runs.card import write_card
+from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
 from monge.runs.report import write_report
 from monge.runs.run import Run
@@ -51,15 +52,25 @@ def evaluate_run(
         baselines={name: x / scale for name, x in baselines(run, data, n, seed).items()},
         seed=seed,
     )
+    density = None
+    if data.kind == "table":
+        flow = {k: v for k, v in sampling.items() if k != "final"}
+        density = heldout_density(run, data, seed, **flow)
     home = run.folder / "evaluation"
     write_json(
         home / "evaluation.json",
-        {"format_version": 1, "sampling": samples.info, **result.to_json(run.label_names)},
+        {
+            "format_version": 1,
+            "sampling": samples.info,
+            **result.to_json(run.label_names),
+            "density": density,
+        },
     )
     if data.kind == "image":
         _pictures(run, samples.x, result, data, seed, sampling)
     else:
-        picture = images.table_plot(samples.x, data.heldout)
+        assert isinstance(data.heldout, Tensor)
+        picture = images.rows_plot(run.codec, samples.x, data.heldout)
         images.save_png(picture, home / "samples.png", {"run": run.folder.name})
     add_costs(
         run.folder,
@@ -95,6 +106,8 @@ def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
     rebuilt = torch.cat(parts)
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
+    elif run.codec is not None:
+        gaussian, rebuilt = run.codec.harden(gaussian), run.codec.harden(rebuilt)
     return {"gaussian": gaussian, "reconstructions": rebuilt}
 
 

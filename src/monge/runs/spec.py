@@ -48,7 +48,8 @@ class TrainSpec(Reading):
     """Everything that makes a training run. The defaults suit a small data set on a CPU."""
 
     data: str = "digits"
-    """Source: digits, target:gaussian:..., target:mixture:..., or a .npz or .npy file."""
+    """Source: digits, target:gaussian:..., target:mixture:..., or a .csv, .tsv, .parquet, .npz or
+    .npy file."""
 
     # What is trained
     autoencoder: str = "auto"

@@ -16,13 +16,14 @@ from torch import nn
 
 from monge import autoencoders, lock
 from monge.components import FAMILIES, build
+from monge.data import columns, sources
 from monge.data import latents as latent_data
-from monge.data import sources
 from monge.data.base import Data
 from monge.errors import UserError, nearest
 from monge.files import read_json, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
+from monge.runs import conditions
 from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     Say,
@@ -108,10 +109,22 @@ def _opened(
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
             write_json(folder / "data.json", facts_of(data))
+            _keep_reading(folder, data, say)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
         state.wait_for_everyone()
         yield
+
+
+def _keep_reading(folder: Path, data: Data, say: Say) -> None:
+    """Write what reading the data found, and what turns samples into its rows again."""
+    if data.report:
+        write_json(folder / "data_report.json", data.report)
+        for line in data.report.get("notes", ()):
+            say(line)
+    if data.codec is not None:
+        write_json(folder / columns.FILE, data.codec.to_json())
+    conditions.keep(folder, data)
 
 
 def train_autoencoder(
@@ -185,18 +198,20 @@ def check(spec: TrainSpec, data: Data) -> None:
         shape = build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
     if spec.network != "exact":
         with torch.device("meta"):  # shapes alone: costs nothing at any size
-            build("network", spec.network).build(shape, len(data.label_names) or None)
+            component = build("network", spec.network)
+            component.build(shape, len(data.label_names) or None, n_vector_of(data))
 
 
 def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
     """The flow-matching objective of a specification."""
+    given = data.train_label is not None or data.train_vector is not None
     return FlowMatching(
         path=build("path", spec.path),
         output=spec.output,
         error=spec.error,
         coupling=build("coupling", spec.coupling),
         times=build("times", spec.times),
-        label_drop=spec.label_drop if data.train_label is not None else 0.0,
+        label_drop=spec.label_drop if given else 0.0,
     )
 
 
@@ -214,8 +229,14 @@ def facts_of(data: Data) -> dict[str, Any]:
         "n_heldout": len(data.heldout),
         "label_names": list(data.label_names),
         "label_counts": counts,
+        "n_vector": n_vector_of(data),
         "fingerprint": data.fingerprint,
     }
+
+
+def n_vector_of(data: Data) -> int:
+    """Entries of the condition's vector; 0 without one."""
+    return 0 if data.train_vector is None else data.train_vector.shape[1]
 
 
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
@@ -230,6 +251,8 @@ def latent_batches(
     spec: TrainSpec, objective: FlowMatching, posterior: Posterior, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
     plan = objective.coupling.plan_batch or 1
     span = max(1, -(-plan // spec.batch))
     return latent_data.LatentBatches(posterior, cond, objective, spec.batch, spec.seed, span)
