@@ -243,11 +243,12 @@ class TableCodec:
         try:
             if (version := content["format_version"]) > FORMAT_VERSION:
                 raise UserError(f"{where} has format version {version}: upgrade monge")
+            names = [f.name for f in dataclasses.fields(Column)]
             columns = []
             for entry in content["columns"]:
-                values = {k: v for k, v in entry.items() if k != "dtype"}
-                grid = None if values["grid"] is None else Grid(**values["grid"])
-                columns.append(Column(**{**values, "grid": grid, "values": tuple(entry["values"])}))
+                values = {name: entry[name] for name in names}
+                values["grid"] = values["grid"] and Grid(**values["grid"])
+                columns.append(Column(**{**values, "values": tuple(values["values"])}))
             schema = arrow.schema_of(content["arrow_schema"])
             if schema.names != [c.name for c in columns]:
                 raise ValueError("columns and schema differ")

@@ -104,14 +104,12 @@ def from_table(
     asked = choose(table.column_names, reading)
     table = table.select([c for c in table.column_names if c in asked.used])
     table = table.replace_schema_metadata(None)
+    _refuse_few(table, name)
     check_types(table, asked)
     table = nan_as_missing(table)
     n_all, missing = table.num_rows, count_missing(table)
     table, rows, notes = without_missing(table, asked, reading, missing)
-    if table.num_rows < FEWEST:
-        raise UserError(
-            f"{name}: {table.num_rows} examples are too few; at least {FEWEST} are needed"
-        )
+    _refuse_few(table, name)
     refuse_infinite(table)
     hashes = row_hashes(table)
     if n_heldout is None:
@@ -156,6 +154,13 @@ def from_table(
     )
 
 
+def _refuse_few(table: pa.Table, name: str) -> None:
+    if table.num_rows < FEWEST:
+        raise UserError(
+            f"{name}: {table.num_rows} examples are too few; at least {FEWEST} are needed"
+        )
+
+
 def row_hashes(table: pa.Table) -> np.ndarray:
     """A hash of the values of each row, (N,) uint64: of the values alone, not of their types."""
     parts = []
@@ -164,8 +169,9 @@ def row_hashes(table: pa.Table) -> np.ndarray:
         if arrow.is_number(column.type):
             zero = arrow.column_of(np.zeros(1), column.type)[0]
             numbers = arrow.numbers_of(compute.fill_null(column, zero), name)
-            if numbers.dtype.kind == "f":
-                numbers = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
+            wide = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
+            if numbers.dtype.kind == "f" or np.array_equal(wide.astype(np.int64), numbers):
+                numbers = wide
             parts.append(numbers.view(np.uint64))
         else:
             plain = column.cast(arrow.plain_type(column.type)).combine_chunks()
@@ -207,7 +213,13 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
         UserError: so many that they are no categories.
     """
     plain = column.cast(arrow.plain_type(column.type))
-    values = sorted(arrow.plain_values(compute.unique(plain)))
+    found = arrow.plain_values(compute.unique(plain))
+    if pa.types.is_dictionary(column.type):  # its order is kept, for it may mean something
+        whole = column.unify_dictionaries().combine_chunks()
+        present = set(found)
+        values = [v for v in arrow.plain_values(whole.dictionary) if v in present]
+    else:
+        values = sorted(found)
     if len(values) > max(2, len(column) // 2):
         raise UserError(
             f"column {name!r} has {len(values)} different values in {len(column)} rows, too many "
