@@ -132,6 +132,13 @@ def is_image_column(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def has_images(path: Path, reading: Reading) -> bool:
+    """Whether parquet, a file or the first of a folder, is of images rather than a table."""
+    file = min(path.rglob("*.parquet")) if path.is_dir() else path
+    kinds = read_schema(file).types
+    return reading.image_column is not None or any(map(is_image_column, kinds))
+
+
 def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     """The images in a parquet file, or in the parquet files of a folder and its subfolders.
 
