@@ -37,7 +37,9 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write a value as JSON, atomically."""
-    return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # File names that are no UTF-8 hold lone surrogates, which JSON escapes: "\udcff".
+    return write_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

@@ -23,6 +23,11 @@ NAME = "lock"
 POLL_S = 0.2
 """Seconds between looks at a lock that is waited for."""
 
+
+class Held(UserError):
+    """Another process holds the folder."""
+
+
 _HELD: set[tuple[int, Path]] = set()
 """Folders that this process (pid) holds; to hold one again inside is no conflict."""
 
@@ -35,14 +40,14 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
         wait: wait for another process to leave it, and tell whom one is waiting for; None refuses.
 
     Raises:
-        UserError: a live process holds it (named by pid, host and start), or it is not writable.
+        Held: a live process holds it (named by pid, host and start).
+        UserError: it is not writable.
     """
     path, key = folder / NAME, (os.getpid(), folder.absolute())
     if key in _HELD:
         yield
         return
     with _telling(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path) if wait is None else _wait(path, wait)
     _HELD.add(key)
     try:
@@ -54,7 +59,8 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
         yield
     finally:
         _HELD.discard(key)
-        path.unlink(missing_ok=True)
+        if _is(path, descriptor):  # unless the folder has been moved away
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -72,12 +78,16 @@ def _telling(folder: Path) -> Iterator[None]:
 def _lock(path: Path) -> int:
     """A descriptor that holds the lock on the file of this name."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the folder was removed just now
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise UserError(_refusal(path)) from None
+            raise Held(_refusal(path)) from None
         # Its last holder may have removed the file between our opening and locking it.
         if _is(path, descriptor):
             return descriptor
@@ -90,7 +100,7 @@ def _wait(path: Path, say: Say) -> int:
     while True:
         try:
             return _lock(path)
-        except UserError:
+        except Held:
             if not told:
                 say(f"waiting for {_owner(path)}, which works on {path.parent}")
                 told = True

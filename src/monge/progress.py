@@ -38,7 +38,7 @@ def counting(what: str, total: int | None, say: Say, done: int = 0) -> Iterator[
     begun = time.monotonic()
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names of folders may hold [ ]
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  ETA"),
             TimeRemainingColumn(),

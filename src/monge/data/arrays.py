@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -131,8 +132,10 @@ def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
+            if size > os.fstat(file.fileno()).st_size:
+                raise ValueError("it is cut short")
             header = json.loads(file.read(size))
-        metadata: Mapping[str, str] = header.pop("__metadata__", {})
+        metadata = dict(header.pop("__metadata__", {}))
         arrays = {}
         for name, entry in header.items():
             shape, offset = tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
@@ -141,6 +144,9 @@ def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 arrays[name] = np.empty(shape, dtype)
             else:
                 arrays[name] = np.memmap(path, dtype, "r", offset, shape)
-    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and it is made anew") from None
-    return arrays, dict(metadata)
+    except Exception as error:  # a damaged header breaks in many ways
+        raise UserError(
+            f"{path} is damaged ({error}): remove the folder {path.parent} "
+            f"(monge cache clear {path.parent.name}), and it is made anew"
+        ) from None
+    return arrays, metadata

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.data.images import SUFFIXES
-from monge.data.raw import Raw
+from monge.data.raw import Raw, shown
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
@@ -73,10 +74,9 @@ class Folder:
         files = [[ascii(path), *stat] for path, stat in rows]
         return {"folder": self.text, "files": files, "labels": self.labels, "split": self.heldout}
 
-    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
-        """The images, `size` at a time, from block `start` on."""
-        for first in range(start * size, len(self.paths), size):
-            yield [self._raw(i) for i in range(first, min(first + size, len(self.paths)))]
+    def rows(self, start: int) -> Iterator[Raw]:
+        """The images from number `start` on."""
+        return map(self._raw, range(start, len(self.paths)))
 
     def sample(self, n: int) -> list[Raw]:
         """About n images from all over the folder."""
@@ -103,10 +103,12 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     """
     found = Folder(root)
     _walk(found)
-    lists = [name for name in LISTS if (root / name).is_file()]
+    lists = [name for name in LISTS if os.path.isfile(root / name)]
     if not found.paths:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in _most(found))
         what = f"; it holds {others}" if others else ": it is empty"
+        if found.missing:
+            what = "; cannot be read: " + ", ".join(map(" ".join, found.missing[:5]))
         raise UserError(
             f"{shown(str(root))} holds no images ({', '.join(SUFFIXES)} are looked for){what}"
         )
@@ -124,50 +126,58 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     return found
 
 
-def shown(name: str) -> str:
-    """A file name that can be printed: on one line, whatever its bytes."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def holds_images(root: Path, enough: int = 10) -> bool:
+    """Whether a folder and its subfolders hold enough image files to be meant by them."""
+    count = 0
+    for _, _, names in os.walk(root):
+        count += sum(name.lower().endswith(SUFFIXES) for name in names)
+        if count >= enough:
+            return True
+    return False
+
+
 def _walk(found: Folder) -> None:
+    """List the files, those of a folder where its name stands among the others."""
     visited: set[tuple[int, int]] = set()
-
-    def enter(folder: str) -> None:
-        here = os.path.join(found.root, folder)
+    waiting = [""]  # a stack, for folders may be nested deeper than calls
+    while waiting:
+        path = waiting.pop()
+        full = os.path.join(found.root, path)
+        is_image = path.lower().endswith(SUFFIXES)
         try:
-            status = os.stat(here)
-            if (status.st_dev, status.st_ino) in visited:
-                found.notes.append(f"{shown(folder)} leads back to a folder already read: skipped")
-                return
-            visited.add((status.st_dev, status.st_ino))
-            names = sorted(os.listdir(here))
-        except OSError as error:
-            found.missing.append((shown(folder or "."), str(error.strerror)))
-            return
-        for name in names:
-            if name.startswith(".") or name == "__MACOSX":
-                continue
-            path = os.path.join(folder, name)
-            full = os.path.join(here, name)
-            if os.path.isdir(full):
-                enter(path)
-            elif name.lower().endswith(SUFFIXES):
-                try:
-                    status = os.stat(full)
-                except OSError as error:
-                    found.missing.append((shown(path), str(error.strerror)))
+            status = os.stat(full)
+            if stat.S_ISDIR(status.st_mode):
+                if (status.st_dev, status.st_ino) in visited:
+                    found.notes.append(
+                        f"{shown(path)} leads back to a folder already read: skipped"
+                    )
                     continue
-                found.paths.append(path)
-                found.stats.append((status.st_size, status.st_mtime_ns))
-            elif folder or name not in LISTS:
-                found.ignored[os.path.splitext(name)[1].lower()] += 1
+                visited.add((status.st_dev, status.st_ino))
+                names = sorted(os.listdir(full), reverse=True)
+                seen = [n for n in names if not n.startswith(".") and n != "__MACOSX"]
+                waiting += [os.path.join(path, name) for name in seen]
+                continue
+        except OSError as error:
+            if is_image or os.path.isdir(full):
+                found.missing.append((shown(path or "."), error.strerror or str(error)))
+            else:
+                found.ignored[_suffix(path)] += 1
+            continue
+        if is_image and not stat.S_ISREG(status.st_mode):
+            found.missing.append((shown(path), "no file, but a pipe or a device"))
+        elif is_image:
+            found.paths.append(path)
+            found.stats.append((status.st_size, status.st_mtime_ns))
+        elif path not in LISTS:
+            found.ignored[_suffix(path)] += 1
 
-    enter("")
+
+def _suffix(path: str) -> str:
+    return shown(os.path.splitext(path)[1].lower())
 
 
 def _most(found: Folder) -> list[tuple[str, int]]:
@@ -206,30 +216,29 @@ def _label_by_folder(found: Folder) -> None:
 def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
     """Labels from a table of file names; images that it does not name are left out."""
     rows, columns = _read_list(table)
-    file_column = next((c for c in FILE_COLUMNS if c in columns), columns[0])
-    label_column = reading.label_column or next(
-        (c for c in (*LABEL_COLUMNS, *columns) if c in columns and c != file_column), None
-    )
+    plain = {column.lower(): column for column in reversed(columns)}
+    file_column = next((plain[c] for c in FILE_COLUMNS if c in plain), columns[0])
+    others = [column for column in columns if column != file_column]
+    guessed = next((plain[c] for c in LABEL_COLUMNS if plain.get(c) in others), None)
+    label_column = reading.label_column or guessed or others[0]
     if label_column not in columns:
         wanted = reading.label_column or "label"
         raise UserError(f"{shown(str(table))} has no column {wanted!r}: {nearest(wanted, columns)}")
-    if reading.label_column is None and label_column not in LABEL_COLUMNS and len(columns) > 2:
+    if reading.label_column is None and guessed is None and len(columns) > 2:
         raise UserError(
             f"{shown(str(table))} has the columns {', '.join(columns)}: say which holds the "
             "labels by --label-column"
         )
-    position = {path: i for i, path in enumerate(found.paths)}
-    known = {_plain(path): i for path, i in position.items()}
+    known = {_plain(path, found.root): i for i, path in enumerate(found.paths)}
     kept: dict[int, str] = {}
+    contradicted: set[int] = set()
     for row in rows:
         name, label = row.get(file_column) or "", (row.get(label_column) or "").strip()
-        at = known.get(_plain(name))
+        at = known.get(_plain(name, found.root), known.get(_plain(name.strip(), found.root)))
         if at is None:
             found.missing.append((shown(name), f"named in {table.name}, but not there"))
-        elif not label:
-            found.missing.append((shown(name), f"has no {label_column} in {table.name}"))
-        else:
-            kept[at] = label
+        elif label and kept.setdefault(at, label) != label:
+            contradicted.add(at)
     left = len(found.paths) - len(kept)
     if not kept:
         raise UserError(
@@ -238,16 +247,26 @@ def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
         )
     if left:
         found.notes.append(f"{left} images that {table.name} gives no label: left out")
+    if contradicted:
+        first = shown(found.paths[min(contradicted)])
+        found.notes.append(
+            f"{len(contradicted)} images have several labels in {table.name}, the first of them "
+            f"{first}: its first label is taken"
+        )
     order = sorted(kept)
     _keep(found, order)
     found.labels = [kept[i] for i in order]
     if len(set(found.labels)) == 1:
-        found.notes.append(f"all images have the label {found.labels[0]}: learned without labels")
+        label = shown(found.labels[0])
+        found.notes.append(f"all images have the label {label}: learned without labels")
         found.labels = None
 
 
-def _plain(path: str) -> str:
-    return os.path.normpath(path).replace(os.sep, "/")
+def _plain(path: str, root: Path) -> str:
+    """A path below the root in one spelling, whether it is given from there or in full."""
+    if os.path.isabs(path):
+        path = os.path.relpath(path, root.absolute())
+    return os.path.normpath(path)
 
 
 def _read_list(table: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -256,13 +275,13 @@ def _read_list(table: Path) -> tuple[list[dict[str, str]], list[str]]:
         head = text.partition("\n")[0]
         delimiter = max(",;\t", key=head.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        columns = list(reader.fieldnames or [])
+        columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         rows = list(reader)
     except OSError as error:
         raise UserError(f"cannot read {shown(str(table))}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{shown(str(table))} is no table of file names: {error}") from None
-    if len(columns) < 2 or not rows:
+    if len(set(columns)) < 2 or not rows:
         raise UserError(
             f"{shown(str(table))} should have a header and two columns, file_name and label"
         )

@@ -5,13 +5,14 @@ Nothing but the prepared images is kept on disk, so a data set larger than the d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monge.data.folder import LABEL_COLUMNS
-from monge.data.parquet import named
+from monge.data.parquet import bytes_of, named
 from monge.data.raw import Raw
 from monge.data.reading import Reading
 from monge.errors import UserError, missing_extra, nearest
@@ -61,54 +62,38 @@ class HubImages:
             "limit": self.reading.limit,
         }
 
-    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
-        skip, block = start * size, []
-        left = None if self.reading.limit is None else self.reading.limit - skip
-        for raw in self._rows(skip):
-            if left is not None and left <= 0:
-                break
-            left = None if left is None else left - 1
-            block.append(raw)
-            if len(block) == size:
-                yield block
-                block = []
-        if block:
-            yield block
+    def rows(self, start: int) -> Iterator[Raw]:
+        limit = self.reading.limit
+        return itertools.islice(self._rows(start), None if limit is None else max(0, limit - start))
 
     def sample(self, n: int) -> list[Raw]:
-        found = []
-        for raw in self._rows(0):
-            found.append(raw)
-            if len(found) == n:
-                break
-        return found
+        return list(itertools.islice(self.rows(0), n))
 
     def _rows(self, skip: int) -> Iterator[Raw]:
-        from datasets import Image
-
         position = 0
         for split, heldout in self.splits:
-            rows = self.builder.as_streaming_dataset(split)
-            rows = rows.cast_column(self.image_column, Image(decode=False))
-            for i, row in enumerate(rows):
+            for i, row in enumerate(self._stream(split)):
                 position += 1
                 if position > skip:
                     yield self._raw(row, f"{split}, row {i}", heldout)
+
+    def _stream(self, split: str) -> Iterator[dict[str, Any]]:
+        from datasets import Image
+
+        try:
+            rows = self.builder.as_streaming_dataset(split)
+            yield from rows.cast_column(self.image_column, Image(decode=False))
+        except Exception as error:  # the library's own, the network's, the file formats'
+            raise UserError(
+                f"reading {self.text} stopped: {_reason(error)}; run the command again to go on"
+            ) from None
 
     def _raw(self, row: dict[str, Any], where: str, heldout: bool | None) -> Raw:
         value = row[self.image_column]
         label = None
         if self.label_column is not None:
             label = named(row[self.label_column], self.label_names)
-        return Raw(where, lambda: _content(value), label, heldout)
-
-
-def _content(value: Any) -> bytes:
-    if not isinstance(value, dict) or (value.get("bytes") is None and not value.get("path")):
-        raise OSError("the row holds no image")
-    if value.get("bytes") is not None:
-        return value["bytes"]
-    return Path(value["path"]).read_bytes()
+        return Raw(where, lambda: bytes_of(value, Path()), label, heldout)
 
 
 def open_hub(repo: str, reading: Reading) -> HubImages:
@@ -130,8 +115,7 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         if features is None:
             features = _first_features(builder, splits[0])
     except Exception as error:  # the library raises its own, the network's and the hub's errors
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"cannot read the hub data set {repo!r}: {reason}") from None
+        raise UserError(f"cannot read the hub data set {repo!r}: {_reason(error)}") from None
     chosen = _chosen_splits(splits, reading, repo)
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     column = reading.image_column or (images[0] if len(images) == 1 else None)
@@ -149,6 +133,10 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         raise UserError(f"hf:{repo} has no column {label!r}: {nearest(label, features)}")
     names = list(getattr(features[label], "names", [])) if label else []
     return HubImages(repo, reading, builder, chosen, column, label, names)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _first_features(builder: Any, split: str) -> Any:

@@ -1,8 +1,8 @@
 """One image file as pixels: whatever its format, mode and orientation, at the size asked for.
 
 Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: 16-bit
-values are divided by 257, transparent images are put on white, the first frame of an animation is
-taken, and the camera's rotation (EXIF) is undone.
+values are divided by 257 (of 16-bit colour Pillow reads the high bytes), transparent images are put
+on white, the first frame of an animation is taken, and the camera's rotation (EXIF) is undone.
 """
 
 from __future__ import annotations
@@ -12,16 +12,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP")
-"""Formats that are read, by content and not by name; MPO is what some cameras write as JPEG."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
+"""Formats that are read, by content and not by name. JPEG may turn out to be MPO, a JPEG with
+more pictures behind it that some cameras write."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 """Names by which image files are found in folders."""
 
 MOST_PIXELS = 2**27
 """Larger images are refused before they are decoded: no camera's, most likely a bomb."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each value of the EXIF orientation."""
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -39,7 +51,7 @@ class Header:
     Attributes:
         format: as Pillow names it.
         mode: Pillow's, before any conversion.
-        size: height and width as it is stored; rotation may exchange them.
+        size: height and width as it is seen, the camera's rotation undone.
         grey: whether it has no colour.
     """
 
@@ -67,7 +79,9 @@ def read(
             if image.format == "JPEG":
                 # Large photographs are decoded at a half, a quarter or an eighth of their size.
                 image.draft(image.mode, (2 * max(size), 2 * max(size)))
-            upright = ImageOps.exif_transpose(image)
+            image.load()  # before the EXIF: in PNG it may stand behind the pixels
+            turn = _turn(image)
+            upright = image if turn is None else image.transpose(turn)
             fitted = resize(_eight_bits(upright), size, fit)
             pixels = np.asarray(fitted.convert("L" if channels == 1 else "RGB"))
     except Unreadable:
@@ -123,13 +137,29 @@ def _header(image: Image.Image) -> Header:
     grey = image.mode in GREY_MODES
     if palette:
         grey = palette[0::3] == palette[1::3] == palette[2::3]
-    return Header(str(image.format), image.mode, (height, width), grey)
+    sideways = _turn(image) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+    size = (width, height) if sideways else (height, width)
+    return Header(str(image.format), image.mode, size, grey)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What undoes the camera's rotation; None also for damaged EXIF: the pixels may be sound."""
+    if image.format == "TIFF":  # Pillow turns those itself
+        return None
+    if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif", "xmp"}:
+        return None  # Pillow would decode the whole image to look behind it
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """The image in mode L or RGB, on white where it is transparent."""
     if image.mode.startswith("I"):
         values = np.asarray(image.convert("I"))
+        if isinstance(clear := image.info.get("transparency"), int):
+            values = np.where(values == clear, 65535, values)
         if values.min() < 0 or values.max() > 65535:
             raise Unreadable(f"integers from {values.min()} to {values.max()}: not 8 or 16 bits")
         return Image.fromarray((values / 257).round().astype(np.uint8))

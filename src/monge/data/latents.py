@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from monge.tensors import stream
 from monge.types import Autoencoder, Latent, Posterior, State
 
 
+@runtime_checkable
 class Latents(Protocol):
     """Posteriors that are read by rows, whether they lie in memory or in files."""
 

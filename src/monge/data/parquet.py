@@ -1,13 +1,17 @@
 """Parquet files of encoded images, one or a folder of them, as Hugging Face data sets have them.
 
-An image column holds structs of bytes and path, or bytes. Files whose names begin with train,
-test or validation bring that split. Names of labels stand in the schema's metadata.
+An image column holds structs of bytes and path, or bytes; where a struct has a path alone, as
+`Dataset.to_parquet` leaves it of local files, that file is read. Files whose names begin with
+train, test or validation bring that split. Names of labels stand in the schema's metadata.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +20,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN, shown
-from monge.data.raw import Raw
+from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
+from monge.data.images import Unreadable
+from monge.data.raw import Raw, shown
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
+
+BATCH = 32
+"""Rows that are read at once: photographs may have megabytes each."""
+
+BUFFER = 2**20
+"""Bytes that are read of a column at once, instead of all that a row group has of it."""
 
 
 @dataclass
@@ -45,73 +56,103 @@ class ParquetImages:
 
     @property
     def total(self) -> int:
-        rows = sum(parquet.ParquetFile(f).metadata.num_rows for f in self.files)
+        rows = sum(_opened(f).metadata.num_rows for f in self.files)
         return rows if self.limit is None else min(rows, self.limit)
 
     @property
     def facts(self) -> dict[str, Any]:
-        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
+        files = []
+        for file in self.files:
+            status = file.stat()
+            files.append([str(file), status.st_size, status.st_mtime_ns])
         columns = [self.image_column, self.label_column]
-        return {"parquet": self.text, "files": stats, "columns": columns, "limit": self.limit}
+        return {"parquet": self.text, "files": files, "columns": columns, "limit": self.limit}
 
-    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
-        skip, block = start * size, []
-        left = self.total - skip
-        for raw in self._rows(skip):
-            if left == 0:
-                break
-            left -= 1
-            block.append(raw)
-            if len(block) == size:
-                yield block
-                block = []
-        if block:
-            yield block
+    def rows(self, start: int) -> Iterator[Raw]:
+        return itertools.islice(self._rows(start), self._left(start))
 
     def sample(self, n: int) -> list[Raw]:
-        found = []
-        for raw in self._rows(0):
-            found.append(raw)
-            if len(found) == n:
-                break
-        return found
+        return list(itertools.islice(self.rows(0), n))
+
+    def _left(self, start: int) -> int | None:
+        return None if self.limit is None else max(0, self.limit - start)
 
     def _rows(self, skip: int) -> Iterator[Raw]:
         columns = [self.image_column, *([self.label_column] if self.label_column else [])]
         for file in self.files:
-            table = parquet.ParquetFile(file)
+            table = _opened(file)
             rows = table.metadata.num_rows
             if skip >= rows:
                 skip -= rows
                 continue
-            heldout = side_of(file.name)
+            heldout = side_in(self.path, file)
             position = 0
-            for batch in table.iter_batches(256, columns=columns):
+            for batch in _batches(table, columns, file):
                 first = max(0, skip - position)
                 for i in range(first, len(batch)):
-                    yield self._raw(batch, i, f"{file.name}, row {position + i}", heldout)
+                    where = f"{shown(file.name)}, row {position + i}"
+                    yield self._raw(batch, i, where, file.parent, heldout)
                 position += len(batch)
             skip = 0
 
-    def _raw(self, batch: pa.RecordBatch, i: int, where: str, heldout: bool | None) -> Raw:
+    def _raw(
+        self, batch: pa.RecordBatch, i: int, where: str, home: Path, heldout: bool | None
+    ) -> Raw:
         value = batch.column(self.image_column)[i].as_py()
-        content = value.get("bytes") if isinstance(value, dict) else value
         label = None
         if self.label_column is not None:
             label = named(batch.column(self.label_column)[i].as_py(), self.label_names)
-        return Raw(where, lambda: _there(content), label, heldout)
+        return Raw(where, lambda: bytes_of(value, home), label, heldout)
 
 
-def _there(content: bytes | None) -> bytes:
-    if content is None:
-        raise OSError("the row holds no image")
-    return content
+def bytes_of(value: Any, home: Path) -> bytes:
+    """The bytes of an image as a row has it, or of the file that it names.
+
+    Args:
+        value: bytes, or a mapping of bytes and path.
+        home: where relative paths begin.
+
+    Raises:
+        Unreadable: the row holds neither.
+        OSError: the file that it names cannot be read.
+    """
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        return content
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path:
+        raise Unreadable("the row holds no image")
+    if "\0" in path:
+        raise Unreadable("the row's path is none")
+    return (home / path).read_bytes()
+
+
+def _opened(file: Path) -> parquet.ParquetFile:
+    try:
+        return parquet.ParquetFile(file, buffer_size=BUFFER)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _batches(
+    table: parquet.ParquetFile, columns: list[str], file: Path
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from table.iter_batches(BATCH, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"cannot read {shown(str(file))} as parquet: {reason}")
 
 
 def named(value: Any, names: list[str]) -> str | None:
     """The name of a label as it stands in a column: a number into the names, or a word."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        return names[value]
+    if isinstance(value, int) and not isinstance(value, bool) and names:
+        # Hidden labels, of test data say, are -1.
+        return names[value] if 0 <= value < len(names) else None
     return None if value is None else str(value)
 
 
@@ -127,14 +168,19 @@ def side_of(file: str) -> bool | None:
 
 def is_image_column(kind: pa.DataType) -> bool:
     """Whether a column of this type holds encoded images."""
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+    if isinstance(kind, pa.StructType):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _is_bytes(kind.field(at).type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def has_images(path: Path, reading: Reading) -> bool:
     """Whether parquet, a file or the first of a folder, is of images rather than a table."""
-    file = min(path.rglob("*.parquet")) if path.is_dir() else path
+    file = find_files(path)[0] if path.is_dir() else path
     kinds = read_schema(file).types
     return reading.image_column is not None or any(map(is_image_column, kinds))
 
@@ -145,8 +191,10 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     Raises:
         UserError: no image column, or several and none named; files that do not fit together.
     """
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = find_files(path) if path.is_dir() else [path]
     schema = read_schema(files[0])
+    if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
+        raise UserError(f"{shown(str(files[0]))} has several columns {twice[0]!r}: rename one")
     for file in files[1:]:
         if read_schema(file).names != schema.names:
             raise UserError(
@@ -172,10 +220,30 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     elif label not in schema.names:
         raise UserError(f"{shown(str(path))} has no column {label!r}: {_near(label, schema)}")
     found = ParquetImages(path, files, column, label, _label_names(schema, label), reading.limit)
-    sides = {side_of(file.name) for file in files}
+    sides = {side_in(path, file) for file in files}
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
+
+
+def find_files(root: Path) -> list[Path]:
+    """The parquet files of a folder and its subfolders, without hidden ones, as images are listed.
+
+    Those of training come first: whoever limits the number of rows wants theirs.
+    """
+    found = [
+        path
+        for path in root.rglob("*.parquet")
+        if os.path.isfile(path)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    return sorted(found, key=lambda path: (side_in(root, path) is True, path))
+
+
+def side_in(root: Path, file: Path) -> bool | None:
+    """The side that the file's name, or that of a folder between it and the root, says."""
+    below = file.relative_to(root).parts if file != root else (file.name,)
+    return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
 
 
 def read_schema(file: Path) -> pa.Schema:
@@ -187,8 +255,7 @@ def read_schema(file: Path) -> pa.Schema:
     try:
         return parquet.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"cannot read {shown(str(file))} as parquet: {reason}") from None
+        raise _unreadable(file, error) from None
 
 
 def _near(name: str, schema: pa.Schema) -> str:

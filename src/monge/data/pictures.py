@@ -11,7 +11,7 @@ from monge.data import store as stores
 from monge.data.arrays import Pixels
 from monge.data.base import Data
 from monge.data.cache import plain_name
-from monge.data.raw import ImageSource
+from monge.data.raw import ImageSource, shown
 from monge.data.reading import Reading
 from monge.data.split import split_by_content
 from monge.errors import UserError
@@ -38,13 +38,15 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
         stores.check(store.folder)
         if changed := stores.changed_files(store, source, say):
             raise UserError(
-                f"{len(changed)} files of {source.text} have changed without a change of size or "
-                f"time, the first is {changed[0]}: monge cache clear {store.folder.name}"
+                f"{len(changed)} files of {shown(source.text)} have changed without a change of "
+                f"size or time, the first is {changed[0]}: monge cache clear {store.folder.name}"
             )
         say(f"cache: {store.folder.name} is as it was written, and so are the files")
     n = len(store.shards)
     if n < FEWEST:
-        raise UserError(f"{source.text}: {n} images are too few; at least {FEWEST} are needed")
+        raise UserError(
+            f"{shown(source.text)}: {n} images are too few; at least {FEWEST} are needed"
+        )
     warnings = list(store.report["notes"])
     train, heldout = _split(store, warnings)
     if len(train) < FEW:
@@ -79,7 +81,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
 def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """The source's own split, else one by content, which keeps exact duplicates together."""
     sides = store.heldout
-    if (sides >= 0).all() and sides.min() < sides.max():
+    if _own_split(store):
         train = torch.from_numpy(np.flatnonzero(sides == 0))
         heldout = torch.from_numpy(np.flatnonzero(sides == 1))
         shared = int(np.isin(store.digests[heldout], store.digests[train]).sum())
@@ -90,6 +92,11 @@ def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torc
             )
         return train, heldout
     return split_by_content(store.digests)
+
+
+def _own_split(store: stores.Store) -> bool:
+    """Whether the source says of all images whether it holds them out, and has both kinds."""
+    return bool((store.heldout >= 0).all() and store.heldout.min() < store.heldout.max())
 
 
 def _report(
@@ -104,7 +111,7 @@ def _report(
         "unlabelled": int((store.labels < 0).sum()) if store.label_names else 0,
         "training": len(train),
         "held_out": len(heldout),
-        "split": "the source's own" if (store.heldout >= 0).all() else "by content",
+        "split": "the source's own" if _own_split(store) else "by content",
         "warnings": warnings,
     }
 
@@ -113,8 +120,8 @@ def describe(report: dict[str, Any]) -> list[str]:
     """A report of images as lines for the terminal."""
 
     def counted(values: dict[str, int], most: int = 6) -> str:
-        shown = [f"{n} {key}" for key, n in list(values.items())[:most]]
-        return ", ".join(shown) + (", ..." if len(values) > most else "")
+        listed = [f"{n} {key}" for key, n in list(values.items())[:most]]
+        return ", ".join(listed) + (", ..." if len(values) > most else "")
 
     channels, height, width = report["prepared_to"]
     kind = "grey" if channels == 1 else "RGB"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Raw:
 
     Attributes:
         name: for messages.
-        load: reads its bytes; may raise OSError.
+        load: reads its bytes; raises OSError where they cannot be had now, and `Unreadable` where
+            there are none.
         label: its class, or None.
         heldout: whether the source holds it out; None where it does not say.
     """
@@ -24,6 +26,7 @@ class Raw:
     heldout: bool | None = None
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Encoded images in a fixed order."""
 
@@ -39,7 +42,7 @@ class ImageSource(Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many there are, if that is known."""
+        """How many there are, if that is known; it is for show."""
         ...
 
     @property
@@ -57,10 +60,24 @@ class ImageSource(Protocol):
         """Names of images that cannot be had, and why."""
         ...
 
-    def blocks(self, size: int, start: int) -> Iterator[list[Raw]]:
-        """All images in order, `size` at a time, beginning with block `start`."""
+    def rows(self, start: int) -> Iterator[Raw]:
+        """All images in order, from number `start` on.
+
+        Raises:
+            UserError: the source itself fails, as a file of many images can.
+        """
         ...
 
     def sample(self, n: int) -> list[Raw]:
         """Some of the images, about n, for a look at what they are."""
         ...
+
+
+def shown(name: str) -> str:
+    """A file name that can be printed: on one line, whatever its bytes.
+
+    >>> print(shown("two\\nlines"))
+    two\\nlines
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from monge.components import FAMILIES, build
 from monge.data import table_files, tables
 from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
-from monge.data.folder import list_folder
+from monge.data.folder import holds_images, list_folder
 from monge.data.hub import open_hub
 from monge.data.images import resize
-from monge.data.parquet import has_images, open_parquet
+from monge.data.parquet import find_files, has_images, open_parquet
 from monge.data.pictures import load_images
 from monge.data.reading import Reading
 from monge.data.split import HELD_OUT, split_by_content
@@ -63,9 +62,8 @@ def load(
     path = Path(text)
     if path.suffix in (".npz", ".npy"):
         return _array_file(path, reading)
-    columnar = path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet")))
-    if path.exists() and columnar:
-        if not has_images(path, reading):
+    if path.suffix.lower() == ".parquet" or (find_files(path) and not holds_images(path)):
+        if path.exists() and not has_images(path, reading):
             return tables.load(path, reading)
         return load_images(open_parquet(path, reading), reading, say, check_cache)
     if path.is_dir():
@@ -136,8 +134,8 @@ def _array_file(path: Path, reading: Reading) -> Data:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error)
+    except Exception as error:  # zip and array readers raise many kinds on damaged files
+        reason = str(error) or type(error).__name__
         if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
             reason = "it is no array file"
         raise UserError(f"cannot read {path}: {reason}") from None

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from monge.data import arrow
 from monge.data.arrow import compute
-from monge.data.parquet import side_of
+from monge.data.parquet import find_files, side_in
 from monge.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -55,16 +55,14 @@ def read_folder(folder: Path) -> tuple[pa.Table, int | None]:
     Raises:
         UserError: files that are no parquet, or whose columns differ.
     """
-    files = sorted(folder.rglob("*.parquet"))
-    held = [file for file in files if side_of(file.name)]
-    ordered = [file for file in files if file not in held] + held
-    parts = [read(file) for file in ordered]
-    for file, part in zip(ordered, parts, strict=True):
+    files = find_files(folder)  # those of training first
+    parts = [read(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
         if part.schema.names != parts[0].schema.names:
             raise UserError(
-                f"{file} has other columns than {ordered[0]}: give one data set at a time"
+                f"{file} has other columns than {files[0]}: give one data set at a time"
             )
-    n_heldout = sum(len(part) for part in parts[len(files) - len(held) :])
+    n_heldout = sum(len(p) for f, p in zip(files, parts, strict=True) if side_in(folder, f))
     whole = pa.concat_tables(parts, promote_options="permissive")
     return whole, n_heldout if 0 < n_heldout < len(whole) else None
 

@@ -255,7 +255,8 @@ def facts_of(data: Data) -> dict[str, Any]:
     """What a run remembers of its data."""
     counts = []
     if data.train_label is not None:
-        counts = torch.bincount(data.train_label, minlength=len(data.label_names)).tolist()
+        known = data.train_label[data.train_label >= 0]  # -1 is no label
+        counts = torch.bincount(known, minlength=len(data.label_names)).tolist()
     return {
         "name": data.name,
         "text": data.text,
