@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pyarrow as pa
+
 from monge.components import read_value
-from monge.data import sources
+from monge.data import sources, tables
 from monge.errors import UserError, nearest
 from monge.progress import quiet
 from monge.runs.run import Run
@@ -28,7 +30,8 @@ def train(
     Args:
         data: a source as on the command line ("digits", "target:mixture:dim=2", "photos.npz"),
             an array or tensor of images (N, H, W), (N, H, W, C), (N, C, H, W) or of table rows
-            (N, D), or a `torch.utils.data.Dataset` of tensors or (tensor, label) pairs.
+            (N, D), a table (pyarrow, or a DataFrame that Arrow can read), or a
+            `torch.utils.data.Dataset` of tensors or (tensor, label) pairs.
         labels: (N,) for arrays.
         out: the run folder.
         settings: fields of `TrainSpec`: steps, minutes, network, path, lr, ...
@@ -47,7 +50,9 @@ def train(
     if labels is not None and not hasattr(data, "__array__"):
         raise UserError("labels go with an array: a named source or a Dataset brings its own")
     if isinstance(data, (str, Path)):
-        loaded = sources.load(str(data))
+        loaded = sources.load(str(data), TrainSpec(**settings))
+    elif hasattr(data, "__arrow_c_stream__"):
+        loaded = tables.from_table(pa.table(data), TrainSpec(**settings))
     elif hasattr(data, "__array__"):
         loaded = sources.from_arrays(data, labels)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):

@@ -101,6 +101,8 @@ class Sample(Sampling):
 
     label: str | None = None
     """Names of labels with commas between, or all; none: as often as in the data."""
+    condition: str | None = None
+    """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
     out: Path | None = None
     """Folder for the samples; by default RUN/samples/seed-<seed>-<6 hex of the settings>."""
     format: str | None = None

@@ -43,6 +43,7 @@ def train(arguments: Any) -> dict[str, Any]:
     from monge.runs.train import train as train_run
 
     spec = _spec_of(arguments)
+    _need_data_of_recipe(arguments)
     if arguments.dry_run:
         return {"dry_run": True, **rehearse(spec, note)}
     run = train_run(spec, out=arguments.out, say=note)
@@ -50,6 +51,21 @@ def train(arguments: Any) -> dict[str, Any]:
     tell(arguments, f"report   {run.folder / 'report.html'}")
     tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
     return {"run": str(run.folder), **_cost(run.folder)}
+
+
+def _need_data_of_recipe(arguments: Any) -> None:
+    """Say which file a recipe means, where its data is not bundled and was not given."""
+    if arguments.recipe is None:
+        return
+    from monge import recipes as book
+
+    recipe = book.find(arguments.recipe)
+    origin = getattr(recipe, "ORIGIN", None)
+    if origin and arguments.data == recipe.SPEC.data and not Path(arguments.data).exists():
+        raise UserError(
+            f"recipe {arguments.recipe} needs the file {arguments.data}, which is not here: "
+            f"{origin}. Then: monge train PATH/{arguments.data} --recipe {arguments.recipe}"
+        )
 
 
 def _spec_of(arguments: Any) -> TrainSpec:
@@ -80,10 +96,11 @@ def sample(arguments: Any) -> dict[str, Any]:
     formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
-    samples = run.sample(arguments.n, labels, **_sampling(arguments))
+    samples = run.sample(arguments.n, labels, condition=arguments.condition, **_sampling(arguments))
     seconds = time.monotonic() - start
     # Other settings, another folder: old and new pictures are never mixed.
     settings = [arguments.n, labels, *_sampling(arguments).values()]
+    settings += [] if arguments.condition is None else [arguments.condition]
     mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
     folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
     written = samples.save(folder, formats)
@@ -101,6 +118,7 @@ def sample(arguments: Any) -> dict[str, Any]:
 
 def evaluate(arguments: Any) -> dict[str, Any]:
     """Measure a run."""
+    from monge.runs.density import in_words
     from monge.runs.evaluate import evaluate_run
 
     run = _load(arguments)
@@ -109,8 +127,11 @@ def evaluate(arguments: Any) -> dict[str, Any]:
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **_sampling(arguments))
     tell(arguments, result.text())
+    found = read_json(run.folder / "evaluation" / "evaluation.json")
+    if found["density"]:
+        tell(arguments, in_words(found["density"]))
     tell(arguments, f"report   {run.folder / 'report.html'}")
-    return read_json(run.folder / "evaluation" / "evaluation.json")
+    return found
 
 
 def autoencoder(arguments: Any) -> dict[str, Any]:

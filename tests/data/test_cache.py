@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from forked import kill_when, start, wait
 from making_images import folder_of, pixels_of, write
-
 from monge import lock
 from monge.cli import main
 from monge.data import cache, decoding, folder, store

@@ -138,14 +138,18 @@ def test_files(tmp_path: Path) -> None:
     plain, labelled, split = (load(str(tmp_path / n)) for n in
                               ("table.npy", "table.npz", "split.npz"))  # fmt: skip
     assert plain.kind == "table" and plain.name == "table" and plain.train_label is None
-    assert torch.equal(plain.train, labelled.train)
+    assert plain.rows is not None and labelled.rows is not None and split.rows is not None
+    for data in (plain, labelled, split):
+        assert data.rows is not None and data.codec is not None
+        values = data.codec.natural(data.train).numpy()
+        np.testing.assert_allclose(values, table[data.rows[0]], rtol=1e-5, atol=1e-6)
+        assert sorted(torch.cat(data.rows).tolist()) == list(range(30))
     assert labelled.label_names == ("ant", "cat", "dog")
     assert labelled.train_label is not None
-    where = [int(np.flatnonzero((table == row.numpy()).all(1))[0]) for row in labelled.train]
-    expected = [labelled.label_names.index(names[i]) for i in where]
+    expected = [labelled.label_names.index(names[i]) for i in labelled.rows[0]]
     assert labelled.train_label.tolist() == expected
     # A split that the file brings is kept.
-    assert np.array_equal(split.heldout.numpy(), table[20:])
+    assert split.rows[1].tolist() == list(range(20, 30))
     assert split.heldout_label is not None
     assert [split.label_names[k] for k in split.heldout_label] == names[20:].tolist()
 

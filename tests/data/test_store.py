@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making_images import encoded, folder_of, pixels_of, write
 from PIL import Image
 
+from making_images import encoded, folder_of, pixels_of, write
 from monge.data import decoding, folder, store
 from monge.data.base import Data
 from monge.data.folder import list_folder

@@ -68,7 +68,7 @@ def test_train_sample_evaluate_info(tmp_path: Path, capsys: pytest.CaptureFixtur
     info = json.loads(capsys.readouterr().out)
     assert info["evaluations_per_sample"] == 6  # Heun, three steps
     lines = (out / "samples.csv").read_text().splitlines()
-    assert lines[0] == '"x0","x1","label"' and len(lines) == 21
+    assert lines[0] == "x0,x1,label" and len(lines) == 21
     archive = np.load(out / "samples.npz", allow_pickle=False)
     assert archive["arr_0"].shape == (20, 2) and set(archive["arr_1"]) == {1}
 

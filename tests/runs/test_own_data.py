@@ -22,7 +22,7 @@ from monge.runs.spec import TrainSpec
 from monge.runs.train import resolve, train
 
 TINY = TrainSpec(
-    autoencoder="conv:down=2,channels=2,width=8,blocks=1",
+    autoencoder="conv:down=2,channels=2,width=8,blocks=1,batch=16",
     autoencoder_steps=8,
     network="transformer:width=16,depth=1,heads=2,patch=2",
     steps=6,
@@ -131,7 +131,7 @@ def test_other_labels_and_another_size_from_a_trained_run(run: Run, tmp_path: Pa
 
 
 def test_an_autoencoder_is_tuned_further(run: Run, photos: Path, tmp_path: Path) -> None:
-    arguments = ["autoencoder", str(photos), "--autoencoder", TINY.autoencoder, "--batch", "16"]
+    arguments = ["autoencoder", str(photos), "--autoencoder", TINY.autoencoder]
     assert main([*arguments, "--steps", "30", "--out", str(tmp_path / "first")]) == 0
     more = ["--steps", "30", "--init-from", str(tmp_path / "first"), "--out", str(tmp_path / "b")]
     assert main([*arguments, *more]) == 0
@@ -147,7 +147,7 @@ def test_an_autoencoder_of_other_data_reports_its_shift(tmp_path: Path, photos: 
         target = bright / path.relative_to(photos)
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).point(lambda v: 128 + v // 2).save(target)
-    arguments = ["autoencoder", str(photos), "--autoencoder", TINY.autoencoder, "--batch", "16"]
+    arguments = ["autoencoder", str(photos), "--autoencoder", TINY.autoencoder]
     assert main([*arguments, "--steps", "40", "--out", str(tmp_path / "ae")]) == 0
     told: list[str] = []
     spec = replace(TINY, data=str(bright), autoencoder=str(tmp_path / "ae"))

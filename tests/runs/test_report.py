@@ -54,6 +54,10 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
     }
     put(folder, "config.yaml", to_yaml(TrainSpec(data=name, steps=3000)))
     put(folder, "environment.json", {"command": f"monge train {name}", "torch": "2.13.0"})
+    put(folder, "data_report.json", {
+        "format_version": 1, "images": 1797, "warnings": ["3 duplicates"],
+        "by size": {"8 x 8": 1797},
+    })  # fmt: skip
     put(folder, "data.json", {
         "name": name, "text": name, "kind": "image", "shape": [1, 8, 8], "n_train": 1437,
         "n_heldout": 360, "label_names": [name, "1"], "fingerprint": "8f3ac91b",
@@ -160,6 +164,7 @@ def test_the_numbers_are_there(full):
         (["log.jsonl"], ["training"]),
         (["cost.json"], ["cost"]),
         (["evaluation", "samples"], ["samples"]),
+        (["data_report.json"], ["data"]),
         (["environment.json", "config.yaml", "data.json", "changes.json"], ["what-was-run"]),
     ],
 )

@@ -85,7 +85,7 @@ class ParquetImages:
             if skip >= rows:
                 skip -= rows
                 continue
-            heldout = _side(self.path, file)
+            heldout = side_in(self.path, file)
             position = 0
             for batch in _batches(table, columns, file):
                 first = max(0, skip - position)
@@ -178,6 +178,13 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def has_images(path: Path, reading: Reading) -> bool:
+    """Whether parquet, a file or the first of a folder, is of images rather than a table."""
+    file = find_files(path)[0] if path.is_dir() else path
+    kinds = read_schema(file).types
+    return reading.image_column is not None or any(map(is_image_column, kinds))
+
+
 def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     """The images in a parquet file, or in the parquet files of a folder and its subfolders.
 
@@ -213,7 +220,7 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     elif label not in schema.names:
         raise UserError(f"{shown(str(path))} has no column {label!r}: {_near(label, schema)}")
     found = ParquetImages(path, files, column, label, _label_names(schema, label), reading.limit)
-    sides = {_side(path, file) for file in files}
+    sides = {side_in(path, file) for file in files}
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
@@ -230,11 +237,11 @@ def find_files(root: Path) -> list[Path]:
         if os.path.isfile(path)
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
-    return sorted(found, key=lambda path: (_side(root, path) is True, path))
+    return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 
-def _side(root: Path, file: Path) -> bool | None:
-    """By the file's name, or that of a folder between it and the data set's."""
+def side_in(root: Path, file: Path) -> bool | None:
+    """The side that the file's name, or that of a folder between it and the root, says."""
     below = file.relative_to(root).parts if file != root else (file.name,)
     return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
 

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from monge.components import FAMILIES, build
+from monge.data import table_files, tables
 from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
 from monge.data.folder import holds_images, list_folder
 from monge.data.hub import open_hub
 from monge.data.images import resize
-from monge.data.parquet import find_files, open_parquet
+from monge.data.parquet import find_files, has_images, open_parquet
 from monge.data.pictures import load_images
-from monge.data.raw import ImageSource
 from monge.data.reading import Reading
 from monge.data.split import HELD_OUT, split_by_content
 from monge.errors import UserError, nearest
@@ -62,10 +62,14 @@ def load(
     path = Path(text)
     if path.suffix in (".npz", ".npy"):
         return _array_file(path, reading)
-    if path.is_dir():
-        return load_images(_folder(path, reading), reading, say, check_cache)
-    if path.exists() and path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet" or (find_files(path) and not holds_images(path)):
+        if path.exists() and not has_images(path, reading):
+            return tables.load(path, reading)
         return load_images(open_parquet(path, reading), reading, say, check_cache)
+    if path.is_dir():
+        return load_images(list_folder(path, reading), reading, say, check_cache)
+    if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
+        return tables.load(path, reading)
     if path.exists():
         raise UserError(
             f"cannot read {text!r} as data: give a folder of images, or a .csv, .tsv, .parquet, "
@@ -73,13 +77,6 @@ def load(
         )
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
-
-
-def _folder(path: Path, reading: Reading) -> ImageSource:
-    """A folder of image files, or, where there are hardly any, of parquet files."""
-    if find_files(path) and not holds_images(path):
-        return open_parquet(path, reading)
-    return list_folder(path, reading)
 
 
 def _digits() -> Data:
@@ -129,7 +126,10 @@ def _target(settings: str, text: str) -> Data:
 
 
 def _array_file(path: Path, reading: Reading) -> Data:
-    """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y."""
+    """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y.
+
+    Two axes make a table; its columns may be named by an array under columns.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -139,17 +139,22 @@ def _array_file(path: Path, reading: Reading) -> Data:
         if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
             reason = "it is no array file"
         raise UserError(f"cannot read {path}: {reason}") from None
+    name, text = path.stem, str(path.absolute())
     if isinstance(loaded, np.ndarray):
-        return from_arrays(loaded, name=path.stem, text=str(path.absolute()), reading=reading)
-    arrays = {name: _member(loaded, name, path) for name in loaded.files}
-    names = ("x", "images", "data", "arr_0", "x_train")
-    x = next((arrays[k] for k in names if k in arrays), None)
+        if loaded.ndim == 2:
+            return tables.from_matrix(loaded, reading, name=name, text=text)
+        return from_arrays(loaded, name=name, text=text, reading=reading)
+    arrays = {key: _member(loaded, key, path) for key in loaded.files}
+    known = ("x", "images", "data", "arr_0", "x_train")
+    x = next((arrays[k] for k in known if k in arrays), None)
     if x is None:
-        raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {names}")
+        raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {known}")
     y = next((arrays[k] for k in ("y", "labels", "arr_1", "y_train") if k in arrays), None)
     test = arrays.get("x_test"), arrays.get("y_test")
-    text = str(path.absolute())
-    return from_arrays(x, y, *test, name=path.stem, text=text, reading=reading)
+    if x.ndim == 2:
+        titles = arrays.get("columns")
+        return tables.from_matrix(x, reading, y, *test, titles=titles, name=name, text=text)
+    return from_arrays(x, y, *test, name=name, text=text, reading=reading)
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:

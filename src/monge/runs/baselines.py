@@ -38,6 +38,8 @@ def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
     rebuilt = torch.cat(parts)
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
+    elif run.codec is not None:
+        gaussian, rebuilt = run.codec.harden(gaussian), run.codec.harden(rebuilt)
     return {"gaussian": gaussian, "reconstructions": rebuilt}
 
 

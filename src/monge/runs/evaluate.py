@@ -23,6 +23,7 @@ from monge.metrics.table import Row, Table
 from monge.runs import images
 from monge.runs.baselines import baselines
 from monge.runs.card import write_card
+from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
 from monge.runs.report import write_report
 from monge.runs.run import Run
@@ -86,15 +87,24 @@ def evaluate_run(
     if network is not None:
         rows = _feature_rows(run, network, samples, data, others, seed)
         result = replace(result, table=Table([*result.table, *rows]))
+    density = None
+    if data.kind == "table":
+        flow = {k: v for k, v in sampling.items() if k != "final"}
+        density = heldout_density(run, data, seed, **flow)
     home = run.folder / "evaluation"
     write_json(
         home / "evaluation.json",
-        {"format_version": 1, "sampling": samples.info, **result.to_json(run.label_names)},
+        {
+            "format_version": 1,
+            "sampling": samples.info,
+            **result.to_json(run.label_names),
+            "density": density,
+        },
     )
     if data.kind == "image":
         _pictures(run, samples.x, known[result.neighbours[:SHOWN_NEIGHBOURS]], seed, sampling)
     else:
-        picture = images.table_plot(samples.x, real)
+        picture = images.rows_plot(run.codec, samples.x, real)
         images.save_png(picture, home / "samples.png", {"run": run.folder.name})
     add_costs(
         run.folder,

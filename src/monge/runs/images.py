@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from monge.data.columns import TableCodec
 from monge.errors import UserError
 from monge.files import write_atomic
 
@@ -186,6 +187,14 @@ def table_plot(
     if samples.shape[1] > size:
         figure.suptitle(f"the first {size} of {samples.shape[1]} columns", size=10)
     return _drawn(figure)
+
+
+def rows_plot(codec: TableCodec | None, samples: Tensor, real: Tensor | None) -> Image:
+    """`table_plot` of coordinates: in the columns' own units and by their names, where known."""
+    if codec is None:
+        return table_plot(samples, real)
+    shown = None if real is None else codec.natural(real)
+    return table_plot(codec.natural(samples), shown, codec.coordinate_names)
 
 
 def save_png(image: Image, path: Path, text: Mapping[str, object] | None = None) -> Path:

@@ -172,6 +172,26 @@ def interval(ends: Sequence[float]) -> str:
     return f"[{number(ends[0])}, {number(ends[1])}]"
 
 
+def density(folder: Path) -> str | None:
+    found: dict[str, Any] = (read_facts(folder, EVALUATION) or {}).get("density") or {}
+    if not found:
+        return None
+    title = "log-density of held-out rows"
+    if reason := found.get("refused"):
+        return card(f"<p class='small'>None: {escaped(reason)}.</p>", title)
+    lines = {"this run": _nats(found)}
+    if beside := found.get("gaussian"):
+        lines["a Gaussian fitted to the training rows"] = _nats(beside)
+        lines["this run above the Gaussian"] = _nats(found["gain"])
+    protocol = "; ".join(f"{name} {value}" for name, value in found["protocol"].items())
+    body = facts({**lines, "rows": number(found["n"])})
+    return card(f"{body}<p class='small'>Mean and standard error. {escaped(protocol)}.</p>", title)
+
+
+def _nats(value: Mapping[str, float]) -> str:
+    return f"{value['value']:.3f} ± {value['stderr']:.3f} nats"
+
+
 def neighbours(folder: Path) -> str | None:
     path = folder / "evaluation" / "neighbours.png"
     if not path.exists():

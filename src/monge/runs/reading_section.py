@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monge.errors import UserError
 from monge.runs.page import card, facts, note, read_facts
 
 MOST_SHOWN = 12
@@ -28,8 +29,11 @@ def reading(folder: Path) -> str | None:
 
 def memorisation_first(folder: Path) -> bool:
     """Whether the data is so small that copies are the first thing to look for."""
-    data = read_facts(folder, "data.json") or {}
-    return int(data.get("n_train") or FEW) < FEW
+    try:
+        found = (read_facts(folder, "data.json") or {}).get("n_train")
+    except UserError:  # the sections say that it is damaged
+        return False
+    return isinstance(found, int) and found < FEW
 
 
 def _text(value: Any) -> str:

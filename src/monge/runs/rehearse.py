@@ -61,7 +61,8 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
     wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])
     posterior = latent_data.encode(wrapped, data.train[:ROWS])
     label = None if data.train_label is None else data.train_label[:ROWS]
-    few = dataclasses.replace(data, train=data.train[:ROWS], train_label=label)
+    vector = None if data.train_vector is None else data.train_vector[:ROWS]
+    few = dataclasses.replace(data, train=data.train[:ROWS], train_label=label, train_vector=vector)
     network = build_network(spec, wrapped.latent_shape, facts_of(data))
     if isinstance(network, ExactNetwork):
         say("network exact: nothing to train")

@@ -344,7 +344,7 @@ TRAIN, EVALUATE = "monge train DATA", "monge evaluate RUN"
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (_samples, _while_training)),
-    Section("Measurements", EVALUATE, (measured.measurements, measured.labels)),
+    Section("Measurements", EVALUATE, (measured.measurements, measured.density, measured.labels)),
     Section(COPIES, EVALUATE, (measured.neighbours,)),
     Section("Data", TRAIN, (reading,)),
     Section("Autoencoder", TRAIN, (_quality, _reconstructions, _autoencoder_curves)),

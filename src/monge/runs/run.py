@@ -6,26 +6,30 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from monge import autoencoders
 from monge.components import build
+from monge.data import columns as table_columns
 from monge.data import sources
 from monge.data.base import Data
+from monge.data.columns import TableCodec
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Guided, Predict, posterior_mean
 from monge.files import read_json
 from monge.flows import Density, Integrated, log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
+from monge.runs import conditions
 from monge.runs.folder import read_config
 from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
@@ -97,6 +101,12 @@ class Run:
     def label_names(self) -> list[str]:
         return self.facts["label_names"]
 
+    @cached_property
+    def codec(self) -> TableCodec | None:
+        """What the columns of the run's table were; None for other data."""
+        path = self.folder / table_columns.FILE
+        return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
+
     def flow(
         self,
         steps: int | None = None,
@@ -112,8 +122,8 @@ class Run:
         velocity = Counted(self.field)
         if not math.isfinite(scale):
             raise UserError(f"guidance must be a finite number, not {scale}")
-        if scale != 1 and not self.label_names:
-            raise UserError("guidance needs a run with labels; this one has none")
+        if scale != 1 and not self.label_names and not self.facts.get("n_vector"):
+            raise UserError("guidance needs a run with labels or conditions; this one has none")
         guided = velocity if scale == 1 else Guided(velocity, scale)
         return Integrated(guided, build("solver", solver or self.spec.solver), points)
 
@@ -123,6 +133,7 @@ class Run:
         n: int = 16,
         label: str | int | Sequence[str | int] | Tensor | None = None,
         *,
+        condition: str | Mapping[str, float] | Tensor | None = None,
         steps: int | None = None,
         solver: str | None = None,
         grid: str | None = None,
@@ -131,28 +142,32 @@ class Run:
         seed: int = 0,
         progress: Any = None,
     ) -> Samples:
-        """n samples. Sample i depends on (seed, i) alone, given its label.
+        """n samples. Sample i depends on (seed, i) alone, given its label and condition.
 
         Args:
             label: a label's name or index, several of them, "all", or one index per sample
                 (N,); None draws labels by their frequency in the training data.
+            condition: of a table with condition columns, in their units: "a=3.5,b=1", or a
+                mapping, or one row per sample (N, K); None draws those of training rows (with
+                their labels, or of the sample's label).
             steps: of the solver; replaces the grid's own number.
             progress: called with the number of samples just finished.
 
         Raises:
-            UserError: an unknown label, or settings that do not fit the run.
+            UserError: an unknown label or condition, or settings that do not fit the run.
         """
         if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
-        labels = self._labels(n, label, seed)
+        labels, given = self._conditions(n, label, condition, seed)
         flow = self.flow(steps, solver, grid, guidance)
         shape = self.autoencoder.latent_shape
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        cond_all = self._cond(labels, given)
         x, z = [], []
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
             x0 = noise(seed, start, stop, shape, "sample").to(self.device, dtype)
-            cond = None if labels is None else {"label": labels[start:stop].to(self.device)}
+            cond = cond_all and {k: c[start:stop].to(self.device) for k, c in cond_all.items()}
             latent = self._finish(flow, flow(x0, *flow.domain, cond), cond, final).float()
             z.append(latent.cpu())
             x.append(self.autoencoder.decode(latent).cpu())
@@ -161,22 +176,27 @@ class Run:
         decoded = torch.cat(x)
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
+        elif self.codec is not None:
+            decoded = self.codec.harden(decoded)
         info = self.describe_sampling(flow, final) | {
             "n": n,
             "seed": seed,
             "evaluations_per_sample": round(_counts(flow)["rows"] / n, 2),
         }
-        return Samples(decoded, torch.cat(z), labels, self, info)
+        return Samples(decoded, torch.cat(z), labels, self, info, given)
 
     @torch.no_grad()
     def log_density(
         self,
-        x: Tensor,
+        x: Tensor | pa.Table,
         label: Tensor | None = None,
+        vector: Tensor | None = None,
         *,
         probes: int | None = None,
         steps: int | None = None,
         solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
         seed: int = 0,
     ) -> Density:
         """log-density of data under the flow, in nats, with the error of its estimate.
@@ -185,24 +205,42 @@ class Run:
         latent (its posterior mean), in standardised units. A flow that stops before t = 1 has the
         density of its law there. The final map, if any, is not part of it.
 
+        Of a table it is in the columns' own units; that of a column on a grid is the density of
+        the dequantised numbers, a cell's probability over its width.
+
         Args:
-            x: (N, *shape), data.
+            x: (N, *shape), data; or rows of a table as its file has them, conditions included.
             label: (N,) class indices; None for no condition.
+            vector: (N, K) standardised conditions; None for no condition.
             probes: random signs for Hutchinson's estimator; None for the exact trace.
         """
-        flow = self.flow(steps, solver)
+        if isinstance(x, pa.Table):
+            if self.codec is None:
+                raise UserError("this run was not trained on a table with columns: give a tensor")
+            x, label, vector = self.codec.encode(x)
+        if reason := self.without_density():
+            raise UserError(f"no log-density: {reason}")
+        flow = self.flow(steps, solver, grid, guidance)
+        cond_all = self._cond(label, vector, standardised=True)
         log_abs_det = self.autoencoder.log_abs_det
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         values, errors = [], []
         for start in range(0, len(x), CHUNK):
             rows = slice(start, start + CHUNK)
             z = self.autoencoder.encode(x[rows].to(self.device)).mean.to(dtype)
-            cond = None if label is None else {"label": label[rows].to(self.device)}
+            cond = cond_all and {k: c[rows].to(self.device) for k, c in cond_all.items()}
             found = log_density(flow, z, cond, probes=probes, seed=seed, first=start)
             values.append(found.value.cpu() - (log_abs_det or 0.0))
             errors.append(found.stderr.cpu())
         space = "latent" if log_abs_det is None else "data"
         return Density(torch.cat(values), torch.cat(errors), space)
+
+    def without_density(self) -> str | None:
+        """Why data of this run has no density; None where it has one."""
+        if self.codec is None or not self.codec.categories:
+            return None
+        names = ", ".join(map(repr, self.codec.categories))
+        return f"the categorical columns {names} take single values, which have no density"
 
     def describe_sampling(self, flow: Integrated, final: str | None = None) -> dict[str, Any]:
         """Everything that a sample of this flow depends on, besides its noise and label."""
@@ -235,6 +273,35 @@ class Run:
             case "posterior_mean":
                 return posterior_mean(flow.field, self.path)(x, end, cond)
         return x
+
+    def _cond(
+        self, label: Tensor | None, condition: Tensor | None, standardised: bool = False
+    ) -> dict[str, Tensor] | None:
+        """Labels (N,) and conditions (N, K) as the network takes them, for all rows."""
+        cond = {} if label is None else {"label": label}
+        if condition is not None:
+            if not standardised:
+                assert self.codec is not None
+                condition = self.codec.vector_of(condition)
+            cond["vector"] = condition.float()
+        return cond or None
+
+    def _conditions(
+        self, n: int, label: Any, condition: Any, seed: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The label and the condition, in its own units, of each sample."""
+        if not self.facts.get("n_vector") or self.codec is None:
+            if condition is not None:
+                raise UserError("this run has no condition columns: leave out the condition")
+            return self._labels(n, label, seed), None
+        if condition is not None:
+            return self._labels(n, label, seed), conditions.asked(condition, self.codec, n)
+        kept = conditions.kept(self.folder)
+        labels = None if label is None else self._labels(n, label, seed)
+        rows = kept.draw(labels, n, seed)
+        if labels is None and kept.label is not None:
+            labels = kept.label[rows]
+        return labels, kept.condition[rows]
 
     def _labels(self, n: int, label: Any, seed: int) -> Tensor | None:
         names = self.label_names
@@ -300,6 +367,11 @@ class Run:
         """
         image = self.facts["kind"] == "image"
         known = ["png", "npz"] if image else ["csv", "npz", "parquet"]
+        if "npz" in (formats or ()) and self.codec is not None and self.codec.words:
+            raise UserError(
+                f"npz holds numbers, but the columns {', '.join(map(repr, self.codec.words))} do "
+                "not: write csv or parquet"
+            )
         chosen = [formats] if isinstance(formats, str) else formats
         for form in chosen or []:
             if form not in known:
@@ -321,7 +393,8 @@ class Run:
         if target.exists() and any(target.iterdir()):
             raise UserError(f"{target} is not empty: choose another folder")
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("config.yaml", "data.json", "ema.safetensors", "README.md"):
+        files = ("config.yaml", "data.json", "ema.safetensors", "README.md")
+        for name in (*files, table_columns.FILE, conditions.FILE):
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, target / name)
         source = self.folder / "autoencoder"
@@ -420,7 +493,8 @@ def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]
             raise UserError("network exact needs a known target: monge train target:mixture:...")
         return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
     n_classes = len(facts["label_names"]) or None
-    return component.build(shape, n_classes, 0, stream(spec.seed, "weights"))
+    n_vector = facts.get("n_vector", 0)
+    return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
 
 
 def load_weights(network: nn.Module, file: Path) -> None:

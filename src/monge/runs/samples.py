@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+from pyarrow import parquet
 from torch import Tensor
 
+from monge.data import table_files
+from monge.errors import UserError
 from monge.files import write_atomic
 from monge.runs import images
 
@@ -26,6 +30,7 @@ class Samples:
         z: the latents, standardised.
         label: (N,) or None.
         info: solver, steps, seed, evaluations, ...
+        condition: (N, K) in the condition columns' own units, float64, or None.
     """
 
     x: Tensor
@@ -33,6 +38,7 @@ class Samples:
     label: Tensor | None
     run: Run = field(repr=False)
     info: dict[str, Any] = field(default_factory=dict)
+    condition: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = tuple(self.x.shape)
@@ -44,7 +50,7 @@ class Samples:
     def grid(self, columns: int | None = None) -> Any:
         """The samples in one PIL image."""
         if self.run.facts["kind"] != "image":
-            return images.table_plot(self.x, self.run.reference())
+            return images.rows_plot(self.run.codec, self.x, self.run.reference())
         return images.grid(self.x, columns or round(len(self.x) ** 0.5))
 
     def _repr_png_(self) -> bytes:
@@ -55,7 +61,9 @@ class Samples:
     def save(self, folder: str | Path, formats: Sequence[str] | None = None) -> list[Path]:
         """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
 
-        The .npz has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1 labels.
+        The .npz of images has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1
+        labels; that of a table has the rows under arr_0, the labels under arr_1 and the names
+        under columns.
         """
         folder, formats = Path(folder), self.run.check_formats(formats)
         written = [images.save_png(self.grid(), folder / "grid.png", self._text("all"))]
@@ -84,25 +92,39 @@ class Samples:
     def _npz(self, is_image: bool) -> bytes:
         import numpy as np
 
-        arrays = {"arr_0": images.to_uint8(self.x) if is_image else self.x.numpy()}
-        if self.label is not None:
-            arrays["arr_1"] = self.label.numpy()
+        if is_image or self.run.codec is None:
+            arrays = {"arr_0": images.to_uint8(self.x) if is_image else self.x.numpy()}
+            if self.label is not None:
+                arrays["arr_1"] = self.label.numpy()
+        else:
+            label = self.run.codec.label
+            arrays = table_files.arrays_of(self.table(), label and label.name)
         buffer = io.BytesIO()
         # No allow_pickle here: numpy before 2.1 would store it as an array; these are numbers.
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
-    def _table(self, form: str) -> bytes:
-        import pyarrow as pa
-        from pyarrow import csv, parquet
+    def table(self) -> pa.Table:
+        """The rows as a table: with the columns, types and units of the run's data, or x0, x1, ...
 
+        Raises:
+            UserError: the samples are images.
+        """
+        if self.run.facts["kind"] == "image":
+            raise UserError("these samples are images, not rows of a table")
+        if self.run.codec is not None:
+            return self.run.codec.decode(self.x, self.label, self.condition)
         columns: dict[str, Any] = {f"x{i}": c.numpy() for i, c in enumerate(self.x.unbind(1))}
         if self.label is not None:
             names = self.run.label_names
             columns["label"] = [names[k] for k in self.label.tolist()]
-        table = pa.table(columns)
+        return pa.table(columns)
+
+    def _table(self, form: str) -> bytes:
+        if form == "csv":
+            return table_files.csv_of(self.table()).encode()
         sink = io.BytesIO()
-        (csv.write_csv if form == "csv" else parquet.write_table)(table, sink)
+        parquet.write_table(self.table(), sink)
         return sink.getvalue()
 
     def _text(self, index: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ from torch import nn
 
 from monge import autoencoders, lock
 from monge.components import FAMILIES, build
+from monge.data import columns, sources
 from monge.data import latents as latent_data
-from monge.data import sources
 from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError, nearest
@@ -25,6 +25,7 @@ from monge.files import read_json, write_atomic, write_json
 from monge.networks.exact import ExactNetwork
 from monge.objectives.flow_matching import FlowMatching
 from monge.progress import Say, quiet
+from monge.runs import conditions
 from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     autoencoder_from,
@@ -117,20 +118,23 @@ def _opened(
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
             write_json(folder / "data.json", facts_of(data))
-            _keep_report(folder, data)
+            _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
         state.wait_for_everyone()
         yield
 
 
-def _keep_report(folder: Path, data: Data) -> None:
-    """What reading found, and which examples of the source are on which side of the split."""
+def _keep_reading(folder: Path, data: Data) -> None:
+    """What reading found, which examples are on which side of the split, and a table's codec."""
     if data.report:
         write_json(folder / "data_report.json", {"format_version": 1, **data.report})
     if data.rows is not None:
         train, heldout = data.rows
         write_atomic(folder / SPLIT, to_bytes({"train": train, "heldout": heldout}))
+    if data.codec is not None:
+        write_json(folder / columns.FILE, data.codec.to_json())
+    conditions.keep(folder, data)
 
 
 def train_autoencoder(
@@ -219,7 +223,8 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
         shape = tuple(settings["latent_shape"])
     if spec.network != "exact":
         with torch.device("meta"):  # shapes alone: costs nothing at any size
-            build("network", spec.network).build(shape, len(data.label_names) or None)
+            component = build("network", spec.network)
+            component.build(shape, len(data.label_names) or None, n_vector_of(data))
 
 
 def _latent_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
@@ -235,13 +240,14 @@ def _latent_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
 
 def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
     """The flow-matching objective of a specification."""
+    given = data.train_label is not None or data.train_vector is not None
     return FlowMatching(
         path=build("path", spec.path),
         output=spec.output,
         error=spec.error,
         coupling=build("coupling", spec.coupling),
         times=build("times", spec.times),
-        label_drop=spec.label_drop if data.train_label is not None else 0.0,
+        label_drop=spec.label_drop if given else 0.0,
     )
 
 
@@ -260,8 +266,14 @@ def facts_of(data: Data) -> dict[str, Any]:
         "n_heldout": len(data.heldout),
         "label_names": list(data.label_names),
         "label_counts": counts,
+        "n_vector": n_vector_of(data),
         "fingerprint": data.fingerprint,
     }
+
+
+def n_vector_of(data: Data) -> int:
+    """Entries of the condition's vector; 0 without one."""
+    return 0 if data.train_vector is None else data.train_vector.shape[1]
 
 
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
@@ -276,6 +288,8 @@ def latent_batches(
     spec: TrainSpec, objective: FlowMatching, latents: Latents, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
     plan = objective.coupling.plan_batch or 1
     span = max(1, -(-plan // spec.batch))
     return latent_data.LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
