@@ -17,7 +17,7 @@ from forked import kill_when, start, wait
 from making_images import encoded, folder_of, pixels_of
 from making_parquet import IMAGE, images, write_parquet
 from monge.data import cache, decoding, store
-from monge.data.parquet import open_parquet
+from monge.data.parquet import has_images, open_parquet
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError
@@ -167,6 +167,12 @@ def test_a_folder_of_parts_as_spark_writes_it(tmp_path: Path) -> None:
     (root / "_SUCCESS").write_bytes(b"")
     assert np.array_equal(pixels(prepared(root)), expected(20))
     assert len(load(str(tmp_path)).train) == 16, "the folder x.parquet is no file"
+    for part in root.glob("part-*"):
+        part.unlink()
+    with pytest.raises(UserError, match=r"x\.parquet holds no parquet files"):
+        load(str(root))
+    with pytest.raises(UserError, match=r"x\.parquet holds no parquet files"):
+        has_images(root, Reading())
 
 
 def test_files_that_do_not_fit_together(tmp_path: Path) -> None:

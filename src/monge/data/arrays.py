@@ -94,10 +94,11 @@ class Pixels:
             values[flipped] = values[flipped].flip(-1)
         return values.div_(127.5).sub_(1)
 
-    def split(self, size: int) -> Iterator[Tensor]:
-        """All images, `size` at a time."""
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
+    def split(self, size: int, first: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        """All images, or those of a range, `size` at a time."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        for start in range(first, stop, size):
+            yield self[start : min(start + size, stop)]
 
     @property
     def content(self) -> Iterator[np.ndarray]:

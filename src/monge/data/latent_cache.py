@@ -21,9 +21,9 @@ from torch import Tensor
 from monge.autoencoders import AutoencoderModule, Standardised, statistics
 from monge.data import cache, store
 from monge.data.arrays import Examples, Pixels, Shards, map_file, mirrored
-from monge.data.latents import Latents, encode
+from monge.data.latents import Latents, encode, encode_parts
 from monge.errors import UserError
-from monge.files import read_json, write_atomic, write_json
+from monge.files import write_atomic, write_json
 from monge.progress import Say, counting
 from monge.types import Posterior
 
@@ -32,7 +32,10 @@ BLOCK_BYTES = 2**25
 """About how many bytes of latents a shard holds."""
 
 CHUNK = 256
-"""Examples encoded at once."""
+"""Examples encoded at once, at most: fewer where they are large."""
+
+CHUNK_NUMBERS = 2**22
+"""Numbers in such a chunk, at most: 85 RGB images of 128 x 128."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def latents_of(
     """
     bare = autoencoder.autoencoder if isinstance(autoencoder, Standardised) else autoencoder
     seen = mirrored(x) if flip else x
-    if not isinstance(x, Pixels):
-        return encode(bare, seen, device, CHUNK)
+    if not isinstance(seen, Pixels):
+        return encode(bare, seen, device, _chunk(seen))
     facts = {
         "format_version": FORMAT_VERSION,
         "autoencoder": weights_digest(bare),
@@ -132,7 +135,7 @@ def standardised_by(
 ) -> Standardised:
     """The autoencoder wrapped with the statistics of these latents of its own."""
     mean, std = statistics(chunks(latents))
-    like = next((t for t in autoencoder.state_dict().values() if t.is_floating_point()), mean)
+    like = next((t for t in autoencoder.state_dict().values() if t.is_floating_point()), reference)
     return Standardised(autoencoder, mean.to(like), std.to(like), reference.to(like))
 
 
@@ -150,21 +153,21 @@ def in_units_of(
 def _encode_into(
     folder: Path,
     bare: AutoencoderModule,
-    x: Examples,
+    x: Pixels,
     device: torch.device,
     source: str,
     say: Say,
 ) -> None:
+    chunk, total = _chunk(x), len(x)
     numbers = int(np.prod(bare.latent_shape))
-    size = -(-max(CHUNK, BLOCK_BYTES // (8 * numbers)) // CHUNK) * CHUNK
-    total = len(x)
-    digests, start = {}, 0
+    size = max(1, BLOCK_BYTES // (8 * numbers) // chunk) * chunk
+    digests = {}
     with counting("encoding", total, say, _done(folder, size, total)) as advance:
         for k, start in enumerate(range(0, total, size)):
             path = folder / f"latents-{k:05d}.safetensors"
             if not path.exists():
-                part = x[start : min(start + size, total)]
-                posterior = encode(bare, part, device, CHUNK, advance)
+                parts = x.split(chunk, start, start + size)
+                posterior = encode_parts(bare, parts, device, advance)
                 tensors = {"mean": posterior.mean.float().contiguous()}
                 if posterior.logvar is not None:
                     tensors["logvar"] = posterior.logvar.float().contiguous()
@@ -174,17 +177,21 @@ def _encode_into(
     write_json(folder / cache.ENTRY, entry)
 
 
+def _chunk(x: Examples) -> int:
+    """How many examples are encoded at once."""
+    return max(1, min(CHUNK, CHUNK_NUMBERS // int(np.prod(x.shape[1:]))))
+
+
 def _done(folder: Path, size: int, total: int) -> int:
     return min(total, size * len(list(folder.glob("latents-*.safetensors"))))
 
 
 def _open(folder: Path) -> StoredLatents:
     means, logvars = [], []
-    for name in read_json(folder / cache.ENTRY)["shards"]:
+    for name in cache.read_entry(folder)["shards"]:
         arrays, _ = map_file(folder / name)
-        if "mean" not in arrays:
+        means.append(arrays.get("mean"))
+        logvars.append(arrays.get("logvar"))
+        if means[-1] is None or (logvars[-1] is None) != (logvars[0] is None):
             raise UserError(f"{folder / name} is damaged: monge cache clear {folder.name}")
-        means.append(arrays["mean"])
-        if "logvar" in arrays:
-            logvars.append(arrays["logvar"])
-    return StoredLatents(Shards(means), Shards(logvars) if logvars else None)
+    return StoredLatents(Shards(means), None if logvars[0] is None else Shards(logvars))

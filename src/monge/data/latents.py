@@ -6,7 +6,7 @@ whatever the number of processes, micro-batches or interruptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -29,7 +29,6 @@ class Latents(Protocol):
     def rows(self, index: Tensor) -> Posterior: ...
 
 
-@torch.no_grad()
 def encode(
     autoencoder: Autoencoder,
     x: Examples,
@@ -38,8 +37,19 @@ def encode(
     progress: Callable[[int], None] | None = None,
 ) -> Posterior:
     """The posterior of every example, on CPU, encoded in chunks."""
+    return encode_parts(autoencoder, x.split(chunk), device, progress)
+
+
+@torch.no_grad()
+def encode_parts(
+    autoencoder: Autoencoder,
+    parts: Iterable[Tensor],
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Posterior:
+    """The posteriors of examples that come in parts, joined, on CPU."""
     means, logvars = [], []
-    for part in x.split(chunk):
+    for part in parts:
         posterior = autoencoder.encode(part.to(device))
         means.append(posterior.mean.cpu())
         if posterior.logvar is not None:

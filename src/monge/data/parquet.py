@@ -180,8 +180,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def has_images(path: Path, reading: Reading) -> bool:
     """Whether parquet, a file or the first of a folder, is of images rather than a table."""
-    file = find_files(path)[0] if path.is_dir() else path
-    kinds = read_schema(file).types
+    kinds = read_schema(_files(path)[0]).types
     return reading.image_column is not None or any(map(is_image_column, kinds))
 
 
@@ -191,7 +190,7 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     Raises:
         UserError: no image column, or several and none named; files that do not fit together.
     """
-    files = find_files(path) if path.is_dir() else [path]
+    files = _files(path)
     schema = read_schema(files[0])
     if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
         raise UserError(f"{shown(str(files[0]))} has several columns {twice[0]!r}: rename one")
@@ -224,6 +223,14 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
+
+
+def _files(path: Path) -> list[Path]:
+    if not os.path.isdir(path):
+        return [path]
+    if files := find_files(path):
+        return files
+    raise UserError(f"{shown(str(path))} holds no parquet files")
 
 
 def find_files(root: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -63,14 +64,14 @@ def load(
     if path.suffix in (".npz", ".npy"):
         return _array_file(path, reading)
     if path.suffix.lower() == ".parquet" or (find_files(path) and not holds_images(path)):
-        if path.exists() and not has_images(path, reading):
+        if os.path.exists(path) and not has_images(path, reading):
             return tables.load(path, reading)
         return load_images(open_parquet(path, reading), reading, say, check_cache)
-    if path.is_dir():
+    if os.path.isdir(path):
         return load_images(list_folder(path, reading), reading, say, check_cache)
-    if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
+    if path.suffix.lower() in table_files.SUFFIXES and os.path.isfile(path):
         return tables.load(path, reading)
-    if path.exists():
+    if os.path.exists(path):
         raise UserError(
             f"cannot read {text!r} as data: give a folder of images, or a .csv, .tsv, .parquet, "
             ".npz or .npy file"
