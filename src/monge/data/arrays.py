@@ -141,13 +141,21 @@ def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         for name, entry in header.items():
             shape, offset = tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
             dtype = DTYPES[entry["dtype"]]
+            size_in_file = entry["data_offsets"][1] - entry["data_offsets"][0]
+            if min(shape, default=0) < 0 or math.prod(shape) * dtype().itemsize != size_in_file:
+                raise ValueError(f"the sizes of {name} contradict each other")
             if math.prod(shape) == 0:
                 arrays[name] = np.empty(shape, dtype)
             else:
                 arrays[name] = np.memmap(path, dtype, "r", offset, shape)
     except Exception as error:  # a damaged header breaks in many ways
-        raise UserError(
-            f"{path} is damaged ({error}): remove the folder {path.parent} "
-            f"(monge cache clear {path.parent.name}), and it is made anew"
-        ) from None
+        raise damaged(path, str(error)) from None
     return arrays, metadata
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error for a file of the cache that is not as it was written."""
+    return UserError(
+        f"{path} is damaged ({reason}): remove the folder {path.parent} "
+        f"(monge cache clear {path.parent.name}), and it is made anew"
+    )

@@ -22,7 +22,7 @@ from typing import Any
 
 from monge import lock
 from monge.errors import UserError
-from monge.files import read_json
+from monge.files import read_json, write_json
 from monge.progress import Say
 
 ENTRY = "entry.json"
@@ -76,6 +76,19 @@ def is_whole(folder: Path) -> bool:
     return (folder / ENTRY).exists()
 
 
+def write_entry(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Write ``entry.json``, which makes the entry whole.
+
+    Args:
+        entry: at least "n", how many examples it has; "shards", the digest of each file; "source".
+    """
+    write_json(folder / ENTRY, {**entry, "digest": _digest(entry)})
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
 def read_entry(folder: Path) -> dict[str, Any]:
     """What ``entry.json`` says.
 
@@ -84,9 +97,9 @@ def read_entry(folder: Path) -> dict[str, Any]:
     """
     try:
         entry = read_json(folder / ENTRY)
-        if not {"n", "shards"} <= entry.keys():
-            raise UserError(f"{folder / ENTRY} is damaged: it names no shards")
-    except (UserError, AttributeError) as error:
+        if entry.pop("digest", None) != _digest(entry):
+            raise UserError(f"{folder / ENTRY} is damaged: it has changed since it was written")
+    except (UserError, AttributeError, TypeError) as error:
         raise UserError(
             f"{error}; remove the folder {folder} (monge cache clear {folder.name}), and it is "
             "made anew"

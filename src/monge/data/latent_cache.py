@@ -20,14 +20,13 @@ from torch import Tensor
 
 from monge.autoencoders import AutoencoderModule, Standardised, statistics
 from monge.data import cache, store
-from monge.data.arrays import Examples, Pixels, Shards, map_file, mirrored
+from monge.data.arrays import Examples, Pixels, Shards, damaged, map_file, mirrored
 from monge.data.latents import Latents, encode, encode_parts
-from monge.errors import UserError
-from monge.files import write_atomic, write_json
+from monge.files import write_atomic
 from monge.progress import Say, counting
 from monge.types import Posterior
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_BYTES = 2**25
 """About how many bytes of latents a shard holds."""
 
@@ -174,7 +173,7 @@ def _encode_into(
                 write_atomic(path, to_bytes(tensors))
             digests[path.name] = store.file_digest(path)
     entry = {"format_version": FORMAT_VERSION, "source": source, "n": total, "shards": digests}
-    write_json(folder / cache.ENTRY, entry)
+    cache.write_entry(folder, entry)
 
 
 def _chunk(x: Examples) -> int:
@@ -187,11 +186,13 @@ def _done(folder: Path, size: int, total: int) -> int:
 
 
 def _open(folder: Path) -> StoredLatents:
-    means, logvars = [], []
-    for name in cache.read_entry(folder)["shards"]:
-        arrays, _ = map_file(folder / name)
-        means.append(arrays.get("mean"))
-        logvars.append(arrays.get("logvar"))
-        if means[-1] is None or (logvars[-1] is None) != (logvars[0] is None):
-            raise UserError(f"{folder / name} is damaged: monge cache clear {folder.name}")
-    return StoredLatents(Shards(means), None if logvars[0] is None else Shards(logvars))
+    entry, parts = cache.read_entry(folder), []
+    for name in entry["shards"]:
+        parts.append(map_file(folder / name)[0])
+        shapes = {part.shape for part in parts[-1].values()}
+        fits = parts[-1].keys() == parts[0].keys() and "mean" in parts[0] and len(shapes) == 1
+        if not fits or parts[-1]["mean"].shape[1:] != parts[0]["mean"].shape[1:]:
+            raise damaged(folder / name, "it holds other arrays than latents")
+    means = Shards([part["mean"] for part in parts])
+    logvars = Shards([part["logvar"] for part in parts]) if "logvar" in parts[0] else None
+    return StoredLatents(means, logvars)

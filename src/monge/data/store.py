@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from monge.data import cache, decoding
-from monge.data.arrays import Shards, map_file
+from monge.data.arrays import Shards, damaged, map_file
 from monge.data.raw import ImageSource, shown
 from monge.data.reading import Reading
 from monge.errors import UserError
-from monge.files import write_json
 from monge.progress import Say, counting
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MOST_BAD = 0.01
 """Share of unreadable files beyond which a source is refused."""
@@ -132,8 +131,7 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
     n, seen, n_bad, smaller, digests, lost = 0, 0, 0, 0, {}, []
     k = 0
     while (path := folder / decoding.shard(k)).exists():
-        arrays, metadata = map_file(path)
-        found = json.loads(metadata["found"])
+        arrays, found = _shard(path, (plan.channels, *plan.size))
         names |= set(found["labels"])
         n_bad += len(found["bad"])
         bad += found["bad"][: NAMED - len(bad)]
@@ -170,7 +168,7 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
         "shards": digests,
         "lost": lost,
     }
-    write_json(folder / cache.ENTRY, entry)
+    cache.write_entry(folder, entry)
 
 
 def _report(kept: dict[str, Any], source: ImageSource) -> dict[str, Any]:
@@ -203,13 +201,14 @@ def _open(folder: Path, report: dict[str, Any]) -> Store:
     columns: dict[str, list[np.ndarray]] = {}
     labels = []
     for name in entry["shards"]:
-        arrays, metadata = map_file(folder / name)
+        arrays, found = _shard(folder / name, tuple(report["prepared_to"]))
+        if not set(found["labels"]) <= index.keys():
+            raise damaged(folder / name, "it has labels of its own")
         if len(arrays["pixels"]) == 0:
             continue
         for key in ("pixels", "digest", "row", "heldout"):
             columns.setdefault(key, []).append(arrays[key])
-        own = json.loads(metadata["found"])["labels"]
-        lookup = np.asarray([*(index[name] for name in own), -1], np.int64)
+        lookup = np.asarray([*(index[name] for name in found["labels"]), -1], np.int64)
         labels.append(lookup[arrays["label"]])
     joined = {key: np.concatenate(columns[key]) for key in ("digest", "row", "heldout")}
     return Store(
@@ -222,6 +221,29 @@ def _open(folder: Path, report: dict[str, Any]) -> Store:
         report,
         folder,
     )
+
+
+def _shard(path: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a shard, and what was found of its images.
+
+    Raises:
+        UserError: it is not as it was written, as far as that can be told without reading it.
+    """
+    arrays, metadata = map_file(path)
+    try:
+        found = json.loads(metadata["found"])
+        n, labels = len(arrays["pixels"]), arrays["label"]
+        sound = (
+            arrays["pixels"].shape == (n, *shape)
+            and all(arrays[key].shape == (n,) for key in ("digest", "row", "label", "heldout"))
+            and {"labels", "bad", "lost", "smaller", "formats", "modes", "sizes"} <= found.keys()
+            and (n == 0 or -1 <= labels.min() <= labels.max() < len(found["labels"]))
+        )
+    except (KeyError, ValueError, TypeError, AttributeError):
+        sound, found = False, {}
+    if not sound:
+        raise damaged(path, "it does not hold what it should")
+    return arrays, found
 
 
 def _refuse_if_bad(report: Mapping[str, Any], reading: Reading) -> None:
