@@ -33,6 +33,7 @@ def test_registered_names_are_the_classes_own(family: str, name: str) -> None:
     assert component.name == name and repr(component) == text
     assert isinstance(component, Component)
     assert build(family, repr(component)) == component
+    assert build(family, component.in_full) == component
     with pytest.raises(dataclasses.FrozenInstanceError):
         component.other = 1
 

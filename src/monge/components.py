@@ -80,14 +80,19 @@ class Component:
     def __repr__(self) -> str:
         return self.name + _settings_text(self)
 
+    @property
+    def in_full(self) -> str:
+        """The text with every setting, for files that outlive a change of the defaults."""
+        return self.name + _settings_text(self, changed=False)
 
-def _settings_text(component: Any) -> str:
-    changed = []
+
+def _settings_text(component: Any, changed: bool = True) -> str:
+    shown = []
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
-        if field.default is dataclasses.MISSING or value != field.default:
-            changed.append(f"{field.name}={value}")
-    return ":" + ",".join(changed) if changed else ""
+        if not changed or field.default is dataclasses.MISSING or value != field.default:
+            shown.append(f"{field.name}={value}")
+    return ":" + ",".join(shown) if shown else ""
 
 
 def build(family: str, text: str) -> Any:

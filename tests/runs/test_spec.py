@@ -45,7 +45,7 @@ def test_scalars_are_read_by_the_type_of_their_field(
         ("output: velocty", r"unknown value 'velocty': did you mean 'velocity'"),
         ("lr: [1, 2]", r"line 1: lr takes one value"),
         ("lr: 1\nlr: 2", r"line 2: lr is given twice"),
-        ("format_version: 99", r"format version 99; this monge reads up to 1"),
+        ("format_version: 99", r"format version 99; this monge reads up to 2"),
         ("a: b: c", r"is not YAML"),
         ("just words", r"expected lines of the form"),
     ],
@@ -69,3 +69,15 @@ def test_digest_depends_on_what_is_trained_and_on_nothing_else() -> None:
 
 def test_difference_names_both_values() -> None:
     assert difference(TrainSpec(), TrainSpec(lr=0.5)) == {"lr": (1e-3, 0.5)}
+
+
+def test_files_of_version_1_are_read_as_what_they_meant(tmp_path: Path) -> None:
+    spec = TrainSpec(lr=1e-4, autoencoder_steps=1500)
+    lines = to_yaml(spec).replace("format_version: 2", "format_version: 1").splitlines()
+    new = ("image_", "label_column", "columns", "drop", "condition_", "categorical", "missing")
+    more = ("subset", "split", "limit", "allow_bad", "flip", "init_from", "check_cache")
+    old = "\n".join(line for line in lines if not line.startswith((*new, *more)))
+    assert from_yaml(written(tmp_path / "c.yaml", old), complete=True) == spec
+    current = old.replace("format_version: 1", "format_version: 2")
+    with pytest.raises(UserError, match="it lacks image_size"):
+        from_yaml(written(tmp_path / "c.yaml", current), complete=True)

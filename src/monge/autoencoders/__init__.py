@@ -58,7 +58,7 @@ def save(autoencoder: AutoencoderModule | Standardised, folder: Path | str) -> N
     bare = autoencoder.autoencoder if wrapped else autoencoder
     settings = {
         "format_version": FORMAT_VERSION,
-        "autoencoder": repr(bare.spec),
+        "autoencoder": bare.spec.in_full,
         "data_shape": list(bare.data_shape),
         "latent_shape": list(bare.latent_shape),
         "standardised": wrapped,

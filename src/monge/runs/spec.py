@@ -19,7 +19,10 @@ from monge.components import read_value
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
+"""Keys that files of version 1 lack; their defaults are what those runs did."""
 
 MAY_CHANGE = frozenset(
     {
@@ -170,8 +173,9 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     entries = _entries(text, path)
-    version = entries.pop("format_version", ("1", 0))[0]
-    if read_value(version, int, f"{path}: format_version") > FORMAT_VERSION:
+    found = entries.pop("format_version", (str(FORMAT_VERSION), 0))[0]
+    version = read_value(found, int, f"{path}: format_version")
+    if version > FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version}; this monge reads up to {FORMAT_VERSION}: "
             "upgrade monge"
@@ -183,7 +187,9 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
         if key not in known:
             raise UserError(f"{path}, line {line}: unknown key {key!r}: {nearest(key, known)}")
         values[key] = read_value(value, hints[key], f"{path}, line {line}: {key}")
-    if complete and (missing := [name for name in known if name not in values]):
+    lacking = NEW_IN_2 if version < 2 else frozenset()
+    missing = [name for name in known if name not in values and name not in lacking]
+    if complete and missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing[:3])}, ...")
     return dataclasses.replace(base or TrainSpec(), **values)
 
