@@ -93,6 +93,8 @@ def test_few_images_are_mirrored_and_dropped(run: Run, photos: Path) -> None:
     kept = {e.name: e for e in cache.entries() if e.kind == "latents"}
     assert any(e.n == 2 * len(data.train) for e in kept.values())
     assert resolve(TrainSpec(data=str(photos), flip="no"), data).flip == "no"
+    vectors = resolve(TrainSpec(data=str(photos), autoencoder="pca:dim=3"), data)
+    assert vectors.network == "mlp:dropout=0.2"  # a transformer needs a grid
     with pytest.raises(UserError, match="flip is for images"):
         train(TrainSpec(data="target:gaussian:dim=2", flip="yes", steps=1))
 
