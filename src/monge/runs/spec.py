@@ -121,7 +121,7 @@ class TrainSpec(Reading):
     save_every: int = 500
     """Steps between checkpoints."""
     sample_every: int | None = None
-    """Steps between sample grids; none: eight in all."""
+    """Steps between sample grids; none: at most eight in all."""
     log_every: int = 20
     """Steps between log lines."""
     tensorboard: bool = False

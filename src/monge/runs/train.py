@@ -55,6 +55,9 @@ FEW_DROPOUT = ":dropout=0.2"
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
 
+FEWEST_BETWEEN = 100
+"""Steps between them at least: one takes as long as several steps."""
+
 
 def train(
     spec: TrainSpec,
@@ -320,7 +323,7 @@ def _fit(
         say(f"{spec.network} ({size}) has done its {spec.steps} steps")
     else:
         say(f"training {spec.network} ({size}) on {len(latents)} latents")
-    every = spec.sample_every or max(1, (spec.steps or DEFAULT_STEPS) // GRIDS)
+    every = spec.sample_every or max(FEWEST_BETWEEN, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:
         run = _preview(folder, spec, average)
