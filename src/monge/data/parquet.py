@@ -29,6 +29,9 @@ from monge.errors import UserError, nearest
 BATCH = 32
 """Rows that are read at once: photographs may have megabytes each."""
 
+FAILURES = (OSError, pa.ArrowException, UnicodeEncodeError)
+"""What Arrow raises on files that it cannot read."""
+
 BUFFER = 2**20
 """Bytes that are read of a column at once, instead of all that a row group has of it."""
 
@@ -130,8 +133,8 @@ def bytes_of(value: Any, home: Path) -> bytes:
 def _opened(file: Path) -> parquet.ParquetFile:
     try:
         return parquet.ParquetFile(file, buffer_size=BUFFER)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
 def _batches(
@@ -139,12 +142,15 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         yield from table.iter_batches(BATCH, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
-def _unreadable(file: Path, error: Exception) -> UserError:
+def unreadable(file: Path, error: Exception) -> UserError:
+    """The error for a parquet file of which Arrow has said one of `FAILURES`."""
     reason = str(error).partition("\n")[0]
+    if isinstance(error, UnicodeEncodeError):
+        reason = "its path is not UTF-8: rename it"
     return UserError(f"cannot read {shown(str(file))} as parquet: {reason}")
 
 
@@ -238,12 +244,11 @@ def find_files(root: Path) -> list[Path]:
 
     Those of training come first: whoever limits the number of rows wants theirs.
     """
-    found = [
-        path
-        for path in root.rglob("*.parquet")
-        if os.path.isfile(path)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.suffix == ".parquet" and os.path.isfile(path)]
     return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 
@@ -261,8 +266,8 @@ def read_schema(file: Path) -> pa.Schema:
     """
     try:
         return parquet.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
 def _near(name: str, schema: pa.Schema) -> str:

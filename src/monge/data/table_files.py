@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from monge.data import arrow
 from monge.data.arrow import compute
-from monge.data.parquet import find_files, side_in
+from monge.data.parquet import FAILURES, find_files, side_in, unreadable
 from monge.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -70,8 +70,8 @@ def read_folder(folder: Path) -> tuple[pa.Table, int | None]:
 def _read_parquet(path: Path) -> pa.Table:
     try:
         return parquet.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path} as parquet: {error}") from None
+    except FAILURES as error:
+        raise unreadable(path, error) from None
 
 
 def _read_csv(path: Path) -> pa.Table:
