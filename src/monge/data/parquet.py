@@ -24,7 +24,7 @@ from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
 from monge.data.images import Unreadable
 from monge.data.raw import Raw, shown
 from monge.data.reading import Reading
-from monge.errors import UserError, nearest
+from monge.errors import UserError, nearest, reason
 
 BATCH = 32
 """Rows that are read at once: photographs may have megabytes each."""
@@ -141,17 +141,18 @@ def _batches(
     table: parquet.ParquetFile, columns: list[str], file: Path
 ) -> Iterator[pa.RecordBatch]:
     try:
-        yield from table.iter_batches(BATCH, columns=columns)
+        for batch in table.iter_batches(BATCH, columns=columns):
+            batch.validate(full=True)  # text may be none
+            yield batch
     except FAILURES as error:
         raise unreadable(file, error) from None
 
 
 def unreadable(file: Path, error: Exception) -> UserError:
     """The error for a parquet file of which Arrow has said one of `FAILURES`."""
-    reason = str(error).partition("\n")[0]
-    if isinstance(error, UnicodeEncodeError):
-        reason = "its path is not UTF-8: rename it"
-    return UserError(f"cannot read {shown(str(file))} as parquet: {reason}")
+    path_is_none = isinstance(error, UnicodeEncodeError)
+    said = "its path is not UTF-8: rename it" if path_is_none else reason(error)
+    return UserError(f"cannot read {shown(str(file))} as parquet: {said}")
 
 
 def named(value: Any, names: list[str]) -> str | None:
