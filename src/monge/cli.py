@@ -17,6 +17,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg
 
+from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.runs.spec import TrainSpec, from_yaml
@@ -231,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         if as_json:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code

@@ -39,6 +39,20 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     return UserError(f"{purpose} needs the package {package!r}: pip install 'monge[{extra}]'")
 
 
+LONGEST = 400
+"""Characters that are told of what another library says, which may be a whole file."""
+
+
+def reason(error: Exception) -> str:
+    """What another library's error says, on one line.
+
+    >>> reason(ValueError("two\\n  lines")), reason(KeyError())
+    ('two lines', 'KeyError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint naming the known word nearest to a misspelt one, or all of them.
 

@@ -17,7 +17,8 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
     Raises:
         UserError: the folder is not writable or the disk is full; what was there is intact.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # File names that are no UTF-8 hold lone surrogates, which are escaped as in JSON: "\udcff".
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,9 +38,7 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write a value as JSON, atomically."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    # File names that are no UTF-8 hold lone surrogates, which JSON escapes: "\udcff".
-    return write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    return write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import CheckFailed, UserError
 from monge.files import read_json
@@ -28,13 +29,13 @@ def is_first() -> bool:
 def note(text: str) -> None:
     """A line for the person watching."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        print(shown_lines(text), file=sys.stderr, flush=True)
 
 
 def tell(arguments: Any, text: str) -> None:
     """A line of the result, unless JSON was asked for."""
     if is_first() and not arguments.json:
-        print(text, flush=True)
+        print(shown_lines(text), flush=True)
 
 
 def train(arguments: Any) -> dict[str, Any]:

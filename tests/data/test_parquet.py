@@ -271,6 +271,15 @@ def test_a_damaged_file(
         load(str(tmp_path / "folder"))
 
 
+@pytest.mark.parametrize("content", [images(20), list(range(20))], ids=["images", "table"])
+def test_text_that_is_none(tmp_path: Path, content: list[object]) -> None:
+    """Words that are no UTF-8, which Arrow hands on as they are."""
+    words = pa.array([b"a", b"\x80"] * 10).view(pa.string())
+    parquet.write_table(pa.table({"x": content, "label": words}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet as parquet: .*UTF8"):
+        load(str(tmp_path / "x.parquet"), Reading(label_column="label"))
+
+
 def test_a_page_that_breaks_after_many(tmp_path: Path, home: Path) -> None:
     """The images before it are kept, but there is no entry; the mended file is read afresh."""
     options = {"row_group_size": 10, "compression": "snappy", "use_dictionary": False}

@@ -24,7 +24,7 @@ from safetensors.numpy import save as to_bytes
 
 from monge.data import cache, images
 from monge.data.images import Header, Unreadable
-from monge.data.raw import ImageSource, Raw
+from monge.data.raw import ImageSource, Raw, shown
 from monge.data.reading import Reading
 from monge.files import read_json, write_atomic, write_json
 from monge.progress import Advance, Say, counting
@@ -159,7 +159,7 @@ def _write_blocks(
     rows = source.rows(first * plan.block)
     workers = os.cpu_count() or 1
     with (
-        counting(f"reading {source.name}", source.total, say, first * plan.block) as advance,
+        counting(f"reading {shown(source.name)}", source.total, say, first * plan.block) as advance,
         ThreadPoolExecutor(workers) as pool,
     ):
         for k in itertools.count(first):

@@ -16,10 +16,7 @@ from monge.data.folder import LABEL_COLUMNS
 from monge.data.parquet import bytes_of, named
 from monge.data.raw import Raw
 from monge.data.reading import Reading
-from monge.errors import UserError, missing_extra, nearest
-
-LONGEST = 400
-"""Characters of the library's own messages, which may list thousands of names, that are told."""
+from monge.errors import UserError, missing_extra, nearest, reason
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev")
 
@@ -89,7 +86,7 @@ class HubImages:
             yield from rows.cast_column(self.image_column, Image(decode=False))
         except Exception as error:  # the library's own, the network's, the file formats'
             raise UserError(
-                f"reading {self.text} stopped: {_reason(error)}; run the command again to go on"
+                f"reading {self.text} stopped: {reason(error)}; run the command again to go on"
             ) from None
 
     def _raw(self, row: dict[str, Any], where: str, heldout: bool | None) -> Raw:
@@ -120,7 +117,7 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
             features = _first_features(builder, splits[0])
     except Exception as error:  # the library raises its own, the network's and the hub's errors
         raise UserError(
-            f"cannot read the hub data set {repo!r}: {_reason(error)}{_remedy(repo)}"
+            f"cannot read the hub data set {repo!r}: {reason(error)}{_remedy(repo)}"
         ) from None
     chosen = _chosen_splits(splits, reading, repo)
     images = [name for name, kind in features.items() if _is_image(kind)]
@@ -158,11 +155,6 @@ def _remedy(repo: str) -> str:
         "; look at its name (hf:ORG/NAME), at the network and at HF_HUB_OFFLINE, or read a copy "
         "from a folder; a private data set needs `hf auth login`"
     )
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _first_features(builder: Any, split: str) -> Any:

@@ -24,10 +24,13 @@ from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
 from monge.data.images import Unreadable
 from monge.data.raw import Raw, shown
 from monge.data.reading import Reading
-from monge.errors import UserError, nearest
+from monge.errors import UserError, nearest, reason
 
 BATCH = 32
 """Rows that are read at once: photographs may have megabytes each."""
+
+FAILURES = (OSError, pa.ArrowException, UnicodeEncodeError)
+"""What Arrow raises on files that it cannot read."""
 
 BUFFER = 2**20
 """Bytes that are read of a column at once, instead of all that a row group has of it."""
@@ -130,22 +133,26 @@ def bytes_of(value: Any, home: Path) -> bytes:
 def _opened(file: Path) -> parquet.ParquetFile:
     try:
         return parquet.ParquetFile(file, buffer_size=BUFFER)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
 def _batches(
     table: parquet.ParquetFile, columns: list[str], file: Path
 ) -> Iterator[pa.RecordBatch]:
     try:
-        yield from table.iter_batches(BATCH, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+        for batch in table.iter_batches(BATCH, columns=columns):
+            batch.validate(full=True)  # text may be none
+            yield batch
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
-def _unreadable(file: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0]
-    return UserError(f"cannot read {shown(str(file))} as parquet: {reason}")
+def unreadable(file: Path, error: Exception) -> UserError:
+    """The error for a parquet file of which Arrow has said one of `FAILURES`."""
+    path_is_none = isinstance(error, UnicodeEncodeError)
+    said = "its path is not UTF-8: rename it" if path_is_none else reason(error)
+    return UserError(f"cannot read {shown(str(file))} as parquet: {said}")
 
 
 def named(value: Any, names: list[str]) -> str | None:
@@ -238,12 +245,11 @@ def find_files(root: Path) -> list[Path]:
 
     Those of training come first: whoever limits the number of rows wants theirs.
     """
-    found = [
-        path
-        for path in root.rglob("*.parquet")
-        if os.path.isfile(path)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.suffix == ".parquet" and os.path.isfile(path)]
     return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 
@@ -261,8 +267,8 @@ def read_schema(file: Path) -> pa.Schema:
     """
     try:
         return parquet.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from None
+    except FAILURES as error:
+        raise unreadable(file, error) from None
 
 
 def _near(name: str, schema: pa.Schema) -> str:

@@ -79,5 +79,13 @@ def shown(name: str) -> str:
     >>> print(shown("two\\nlines"))
     two\\nlines
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file name: half a character, as JSON can hold it
+        text = name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown_lines(text: str) -> str:
+    """A text of several lines that can be printed, whatever names and values it quotes."""
+    return "\n".join(map(shown, text.split("\n")))

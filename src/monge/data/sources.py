@@ -24,7 +24,7 @@ from monge.data.parquet import find_files, has_images, open_parquet
 from monge.data.pictures import load_images
 from monge.data.reading import Reading
 from monge.data.split import HELD_OUT, split_by_content
-from monge.errors import UserError, nearest
+from monge.errors import UserError, nearest, reason
 from monge.progress import Say, quiet
 from monge.tensors import stream
 
@@ -136,10 +136,10 @@ def _array_file(path: Path, reading: Reading) -> Data:
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except Exception as error:  # zip and array readers raise many kinds on damaged files
-        reason = str(error) or type(error).__name__
-        if "load it unsafely" in reason:  # numpy takes anything it does not know for a pickle
-            reason = "it is no array file"
-        raise UserError(f"cannot read {path}: {reason}") from None
+        said = reason(error)
+        if "load it unsafely" in said:  # numpy takes anything it does not know for a pickle
+            said = "it is no array file"
+        raise UserError(f"cannot read {path}: {said}") from None
     name, text = path.stem, str(path.absolute())
     if isinstance(loaded, np.ndarray):
         if loaded.ndim == 2:
@@ -162,7 +162,7 @@ def _member(archive: Any, name: str, path: Path) -> np.ndarray:
     try:
         return archive[name]
     except Exception as error:  # zip and array readers raise many kinds on a damaged member
-        raise UserError(f"cannot read {name!r} in {path}: {error}") from None
+        raise UserError(f"cannot read {name!r} in {path}: {reason(error)}") from None
 
 
 def from_arrays(

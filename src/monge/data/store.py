@@ -100,7 +100,7 @@ def changed_files(store: Store, source: ImageSource, say: Say) -> list[str]:
     names = cache.read_entry(store.folder)["shards"]
     then = np.concatenate([map_file(store.folder / n)[0]["content"] for n in names])
     changed = []
-    with counting(f"checking {source.name}", source.total, say) as advance:
+    with counting(f"checking {shown(source.name)}", source.total, say) as advance:
         for raw, expected in zip(source.rows(0), then.astype(np.uint64), strict=False):
             if decoding.content_of(raw) != expected:
                 changed.append(raw.name)

@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 from monge.data import arrow
 from monge.data.arrow import compute
-from monge.data.parquet import find_files, side_in
-from monge.errors import UserError
+from monge.data.parquet import FAILURES, find_files, side_in, unreadable
+from monge.errors import UserError, reason
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 """Files that `read` reads."""
@@ -69,9 +69,11 @@ def read_folder(folder: Path) -> tuple[pa.Table, int | None]:
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        return parquet.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path} as parquet: {error}") from None
+        table = parquet.ParquetFile(path).read()
+        table.validate(full=True)  # text may be none
+    except FAILURES as error:
+        raise unreadable(path, error) from None
+    return table
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -140,7 +142,7 @@ def _parsed(content: bytes, delimiter: str, decimal_point: str, path: Path) -> p
             ),
         )
     except pa.ArrowException as error:
-        raise UserError(f"cannot read {path} as csv: {error}") from None
+        raise UserError(f"cannot read {path} as csv: {reason(error)}") from None
 
 
 def _has_decimal_commas(column: pa.ChunkedArray) -> bool:

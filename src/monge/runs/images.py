@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from monge.data.columns import TableCodec
+from monge.data.raw import shown_lines
 from monge.errors import UserError
 from monge.files import write_atomic
 
@@ -207,7 +208,7 @@ def save_png(image: Image, path: Path, text: Mapping[str, object] | None = None)
 
     chunks = PngInfo()
     for key, value in (text or {}).items():
-        chunks.add_text(key, str(value))
+        chunks.add_text(key, shown_lines(str(value)))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=chunks)
     return write_atomic(Path(path), buffer.getvalue())
