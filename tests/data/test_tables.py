@@ -388,8 +388,6 @@ def test_measurements_are_no_labels() -> None:
     values = np.round(RNG.normal(size=1000), 2)
     halves = RNG.integers(0, 9, 1000) / 2
     table = pa.table({"a": RNG.normal(size=1000), "t": values, "half": halves})
-        {"a": RNG.normal(size=1000), "t": values, "half": RNG.integers(0, 9, 1000) / 2}
-    )
     with pytest.raises(UserError, match=r"column 't' has \d+ different values in 1000 rows"):
         tables.from_table(table, Reading(label_column="t"))
     data = tables.from_table(table, Reading(label_column="half"))
