@@ -382,3 +382,15 @@ def test_protein(shared_data: Path) -> None:
         given = source[name].to_numpy()[data.rows[0].numpy()]
         span = float(np.ptp(given))
         assert np.abs(back[name].to_numpy() - given).max() < 2e-7 * span
+
+
+def test_measurements_are_no_labels() -> None:
+    values = np.round(RNG.normal(size=1000), 2)
+    halves = RNG.integers(0, 9, 1000) / 2
+    table = pa.table({"a": RNG.normal(size=1000), "t": values, "half": halves})
+        {"a": RNG.normal(size=1000), "t": values, "half": RNG.integers(0, 9, 1000) / 2}
+    )
+    with pytest.raises(UserError, match=r"column 't' has \d+ different values in 1000 rows"):
+        tables.from_table(table, Reading(label_column="t"))
+    data = tables.from_table(table, Reading(label_column="half"))
+    assert data.label_names == ("0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4")

@@ -16,6 +16,7 @@ from monge import autoencoders
 from monge.cli import main
 from monge.data import cache
 from monge.data.arrays import mirrored
+from monge.data.sources import from_arrays
 from monge.errors import UserError
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
@@ -93,6 +94,11 @@ def test_few_images_are_mirrored_and_dropped(run: Run, photos: Path) -> None:
     kept = {e.name: e for e in cache.entries() if e.kind == "latents"}
     assert any(e.n == 2 * len(data.train) for e in kept.values())
     assert resolve(TrainSpec(data=str(photos), flip="no"), data).flip == "no"
+    vectors = resolve(TrainSpec(data=str(photos), autoencoder="pca:dim=3"), data)
+    assert vectors.network == "mlp:dropout=0.2"  # a transformer needs a grid
+    for sides, network in ((16, "transformer:patch=2"), (4, "transformer"), (9, "transformer")):
+        many = from_arrays(np.random.default_rng(0).normal(size=(700, 1, sides, sides)) / 9)
+        assert resolve(TrainSpec(autoencoder="identity"), many).network == network
     with pytest.raises(UserError, match="flip is for images"):
         train(TrainSpec(data="target:gaussian:dim=2", flip="yes", steps=1))
 

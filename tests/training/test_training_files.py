@@ -161,7 +161,7 @@ def test_a_disk_too_small_is_said_before_the_run(
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to the run folder"):
+    with pytest.raises(UserError, match="cannot write to the folder"):
         train(tmp_path / "file" / "run")
 
     def read_only(*_: object) -> int:

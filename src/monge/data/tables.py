@@ -34,6 +34,9 @@ FEWEST = 10
 ATOM = 0.05
 """Share of the rows with one value from which on it is reported as an atom."""
 
+MOST_FRACTIONS = 100
+"""Different values that a column of floating-point numbers may have to be labels or categories."""
+
 TIED = 0.5
 """Share of distinct values below which a column on no grid is reported."""
 
@@ -232,7 +235,10 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
         values = [v for v in arrow.plain_values(whole.dictionary) if v in present]
     else:
         values = sorted(found)
-    if len(values) > max(2, len(column) // 2):
+    most = max(2, len(column) // 2)
+    if pa.types.is_floating(column.type):
+        most = min(most, MOST_FRACTIONS)
+    if len(values) > most:
         raise UserError(
             f"column {name!r} has {len(values)} different values in {len(column)} rows, too many "
             "for categories or labels: learn it as a number, give it by --condition-columns, or "

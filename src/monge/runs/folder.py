@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from monge import autoencoders
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
@@ -46,7 +47,10 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
         return {}
     old = from_yaml(config, complete=True)
     changed = difference(old, spec)
-    refused = {k: pair for k, pair in changed.items() if k not in MAY_CHANGE}
+    free = MAY_CHANGE
+    if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
+        free |= {"autoencoder_steps"}  # it is still in training
+    refused = {k: pair for k, pair in changed.items() if k not in free}
     if refused:
         rows = [("field", "this folder", "this command")]
         rows += [(k, str(a), str(b)) for k, (a, b) in refused.items()]

@@ -65,7 +65,7 @@ class TrainSpec(Reading):
     most."""
     network: str = "auto"
     """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., exact (known targets only), or auto:
-    transformer for images, mlp for tables."""
+    transformer where latents are grids (C, H, W), mlp where they are vectors."""
     path: str = "linear"
     """linear, trigonometric, ou, linear_beta, or power:kappa=.."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
@@ -121,7 +121,7 @@ class TrainSpec(Reading):
     save_every: int = 500
     """Steps between checkpoints."""
     sample_every: int | None = None
-    """Steps between sample grids; none: eight in all."""
+    """Steps between sample grids; none: at most eight in all."""
     log_every: int = 20
     """Steps between log lines."""
     tensorboard: bool = False

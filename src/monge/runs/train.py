@@ -50,10 +50,13 @@ SPLIT = "split.safetensors"
 FEW = 500
 """Fewer training examples than these get dropout, and colour images their mirror images."""
 
-FEW_DROPOUT = ":dropout=0.2"
+FEW_DROPOUT = "dropout=0.2"
 
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
+
+FEWEST_BETWEEN = 100
+"""Steps between them at least: one takes as long as several steps."""
 
 
 def train(
@@ -80,7 +83,7 @@ def train(
         data = sources.load(spec.data, spec, say, spec.check_cache)
     for line in data.summary:
         say(line)
-    spec = resolve(spec, data)
+    spec = resolve(spec, data, out)
     objective = make_objective(spec, data)
     folder = out or folders.default_folder(spec, data.name)
     check(spec, data, folder)
@@ -146,7 +149,7 @@ def train_autoencoder(
     data = sources.load(spec.data, spec, say, spec.check_cache)
     for line in data.summary:
         say(line)
-    spec = resolve(spec, data)
+    spec = resolve(spec, data, out)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
     check(spec, data, folder)
     with _opened(folder, spec, data, device, say):
@@ -154,20 +157,25 @@ def train_autoencoder(
     return folder, read_json(folder / "autoencoder" / "quality.json")
 
 
-def resolve(spec: TrainSpec, data: Data) -> TrainSpec:
-    """The specification with every "auto" decided for the data."""
+def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:
+    """The specification with every "auto" decided for the data.
+
+    Args:
+        folder: of the run, if it is known already; see `check`.
+    """
     image, few = data.kind == "image", len(data.train) < FEW
     changes: dict[str, Any] = {}
     if spec.steps is None and spec.minutes is None:
         changes["steps"] = DEFAULT_STEPS
     if spec.network == "auto" and spec.init_from is not None:
         changes["network"] = read_config(Path(spec.init_from)).network
-    elif spec.network == "auto":
-        changes["network"] = ("transformer" if image else "mlp") + few * FEW_DROPOUT
     if spec.autoencoder == "auto" and spec.init_from is not None:
         changes["autoencoder"] = spec.init_from
     elif spec.autoencoder == "auto":
         changes["autoencoder"] = _default_conv(data) if image else "identity"
+    if spec.network == "auto" and spec.init_from is None:
+        shape = _latent_shape(dataclasses.replace(spec, **changes), data, folder)
+        changes["network"] = _default_network(shape, few)
     if spec.flip == "auto":
         # Grey images are often digits and letters, whose mirror images mean something else.
         changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
@@ -178,6 +186,19 @@ def resolve(spec: TrainSpec, data: Data) -> TrainSpec:
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
         raise UserError("network exact lives in data space: use --autoencoder identity")
     return dataclasses.replace(spec, **changes)
+
+
+def _default_network(latent_shape: tuple[int, ...], few: bool) -> str:
+    """A transformer for grids, of at most a quarter as many tokens as cells where those are many.
+
+    On a CPU sixteen tokens learn far more in the same time than sixty-four (docs/log.md).
+    """
+    name, settings = "mlp", few * [FEW_DROPOUT]
+    if len(latent_shape) == 3:
+        sides = latent_shape[1:]
+        halved = min(sides) >= 8 and all(side % 2 == 0 for side in sides)
+        name, settings = "transformer", halved * ["patch=2"] + settings
+    return ":".join(filter(None, (name, ",".join(settings))))
 
 
 def _default_conv(data: Data) -> str:
@@ -211,8 +232,17 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     loop_spec(spec).check()
     build("solver", spec.solver)
     build("grid", spec.grid)
+    shape = _latent_shape(spec, data, folder)
+    if spec.network != "exact":
+        with torch.device("meta"):  # shapes alone: costs nothing at any size
+            component = build("network", spec.network)
+            component.build(shape, len(data.label_names) or None, n_vector_of(data))
+
+
+def _latent_shape(spec: TrainSpec, data: Data, folder: Path | None) -> tuple[int, ...]:
+    """The shape of the latents that the autoencoder of a specification gives the data."""
     try:
-        shape = _latent_shape(spec, data)
+        return _built_shape(spec, data)
     except UserError:
         kept = folder / "autoencoder" / autoencoders.SETTINGS if folder else None
         if kept is None or not kept.exists():
@@ -220,15 +250,10 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
         settings = read_json(kept)
         if tuple(settings["data_shape"]) != data.shape:
             raise
-        shape = tuple(settings["latent_shape"])
-    if spec.network != "exact":
-        with torch.device("meta"):  # shapes alone: costs nothing at any size
-            component = build("network", spec.network)
-            component.build(shape, len(data.label_names) or None, n_vector_of(data))
+        return tuple(settings["latent_shape"])
 
 
-def _latent_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
-    """The shape of the latents that the autoencoder of a specification gives the data."""
+def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
     name = spec.autoencoder.partition(":")[0]
     if is_folder(spec.autoencoder):
         return autoencoder_from(Path(spec.autoencoder), data).latent_shape
@@ -311,7 +336,7 @@ def _fit(
         say(f"{spec.network} ({size}) has done its {spec.steps} steps")
     else:
         say(f"training {spec.network} ({size}) on {len(latents)} latents")
-    every = spec.sample_every or max(1, (spec.steps or DEFAULT_STEPS) // GRIDS)
+    every = spec.sample_every or max(FEWEST_BETWEEN, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:
         run = _preview(folder, spec, average)
