@@ -204,6 +204,8 @@ def test_rows_from_anywhere(tmp_path: Path, row_group_size: int, start: int) -> 
     limited = list(open_parquet(tmp_path, Reading(limit=80)).rows(start))
     assert [row.load() for row in limited] == contents[start:80]
     assert open_parquet(tmp_path, Reading(limit=80)).total == 80
+    # One by one, for each may be a photograph of megabytes.
+    assert next(open_parquet(tmp_path, Reading()).sample(256)).load() == contents[0]
 
 
 def test_rows_without_images_are_counted(tmp_path: Path) -> None:

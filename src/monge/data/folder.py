@@ -78,10 +78,9 @@ class Folder:
         """The images from number `start` on."""
         return map(self._raw, range(start, len(self.paths)))
 
-    def sample(self, n: int) -> list[Raw]:
+    def sample(self, n: int) -> Iterator[Raw]:
         """About n images from all over the folder."""
-        step = max(1, len(self.paths) // n)
-        return [self._raw(i) for i in range(0, len(self.paths), step)]
+        return map(self._raw, range(0, len(self.paths), max(1, len(self.paths) // n)))
 
     def _raw(self, i: int) -> Raw:
         path = self.paths[i]

@@ -67,8 +67,8 @@ class HubImages:
         limit = self.reading.limit
         return itertools.islice(self._rows(start), None if limit is None else max(0, limit - start))
 
-    def sample(self, n: int) -> list[Raw]:
-        return list(itertools.islice(self.rows(0), n))
+    def sample(self, n: int) -> Iterator[Raw]:
+        return itertools.islice(self.rows(0), n)
 
     def _rows(self, skip: int) -> Iterator[Raw]:
         position = 0

@@ -123,8 +123,11 @@ def weights_digest(autoencoder: AutoencoderModule) -> str:
     return digest.hexdigest()[:16]
 
 
-def chunks(latents: Latents, size: int = 1024, n: int | None = None) -> Iterator[Posterior]:
-    """The posteriors of the first n rows, or of all, `size` at a time."""
+def chunks(latents: Latents, size: int | None = None, n: int | None = None) -> Iterator[Posterior]:
+    """The posteriors of the first n rows, or of all, `size` at a time; by default at most 1024."""
+    if size is None:
+        numbers = latents.rows(torch.zeros(1, dtype=torch.int64)).mean.numel()
+        size = max(1, min(1024, CHUNK_NUMBERS // (4 * numbers)))
     for rows in torch.arange(len(latents) if n is None else n).split(size):
         yield latents.rows(rows)
 

@@ -74,8 +74,8 @@ class ParquetImages:
     def rows(self, start: int) -> Iterator[Raw]:
         return itertools.islice(self._rows(start), self._left(start))
 
-    def sample(self, n: int) -> list[Raw]:
-        return list(itertools.islice(self.rows(0), n))
+    def sample(self, n: int) -> Iterator[Raw]:
+        return itertools.islice(self.rows(0), n)
 
     def _left(self, start: int) -> int | None:
         return None if self.limit is None else max(0, self.limit - start)
@@ -132,7 +132,8 @@ def bytes_of(value: Any, home: Path) -> bytes:
 
 def _opened(file: Path) -> parquet.ParquetFile:
     try:
-        return parquet.ParquetFile(file, buffer_size=BUFFER)
+        # Buffered in advance, all that has been read of a file would be held until its end.
+        return parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except FAILURES as error:
         raise unreadable(file, error) from None
 

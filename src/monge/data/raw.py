@@ -68,7 +68,7 @@ class ImageSource(Protocol):
         """
         ...
 
-    def sample(self, n: int) -> list[Raw]:
+    def sample(self, n: int) -> Iterator[Raw]:
         """Some of the images, about n, for a look at what they are."""
         ...
 
