@@ -1,4 +1,19 @@
-"""MNIST"""
+"""MNIST in about a quarter of an hour on two cores, through 32 latent numbers.
+
+    monge train mnist.npz --recipe mnist
+    monge evaluate RUN -n 10000 --features lenet5:WEIGHTS.safetensors
+
+60,000 grey images of 28 x 28, padded to 32; a convolutional autoencoder with 2 x 4 x 4 latent
+numbers (26.4 dB on the test images; PCA with 32 numbers 19.2 dB), then a perceptron conditioned on
+the label, sampled with guidance 1.25.
+
+Measured on 2 cores of an AMD Zen 3 shared with other work, seed 0, Heun 10 steps, 10,000 samples
+against the 10,000 test images, in the features of a LeNet-5 with 99.1 % on them: Frechet distance
+1.68 and label agreement 99.0 %; without guidance 2.89 and 96.3 %. Real training images in the
+samples' place have 0.91, reconstructions of training images 1.15 (n = 5,000). That run was
+interrupted at step 3,011, where 12,000 were planned, and continued to 6,500; it took 4 minutes for
+the autoencoder and 18 for the network.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +31,8 @@ SPEC = TrainSpec(
     autoencoder="conv:down=8,channels=2,width=96",
     autoencoder_steps=4000,
     network="mlp:width=768,depth=4",
-    steps=12_000,
+    steps=6500,
     batch=256,
     lr=2e-3,
+    guidance=1.25,
 )
