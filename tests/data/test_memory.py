@@ -78,12 +78,15 @@ def measured(folder: Path, limit: int, shard: int, sizes: list[int]) -> dict[str
     ],
 )
 def test_ten_times_the_limit(limit: int, shard: int, tmp_path: Path) -> None:
-    """Ten times its limit of pixels: read, encoded, and no more held than of a quarter of them."""
+    """Ten times its limit of pixels: read, encoded, and no more held than of a quarter of them.
+
+    The limit is exact; the peaks are looked up a thousand times a second, so one may be missed.
+    """
     many = -(-10 * limit // BYTES)
     found = measured(tmp_path, limit, shard, [many // 4, many])
     for few, all_ in (found["read"][:2], found["read"][2:]):
         print(few, all_)
         assert all_["pixels"] >= 10 * limit
         assert 0 < all_["peak"] < limit
-        assert all_["peak"] < 1.2 * few["peak"] + 2**20
+        assert all_["peak"] < few["peak"] + limit / 3
     assert found["held"] == "MemoryError", "the limit is one"
