@@ -54,6 +54,9 @@ MOST_IMAGES, MOST_CELLS = 1_000_000, 64_000_000
 """Images, and cells of the latent grid, that training sees by default: about a quarter of an hour
 on two CPU cores."""
 
+LEAST_SEEN, FEWEST_STEPS = 32_000, 300
+"""Images seen in training, if there is data for it, however large they are; and steps."""
+
 
 @dataclass(frozen=True, repr=False)
 class ConvSpec(AutoencoderSpec):
@@ -110,20 +113,21 @@ class ConvSpec(AutoencoderSpec):
         return autoencoder
 
     def default_steps(self, n_images: int, data_shape: tuple[int, ...]) -> int:
-        """How long training pays: 20 passes over the data, within limits.
+        """How long training pays: 12 passes over the data, within limits.
 
-        At least 60,000 images are seen, for small sets; at most `MOST_IMAGES`, and so many that
-        their latent grids have `MOST_CELLS` cells, but never fewer than 1,000 steps.
+        More passes over a thousand images make held-out ones worse (docs/autoencoder.md). At most
+        `MOST_IMAGES` are seen, and so many that their latent grids have `MOST_CELLS` cells, or
+        `LEAST_SEEN`; never fewer than `FEWEST_STEPS` steps.
 
         >>> spec = ConvSpec(down=4)
         >>> spec.default_steps(1_000, (3, 32, 32)), spec.default_steps(50_000, (3, 32, 32))
-        (1875, 31250)
+        (375, 18750)
         >>> spec.default_steps(50_000, (3, 256, 256))
         1000
         """
         cells = math.prod(data_shape[1:]) // self.down**2
-        images = min(max(20 * n_images, 60_000), MOST_IMAGES, MOST_CELLS // cells)
-        return max(images // self.batch, 1000)
+        images = min(12 * n_images, MOST_IMAGES, max(MOST_CELLS // cells, LEAST_SEEN))
+        return max(images // self.batch, FEWEST_STEPS)
 
     def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
         """The batch {"x": (B, C, H, W)} with "noise" (B, *latent_shape) for the posterior."""
