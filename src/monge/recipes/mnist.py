@@ -1,4 +1,4 @@
-"""MNIST in about a quarter of an hour on two cores, through 32 latent numbers.
+"""MNIST in less than half an hour on two cores, through 32 latent numbers.
 
     monge train mnist.npz --recipe mnist
     monge evaluate RUN -n 10000 --features lenet5:WEIGHTS.safetensors
