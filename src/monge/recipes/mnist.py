@@ -12,7 +12,8 @@ against the 10,000 test images, in the features of a LeNet-5 with 99.1 % on them
 1.68 and label agreement 99.0 %; without guidance 2.89 and 96.3 %. Real training images in the
 samples' place have 0.91, reconstructions of training images 1.15 (n = 5,000). That run was
 interrupted at step 3,011, where 12,000 were planned, and continued to 6,500; it took 4 minutes for
-the autoencoder and 18 for the network.
+the autoencoder and 18 for the network. The distances were taken with `Run.sample` and
+`metrics.frechet.frechet_distance` directly, not yet by the command above.
 """
 
 from __future__ import annotations
