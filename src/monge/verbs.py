@@ -80,7 +80,8 @@ def _cost(folder: Path) -> dict[str, Any]:
 
 
 def _load(arguments: Any) -> Any:
-    from monge.runs.run import Run, set_threads
+    from monge.runs.restoring import set_threads
+    from monge.runs.run import Run
 
     set_threads(arguments.threads)
     return Run.load(arguments.run, arguments.device)

@@ -13,9 +13,9 @@ import yaml
 from monge.errors import UserError
 from monge.files import write_atomic
 from monge.metrics.table import SIGNS
+from monge.runs.folder import read_config
 from monge.runs.measured import EVALUATION, rows_of
 from monge.runs.page import DAMAGED, count, number, read_facts
-from monge.runs.spec import from_yaml
 
 PICTURES = ("evaluation/by_label.png", "evaluation/samples.png")
 
@@ -66,7 +66,7 @@ def _what(folder: Path) -> str:
             + (f"; labels {_plain(names)}." if names else ".")
         )
     if (folder / "config.yaml").exists():
-        spec = from_yaml(folder / "config.yaml")
+        spec = read_config(folder)
         lines.append(
             f"**Model:** network {_code(spec.network)}, path {_code(spec.path)}, output "
             f"{_code(spec.output)}, autoencoder {_code(spec.autoencoder)}. All settings are in "

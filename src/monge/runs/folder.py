@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -9,14 +10,19 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from monge import autoencoders
+from monge.components import build
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 
 CONFIG = "config.yaml"
+
+COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid")
+"""Fields of the specification that are components' texts, besides the autoencoder, whose files
+describe it."""
 
 
 def default_folder(spec: TrainSpec, data_name: str) -> Path:
@@ -43,10 +49,9 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
                 f"{folder} is not empty and holds no run ({', '.join(sorted(foreign)[:3])}, ...): "
                 "choose another folder with --out"
             )
-        write_atomic(config, to_yaml(spec))
+        write_atomic(config, to_yaml(_spelt(spec, "in_full")))
         return {}
-    old = from_yaml(config, complete=True)
-    changed = difference(old, spec)
+    changed = difference(read_config(folder), _spelt(spec, "short"))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
         free |= {"autoencoder_steps"}  # it is still in training
@@ -64,12 +69,23 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
             "give the same settings to continue it, or another folder with --out"
         )
     if changed:
-        write_atomic(config, to_yaml(spec))
+        write_atomic(config, to_yaml(_spelt(spec, "in_full")))
     return changed
 
 
+def _spelt(spec: TrainSpec, how: Literal["in_full", "short"]) -> TrainSpec:
+    """The specification with its components in one spelling.
+
+    Files have every setting, so that a run stays what it is when a default changes.
+    """
+    chosen = {name: text for name in COMPONENTS if (text := getattr(spec, name)) != "auto"}
+    found = {name: build(name, text) for name, text in chosen.items()}
+    texts = {k: x.in_full if how == "in_full" else str(x) for k, x in found.items()}
+    return dataclasses.replace(spec, **texts)
+
+
 def read_config(folder: Path) -> TrainSpec:
-    """The specification of the run in a folder.
+    """The specification of the run in a folder, its components in their short texts.
 
     Raises:
         UserError: no run there, or one of a newer format.
@@ -78,7 +94,7 @@ def read_config(folder: Path) -> TrainSpec:
         raise UserError(f"no such run folder: {folder}")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is not a run folder: it has no {CONFIG}")
-    return from_yaml(folder / CONFIG, complete=True)
+    return _spelt(from_yaml(folder / CONFIG, complete=True), "short")
 
 
 def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:

@@ -18,7 +18,7 @@ from monge.errors import UserError
 from monge.networks.transformer import resize_positions
 from monge.progress import Say
 from monge.runs.folder import read_config
-from monge.runs.run import build_network, read_facts
+from monge.runs.restoring import build_network, read_facts
 
 LABELS = "conditioning.label.weight"
 POSITIONS = "positions"

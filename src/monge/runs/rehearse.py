@@ -18,7 +18,7 @@ from monge.runs.autoencoding import (
     autoencoder_loop,
     is_folder,
 )
-from monge.runs.run import build_network, set_threads
+from monge.runs.restoring import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.runs.train import (
     check,

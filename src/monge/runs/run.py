@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +12,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from monge import autoencoders
@@ -29,11 +26,13 @@ from monge.files import read_json
 from monge.flows import Density, Integrated, log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
-from monge.runs import conditions
+from monge.runs import conditions, sharing
 from monge.runs.folder import read_config
+from monge.runs.labels import asked_labels
+from monge.runs.restoring import build_network, load_weights, pick_device, read_facts
 from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
-from monge.tensors import expand, noise, stream
+from monge.tensors import expand, noise
 from monge.types import Cond
 
 REFERENCE = 2000
@@ -293,55 +292,16 @@ class Run:
         if not self.facts.get("n_vector") or self.codec is None:
             if condition is not None:
                 raise UserError("this run has no condition columns: leave out the condition")
-            return self._labels(n, label, seed), None
+            return asked_labels(label, self.facts, n, seed), None
         if condition is not None:
-            return self._labels(n, label, seed), conditions.asked(condition, self.codec, n)
+            labels = asked_labels(label, self.facts, n, seed)
+            return labels, conditions.asked(condition, self.codec, n)
         kept = conditions.kept(self.folder)
-        labels = None if label is None else self._labels(n, label, seed)
+        labels = None if label is None else asked_labels(label, self.facts, n, seed)
         rows = kept.draw(labels, n, seed)
         if labels is None and kept.label is not None:
             labels = kept.label[rows]
         return labels, kept.condition[rows]
-
-    def _labels(self, n: int, label: Any, seed: int) -> Tensor | None:
-        names = self.label_names
-        if not names:
-            if label is not None:
-                raise UserError("this run has no labels: leave out --label")
-            return None
-        if isinstance(label, Tensor) or hasattr(label, "__array__"):
-            return self._label_per_sample(torch.as_tensor(label), n)
-        if label is None:
-            weights = torch.tensor(self.facts["label_counts"], dtype=torch.float64)
-            u = torch.rand(n, generator=stream(seed, "label"), dtype=torch.float64)
-            edges = weights.cumsum(0) / weights.sum()
-            return torch.bucketize(u, edges).clamp_max(len(names) - 1)
-        wanted = [label] if isinstance(label, (str, int)) else list(label)
-        if not wanted:
-            raise UserError(f"no label given: known: {', '.join(names)}")
-        if wanted == ["all"]:
-            wanted = list(range(len(names)))
-        index = torch.tensor([self._label_index(k) for k in wanted])
-        return index[(torch.arange(n) * len(index)) // n]
-
-    def _label_per_sample(self, label: Tensor, n: int) -> Tensor:
-        """One index for all samples, or one each."""
-        if label.is_floating_point() or label.numel() not in (1, n) or label.ndim > 1:
-            raise UserError(
-                f"labels should be one index or {n} of them, whole numbers, not "
-                f"{label.dtype} of shape {tuple(label.shape)}"
-            )
-        if label.min() < 0 or label.max() >= len(self.label_names):
-            raise UserError(f"label indices should lie in 0..{len(self.label_names) - 1}")
-        return label.long().expand(n).contiguous()
-
-    def _label_index(self, label: str | int) -> int:
-        names = self.label_names
-        if isinstance(label, int) and 0 <= label < len(names):
-            return label
-        if str(label) in names:
-            return names.index(str(label))
-        raise UserError(f"unknown label {label!r}: {nearest(str(label), names)}")
 
     def data(self) -> Data:
         """The data the run was trained on, loaded again.
@@ -389,45 +349,16 @@ class Run:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write what sampling needs to a folder: settings, weights, autoencoder and model card."""
-        target = Path(folder)
-        if target.exists() and any(target.iterdir()):
-            raise UserError(f"{target} is not empty: choose another folder")
-        target.mkdir(parents=True, exist_ok=True)
-        files = ("config.yaml", "data.json", "ema.safetensors", "README.md")
-        for name in (*files, table_columns.FILE, conditions.FILE):
-            if (self.folder / name).exists():
-                shutil.copyfile(self.folder / name, target / name)
-        source = self.folder / "autoencoder"
-        (target / "autoencoder").mkdir()
-        for file in ("autoencoder.json", "autoencoder.safetensors"):
-            shutil.copyfile(source / file, target / "autoencoder" / file)
-        return target
+        return sharing.save(self.folder, Path(folder))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto") -> Run:
         """A run from a folder, or by its name on the Hugging Face hub."""
-        if Path(name).is_dir():
-            return cls.load(name, device)
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        try:
-            return cls.load(snapshot_download(str(name)), device)
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"no folder {name!r}, and not on the hub: {error}") from None
+        return cls.load(sharing.fetch(name), device)
 
     def push_to_hub(self, repo: str, private: bool = True) -> str:
         """Upload the run to the Hugging Face hub; returns its address."""
-        import tempfile
-
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        url = api.create_repo(repo, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "run")
-            api.upload_folder(repo_id=url.repo_id, folder_path=str(Path(folder) / "run"))
-        return str(url)
+        return sharing.push(self.folder, repo, private)
 
     def _repr_html_(self) -> str:
         import base64
@@ -440,74 +371,3 @@ def _counts(flow: Integrated) -> dict[str, int]:
     inner = flow.field.field if isinstance(flow.field, Guided) else flow.field
     assert isinstance(inner, Counted)
     return inner.counts
-
-
-def set_threads(threads: int | None) -> None:
-    """Use this many CPU threads; None leaves torch's choice.
-
-    Raises:
-        UserError: fewer than one.
-    """
-    if threads is None:
-        return
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads)
-
-
-def pick_device(device: str) -> torch.device:
-    """The device that a text names; "auto" takes the best there is."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} is not to be had: {reason}") from None
-    return where
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What the run knows of its data."""
-    path = folder / "data.json"
-    facts = read_json(path)
-    needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
-    missing = [k for k in needed if not isinstance(facts, dict) or k not in facts]
-    if missing:
-        raise UserError(
-            f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
-            "command again, which writes it anew"
-        )
-    return facts
-
-
-def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]) -> nn.Module:
-    """The untrained network of a run, or the exact one."""
-    component = build("network", spec.network)
-    if spec.network == "exact":
-        _, _, target = facts["text"].partition(":") if facts["text"] else ("", "", "")
-        if not target:
-            raise UserError("network exact needs a known target: monge train target:mixture:...")
-        return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
-    n_classes = len(facts["label_names"]) or None
-    n_vector = facts.get("n_vector", 0)
-    return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
-
-
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Load weights strictly.
-
-    Raises:
-        UserError: tensors that are missing, unexpected or of another shape, by name.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        network.load_state_dict(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    except RuntimeError as error:
-        raise UserError(f"{file} does not fit the network: {error}") from None

@@ -37,7 +37,8 @@ from monge.runs.card import write_card
 from monge.runs.folder import read_config
 from monge.runs.initial import initialise
 from monge.runs.report import write_report
-from monge.runs.run import Run, build_network, pick_device, set_threads
+from monge.runs.restoring import build_network, pick_device, set_threads
+from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit

@@ -1,0 +1,89 @@
+"""What a run is made of again: its device, what it knows of its data, its network and weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from monge.components import build
+from monge.errors import UserError
+from monge.files import read_json
+from monge.networks.exact import ExactNetwork
+from monge.runs.spec import TrainSpec
+from monge.tensors import stream
+
+
+def set_threads(threads: int | None) -> None:
+    """Use this many CPU threads; None leaves torch's choice.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device that a text names; "auto" takes the best there is."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {device!r} is not to be had: {reason}") from None
+    return where
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the run knows of its data."""
+    path = folder / "data.json"
+    facts = read_json(path)
+    needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
+    missing = [k for k in needed if not isinstance(facts, dict) or k not in facts]
+    if missing:
+        raise UserError(
+            f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
+            "command again, which writes it anew"
+        )
+    return facts
+
+
+def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]) -> nn.Module:
+    """The untrained network of a run, or the exact one."""
+    component = build("network", spec.network)
+    if spec.network == "exact":
+        _, _, target = facts["text"].partition(":") if facts["text"] else ("", "", "")
+        if not target:
+            raise UserError("network exact needs a known target: monge train target:mixture:...")
+        return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
+    n_classes = len(facts["label_names"]) or None
+    n_vector = facts.get("n_vector", 0)
+    return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: tensors that are missing, unexpected or of another shape, by name.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        network.load_state_dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"{file} does not fit the network: {error}") from None
