@@ -7,7 +7,7 @@ from types import ModuleType
 
 from monge.errors import UserError, nearest
 
-NAMES = ("digits", "mixture", "mnist", "power_plant", "protein")
+NAMES = ("cifar10", "digits", "mixture", "mnist", "power_plant", "protein")
 
 
 def find(name: str) -> ModuleType:

@@ -10,10 +10,10 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from monge import autoencoders
-from monge.components import build
+from monge.components import Component, build
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
@@ -49,9 +49,9 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
                 f"{folder} is not empty and holds no run ({', '.join(sorted(foreign)[:3])}, ...): "
                 "choose another folder with --out"
             )
-        write_atomic(config, to_yaml(_spelt(spec, "in_full")))
+        write_atomic(config, to_yaml(in_full(spec)))
         return {}
-    changed = difference(read_config(folder), _spelt(spec, "short"))
+    changed = difference(read_config(folder), in_short(spec))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
         free |= {"autoencoder_steps"}  # it is still in training
@@ -69,19 +69,26 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
             "give the same settings to continue it, or another folder with --out"
         )
     if changed:
-        write_atomic(config, to_yaml(_spelt(spec, "in_full")))
+        write_atomic(config, to_yaml(in_full(spec)))
     return changed
 
 
-def _spelt(spec: TrainSpec, how: Literal["in_full", "short"]) -> TrainSpec:
-    """The specification with its components in one spelling.
+def in_full(spec: TrainSpec) -> TrainSpec:
+    """The specification with every setting of its components, as files have it.
 
-    Files have every setting, so that a run stays what it is when a default changes.
+    So a run stays what it is when a default changes.
     """
+    return dataclasses.replace(spec, **{k: x.in_full for k, x in _components(spec).items()})
+
+
+def in_short(spec: TrainSpec) -> TrainSpec:
+    """The same specification, its components without the settings that are defaults."""
+    return dataclasses.replace(spec, **{k: str(x) for k, x in _components(spec).items()})
+
+
+def _components(spec: TrainSpec) -> dict[str, Component]:
     chosen = {name: text for name in COMPONENTS if (text := getattr(spec, name)) != "auto"}
-    found = {name: build(name, text) for name, text in chosen.items()}
-    texts = {k: x.in_full if how == "in_full" else str(x) for k, x in found.items()}
-    return dataclasses.replace(spec, **texts)
+    return {name: build(name, text) for name, text in chosen.items()}
 
 
 def read_config(folder: Path) -> TrainSpec:
@@ -94,7 +101,7 @@ def read_config(folder: Path) -> TrainSpec:
         raise UserError(f"no such run folder: {folder}")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is not a run folder: it has no {CONFIG}")
-    return _spelt(from_yaml(folder / CONFIG, complete=True), "short")
+    return in_short(from_yaml(folder / CONFIG, complete=True))
 
 
 def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:

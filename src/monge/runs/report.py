@@ -17,6 +17,7 @@ from typing import Any
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
 from monge.runs import figures, measured
+from monge.runs.folder import in_short, read_config
 from monge.runs.page import (
     DAMAGED,
     card,
@@ -32,7 +33,7 @@ from monge.runs.page import (
     tiles,
 )
 from monge.runs.reading_section import memorisation_first, reading
-from monge.runs.spec import TrainSpec, from_yaml
+from monge.runs.spec import TrainSpec
 from monge.training import journal
 
 Part = Callable[[Path], str | None]
@@ -315,14 +316,15 @@ def _configuration(folder: Path) -> str | None:
     path = folder / "config.yaml"
     if not path.exists():
         return None
-    spec = from_yaml(path)
-    values, usual = dataclasses.asdict(spec), dataclasses.asdict(TrainSpec())
+    values, usual = (
+        dataclasses.asdict(spec) for spec in (read_config(folder), in_short(TrainSpec()))
+    )
     changed = {k: v for k, v in values.items() if v != usual[k]}
     rest = {k: "none" if v is None else v for k, v in values.items() if k not in changed}
     changed = {k: "none" if v is None else v for k, v in changed.items()}
     body = facts(changed) if changed else "<p class='small'>All settings are the defaults.</p>"
     body += f"<details><summary>{len(rest)} settings at their defaults</summary>{facts(rest)}"
-    return card(body + "</details>", f"Settings (digest {spec.digest()})")
+    return card(body + "</details>", "Settings")
 
 
 def _changes(folder: Path) -> str | None:

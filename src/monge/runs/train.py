@@ -159,7 +159,7 @@ def train_autoencoder(
 
 
 def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:
-    """The specification with every "auto" decided for the data.
+    """The specification with every "auto" decided for the data, its components in short texts.
 
     Args:
         folder: of the run, if it is known already; see `check`.
@@ -186,7 +186,7 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
         raise UserError("network exact needs a known target: monge train target:mixture:...")
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
         raise UserError("network exact lives in data space: use --autoencoder identity")
-    return dataclasses.replace(spec, **changes)
+    return folders.in_short(dataclasses.replace(spec, **changes))
 
 
 def _default_network(latent_shape: tuple[int, ...], few: bool) -> str:
