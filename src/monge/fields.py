@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,6 +80,23 @@ def posterior_mean(velocity: VelocityField, path: Path) -> VelocityField:
         return torch.where(sigma == 0, x / alpha, data)
 
     return mean
+
+
+Final = Literal["none", "divide", "posterior_mean"]
+"""The map from the end of a walk to data: nothing, x / alpha, or E[x1 | x_T]."""
+
+
+def final_map(choice: Final, velocity: VelocityField, path: Path, end: float) -> VelocityField:
+    """The final map of a flow that ends at time `end`, as a function (x, t, cond) of x and cond."""
+
+    def finish(x: State, t: Time = end, cond: Cond = None) -> State:
+        if choice == "divide":
+            return x / path.coefficients(t, x)[0]
+        if choice == "posterior_mean":
+            return posterior_mean(velocity, path)(x, t, cond)
+        return x
+
+    return finish
 
 
 def score_of(velocity: VelocityField, path: Path, coupling: Coupling) -> VelocityField:

@@ -1,7 +1,7 @@
 """CIFAR-10 at a size for two cores, through 128 latent numbers.
 
-    monge train cifar10/ --recipe cifar10
-    monge evaluate RUN -n 10000 --features resnet20:WEIGHTS.safetensors
+monge train cifar10/ --recipe cifar10
+monge evaluate RUN -n 10000 --features resnet20:WEIGHTS.safetensors
 """
 
 from __future__ import annotations

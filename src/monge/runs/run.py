@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 import torch
@@ -21,7 +21,7 @@ from monge.data import sources
 from monge.data.base import Data
 from monge.data.columns import TableCodec
 from monge.errors import UserError, nearest
-from monge.fields import Counted, Guided, Predict, posterior_mean
+from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json
 from monge.flows import Density, Integrated, log_density
 from monge.networks.exact import ExactNetwork
@@ -32,8 +32,7 @@ from monge.runs.labels import asked_labels
 from monge.runs.restoring import build_network, load_weights, pick_device, read_facts
 from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
-from monge.tensors import expand, noise
-from monge.types import Cond
+from monge.tensors import noise
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
@@ -162,12 +161,14 @@ class Run:
         shape = self.autoencoder.latent_shape
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         cond_all = self._cond(labels, given)
+        end = flow.domain[1]
+        finish = final_map(self.final(flow, final), flow.field, self.path, end)
         x, z = [], []
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
             x0 = noise(seed, start, stop, shape, "sample").to(self.device, dtype)
             cond = cond_all and {k: c[start:stop].to(self.device) for k, c in cond_all.items()}
-            latent = self._finish(flow, flow(x0, *flow.domain, cond), cond, final).float()
+            latent = finish(flow(x0, *flow.domain, cond), end, cond).float()
             z.append(latent.cpu())
             x.append(self.autoencoder.decode(latent).cpu())
             if progress is not None:
@@ -249,29 +250,24 @@ class Run:
             "grid": str(flow.grid),
             "steps": len(flow.knots) - 1,
             "guidance": guided.scale if isinstance(guided, Guided) else 1.0,
-            "final": self._final(flow, final),
+            "final": self.final(flow, final),
             "domain": list(flow.domain),
             "source_gap": self.path.source_gap,
         }
 
-    def _final(self, flow: Integrated, final: str | None) -> str:
+    def final(self, flow: Integrated, final: str | None = None) -> Final:
+        """The final map of a flow: the one given, else the run's own.
+
+        Raises:
+            UserError: an unknown one.
+        """
         choice = final or self.spec.final
         if choice not in ("auto", "none", "divide", "posterior_mean"):
             known = ["auto", "none", "divide", "posterior_mean"]
             raise UserError(f"unknown final map {choice!r}: {nearest(choice, known)}")
         if choice == "auto":
             return "none" if flow.domain[1] == 1 else "posterior_mean"
-        return choice
-
-    def _finish(self, flow: Integrated, x: Tensor, cond: Cond, final: str | None) -> Tensor:
-        """The final map, from the end of the domain to data."""
-        end = flow.domain[1]
-        match self._final(flow, final):
-            case "divide":
-                return x / expand(self.path.coefficients(end, x)[0], x)
-            case "posterior_mean":
-                return posterior_mean(flow.field, self.path)(x, end, cond)
-        return x
+        return cast("Final", choice)
 
     def _cond(
         self, label: Tensor | None, condition: Tensor | None, standardised: bool = False

@@ -1,0 +1,167 @@
+r"""How much maps stretch: Jacobian norms by power iteration, along the field's own trajectories.
+
+For a velocity field the largest eigenvalue of the symmetric part of its Jacobian is the rate at
+which trajectories part; its integral over time bounds the logarithm of the flow's Lipschitz
+constant. What is found on finitely many points is a *lower* bound of the supremum over all of
+them, and is called "observed"; a network that certifies its own constant says so in `certified`.
+
+References:
+    | Lipschitz constants of transformers' attention (Kim et al., 2021) -- https://arxiv.org/abs/2006.04710
+    | The logarithmic norm: Hairer, Norsett & Wanner, Solving ODEs I, Sec. I.10
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monge.targets.base import Target
+from monge.tensors import expand, forward_mode, jvp, noise, sum_except_batch
+from monge.types import Cond, Latent, PerExample
+from monge.verify.pipeline import Pipeline
+
+ITERATIONS = 20
+
+Map = Callable[[Tensor], Tensor]
+
+
+def jacobian_norm(f: Map, x: Tensor, iterations: int = ITERATIONS, seed: int = 0) -> PerExample:
+    """The spectral norm of the Jacobian of f at each of x (B, ...), by power iteration, (B,).
+
+    A lower bound that rises to the norm; f acts on each example independently.
+    """
+    u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
+    norm = x.new_zeros(len(x))
+    with forward_mode():
+        for _ in range(iterations):
+            v = _along(f, x, u)
+            norm = _length(v)
+            u = _unit(_against(f, x, v))
+    return norm.detach()
+
+
+def expansion_rate(f: Map, x: Tensor, iterations: int = ITERATIONS, seed: int = 0) -> PerExample:
+    """The largest eigenvalue of the symmetric part of the Jacobian of f at each of x, (B,).
+
+    By power iteration on the symmetric part, shifted by the Jacobian's norm so that the largest
+    eigenvalue, not the most negative, is the largest in modulus.
+    """
+    shift = jacobian_norm(f, x, iterations, seed)
+    u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
+    rate = x.new_zeros(len(x))
+    with forward_mode():
+        for _ in range(2 * iterations):
+            v = (_along(f, x, u) + _against(f, x, u)) / 2
+            rate = sum_except_batch(u * v)
+            u = _unit(v + expand(shift, u) * u)
+    return rate.detach()
+
+
+def _along(f: Map, x: Tensor, u: Tensor) -> Tensor:
+    return jvp(f, x, u)[1]
+
+
+def _against(f: Map, x: Tensor, v: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = x.detach().requires_grad_()
+        return torch.autograd.grad(f(y), y, v.detach())[0]
+
+
+def _length(x: Tensor) -> PerExample:
+    return sum_except_batch(x.square()).sqrt()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / expand(_length(x), x).clamp_min(1e-30)
+
+
+@dataclass(frozen=True)
+class Stretching:
+    """What was observed of a pipeline's maps.
+
+    Attributes:
+        times: (T,) of the curves.
+        norm, rate: the largest Jacobian norm and expansion rate over the examples at each time.
+        exact_rate: the largest exact rate over the same points, where the truth is known.
+        amplification: the largest factor by which the flow from 0 to T parts neighbours.
+        encoder, decoder: the largest Jacobian norms; None where they have no derivative.
+        certified: a constant that the network guarantees; None for networks that do not.
+    """
+
+    times: list[float]
+    norm: list[float]
+    rate: list[float]
+    exact_rate: list[float] | None
+    amplification: float
+    encoder: float | None
+    decoder: float | None
+    certified: float | None = None
+
+
+def stretching(
+    pipeline: Pipeline, x0: Latent, cond: Cond, x: Tensor, times: int = 11
+) -> Stretching:
+    """Observe the maps of a pipeline on trajectories from the noises x0, and on data x."""
+    end, flow = pipeline.end, pipeline.unguided
+    lo = flow.domain[0]
+    grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
+    norm, rate, exact = [], [], []
+    state, now = x0, lo
+    for t in grid:
+        with torch.no_grad():
+            state = flow(state, now, t, cond) if t > now else state
+        now = t
+
+        def at(y: Tensor, t: float = t) -> Tensor:
+            return pipeline.field(y, t, cond)
+
+        norm.append(float(jacobian_norm(at, state).max()))
+        rate.append(float(expansion_rate(at, state).max()))
+        if pipeline.truth is not None and t <= pipeline.truth.field(pipeline.path).domain[1]:
+            exact.append(_exact_rate(pipeline.truth, pipeline, state, t, cond))
+    latents = pipeline.latents(flow, x0, cond)
+    return Stretching(
+        grid,
+        norm,
+        rate,
+        exact if len(exact) == len(grid) else None,
+        amplification(pipeline, x0, cond),
+        _norm_or_none(pipeline.encode, x),
+        _norm_or_none(pipeline.decode, latents),
+    )
+
+
+def _exact_rate(truth: Target, pipeline: Pipeline, x: Tensor, t: float, cond: Cond) -> float:
+    label = None if cond is None else cond.get("label")
+    jacobian = truth.at(pipeline.path).jacobian(x.double(), t, label)
+    return float(torch.linalg.eigvalsh((jacobian + jacobian.mT) / 2)[:, -1].max())
+
+
+def amplification(
+    pipeline: Pipeline, x0: Latent, cond: Cond, step: float = 1e-2, directions: int = 8
+) -> float:
+    """The largest |X(x0 + h u) - X(x0)| / h over noises and directions u, by finite differences.
+
+    A lower bound of the flow's Lipschitz constant: directions are random, points are samples.
+    """
+    flow = pipeline.unguided
+    lo, end = flow.domain[0], pipeline.end
+    most = 0.0
+    with torch.no_grad():
+        base = flow(x0, lo, end, cond)
+        for k in range(directions):
+            u = _unit(noise(0, 0, len(x0), tuple(x0.shape[1:]), "amplify", k).to(x0))
+            there = flow(x0 + step * u, lo, end, cond)
+            ratio = _length(there - base) / step
+            most = max(most, float(ratio.max()))
+    return most
+
+
+def _norm_or_none(f: Map, x: Tensor) -> float | None:
+    try:
+        return float(jacobian_norm(f, x, ITERATIONS // 2).max())
+    except (RuntimeError, NotImplementedError):
+        return None

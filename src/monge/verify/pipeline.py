@@ -1,0 +1,113 @@
+"""What is verified: noise, a velocity field, a solver, a final map and a decoder, taken apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from monge.fields import Final, Guided, final_map
+from monge.flows import Integrated
+from monge.paths import Path
+from monge.solvers import RK4
+from monge.targets.base import Target
+from monge.times import Uniform
+from monge.types import Cond, Latent, State, VelocityField
+
+CHUNK = 256
+"""Examples that pass the networks at once; results do not depend on it."""
+
+REFERENCE_STEPS = 64
+"""Steps of the reference solution at least; of a sampler with more steps, twice its own."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """From noise to data, and back to latents.
+
+    Attributes:
+        field: the velocity field without guidance, on latents.
+        path: the path that it belongs to.
+        sampler: what draws samples: its solver, grid and, maybe, guidance.
+        final: the map from the end of the sampler's domain to latents.
+        encode, decode: data (B, ...) to latents (B, ...) and back.
+        truth: the law of the latents where it is known exactly.
+    """
+
+    field: VelocityField
+    path: Path
+    sampler: Integrated
+    final: Final
+    encode: Callable[[State], Latent]
+    decode: Callable[[Latent], State]
+    truth: Target | None = None
+
+    @property
+    def end(self) -> float:
+        """T, where the sampler stops."""
+        return self.sampler.domain[1]
+
+    @property
+    def guidance(self) -> float:
+        guided = self.sampler.field
+        return guided.scale if isinstance(guided, Guided) else 1.0
+
+    @cached_property
+    def reference(self) -> Integrated:
+        """The sampler's field, guided or not, solved so finely that its error is negligible."""
+        return self._fine(self.sampler.field)
+
+    @cached_property
+    def unguided(self) -> Integrated:
+        """The field itself, solved as finely."""
+        return self.reference if self.guidance == 1 else self._fine(self.field)
+
+    def _fine(self, velocity: VelocityField) -> Integrated:
+        n = max(REFERENCE_STEPS, 2 * (len(self.sampler.knots) - 1))
+        return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
+
+    @cached_property
+    def exact(self) -> Integrated | None:
+        """The flow of the true field, solved finely; None where the truth is not known."""
+        if self.truth is None:
+            return None
+        return Integrated(self.truth.field(self.path), RK4(), Uniform(4 * REFERENCE_STEPS))
+
+    def finish(self) -> VelocityField:
+        """The final map of the true field where that is known, of the learned one elsewhere."""
+        velocity = self.field if self.truth is None else self.truth.field(self.path)
+        return final_map(self.final, velocity, self.path, self.end)
+
+    def latents(self, flow: Integrated, x0: Latent, cond: Cond = None) -> Latent:
+        """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field."""
+        finish = final_map(self.final, flow.field, self.path, self.end)
+        lo = flow.domain[0]
+
+        def both(x: Tensor, part: Cond) -> Tensor:
+            return finish(flow(x, lo, self.end, part), self.end, part)
+
+        return in_chunks(both, x0, cond)
+
+    def data(self, z: Latent) -> Float64[Tensor, "n d"]:
+        """Latents decoded and flattened."""
+        return in_chunks(lambda part, _: self.decode(part), z).flatten(1).double()
+
+    def with_sampler(self, **changes: object) -> Pipeline:
+        """The same with another solver or grid."""
+        return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, **changes))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def in_chunks(f: Callable[[Tensor, Cond], Tensor], x: Tensor, cond: Cond = None) -> Tensor:
+    """f over slices of the rows, with the conditions of each."""
+    parts = []
+    for start in range(0, len(x), CHUNK):
+        rows = slice(start, start + CHUNK)
+        part = None if cond is None else {k: c[rows] for k, c in cond.items()}
+        parts.append(f(x[rows], part))
+    return torch.cat(parts)
