@@ -30,6 +30,7 @@ usage: monge VERB ... [--help]
   train SOURCE        train a model on data; run again to continue
   sample RUN          draw samples from a trained run
   evaluate RUN        measure the samples against held-out data, and write the report
+  verify RUN          say where the Wasserstein-2 error comes from, and what to change
   autoencoder SOURCE  train an autoencoder alone, to use with --autoencoder
   info RUN            what a run is, how far it is, and how good
   cache               what is cached of data and latents: list, clear
@@ -122,6 +123,43 @@ class Evaluate(Sampling):
     32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
 
 
+@dataclass(frozen=True)
+class Verify(Sampling):
+    """Say where the Wasserstein-2 error of the samples comes from, and which setting to change.
+
+    Every part of the way from noise to data is compared with a better one from the same noise:
+    solver, guidance, source, velocity, early stopping, autoencoder. Their sum is at least the
+    distance to the data where the true law is known (monge train target:...), an estimate
+    elsewhere.
+
+    A velocity field made elsewhere: monge verify SOURCE --component FILE.py:NAME, a callable
+    f(x, t) or f(x, t, label) on the data of SOURCE, whose clock and output you say.
+    """
+
+    run: Positional[Path | None] = None
+    """Run folder; with --component, the source of the data, as for train."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """How many samples; none: 2,000, or 400 with --quick."""
+    quick: bool = False
+    """Fewer of everything: under a minute for the digits."""
+    fail_above: float | None = None
+    """Exit with code 3 if the sum is larger than this, in the units of the report."""
+    selftest: bool = False
+    """Measure the verification itself on laws that are known exactly; a few minutes."""
+    component: str | None = None
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere."""
+    output: Literal["velocity", "data", "noise", "score"] = "velocity"
+    """What the component returns."""
+    clock: Literal["noise", "data"] = "noise"
+    """What lies at the component's time 0."""
+    time_scale: float = 1.0
+    """The component's time at its end, for instance 1000."""
+    path: str = "linear"
+    """The component's path: linear, trigonometric, ou, linear_beta, power:kappa=.."""
+    out: Path | None = None
+    """Folder for the report of a component; by default runs/verify-NAME."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(Reading):
     """Train an autoencoder alone; use it elsewhere with `monge train ... --autoencoder OUT`."""
@@ -208,6 +246,7 @@ VERBS: dict[str, type] = {
     "train": Train,
     "sample": Sample,
     "evaluate": Evaluate,
+    "verify": Verify,
     "autoencoder": Autoencoder,
     "info": Info,
     "recipes": Recipes,

@@ -136,6 +136,81 @@ def evaluate(arguments: Any) -> dict[str, Any]:
     return found
 
 
+def verify(arguments: Any) -> dict[str, Any]:
+    """Take an error apart: of a run, with its report renewed, or of a component."""
+    from monge.runs.verify import text
+
+    if arguments.selftest:
+        return _selftest(arguments)
+    if arguments.run is None:
+        raise UserError("say which run: monge verify RUN, or --selftest")
+    if arguments.component is None:
+        from monge.runs.verify import verify_run
+
+        run = _load(arguments)
+        how = {"quick": arguments.quick, "say": note, **_sampling(arguments)}
+        report, page = verify_run(run, arguments.n, **how), run.folder / "report.html"
+    else:
+        report, page = _verify_component(arguments)
+    tell(arguments, text(report))
+    tell(arguments, f"report   {page}")
+    if report["violations"]:
+        raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]))
+    most = arguments.fail_above
+    if most is not None and report["sum"]["value"] > most:
+        raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}")
+    return report
+
+
+def _selftest(arguments: Any) -> dict[str, Any]:
+    from monge.runs.restoring import set_threads
+    from monge.verify.selftest import GROUPS
+
+    set_threads(arguments.threads)
+    checks = []
+    for name, group in GROUPS.items():
+        note(name)
+        for check in group(not arguments.quick):
+            tell(arguments, check.text)
+            checks.append(check)
+    failed = [check.text for check in checks if not check.holds]
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {len(checks)} checks do not hold: {failed[0]}")
+    return {"checks": [dataclasses.asdict(check) for check in checks]}
+
+
+def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
+    from monge.conformance.loading import load
+    from monge.data import sources
+    from monge.runs.restoring import set_threads
+    from monge.runs.verify import verify_component
+
+    set_threads(arguments.threads)
+    if arguments.guidance is not None or arguments.final is not None:
+        raise UserError("a component is sampled as it is: leave out --guidance and --final")
+    component = load(arguments.component)
+    name = arguments.component.rpartition(":")[2]
+    out = arguments.out or Path("runs") / f"verify-{name}"
+    grid = arguments.grid or "uniform:n=20"
+    report = verify_component(
+        component,
+        sources.load(str(arguments.run), TrainSpec(data=str(arguments.run)), note),
+        out,
+        path=arguments.path,
+        clock=arguments.clock,
+        output=arguments.output,
+        time_scale=arguments.time_scale,
+        solver=arguments.solver or "heun",
+        grid=grid,
+        steps=arguments.steps,
+        n=arguments.n,
+        quick=arguments.quick,
+        seed=arguments.seed,
+        say=note,
+    )
+    return report, out / "report.html"
+
+
 def autoencoder(arguments: Any) -> dict[str, Any]:
     """Train an autoencoder alone."""
     from monge.runs.train import train_autoencoder

@@ -39,7 +39,7 @@ def curve(points: Sequence[tuple[int, float]], label: str, *, noisy: bool = True
     """
     x, y = np.asarray(points, float).T
     log = bool(noisy and y.min() > 0 and y.max() > 4 * y.min())
-    figure, ax = _figure(3.7, 2.6)
+    figure, ax = start_figure(3.7, 2.6)
     width = max(1, len(y) // 25) if noisy else 1
     thin = slice(None, None, max(1, len(x) // MOST_POINTS))
     if width > 1:
@@ -49,10 +49,10 @@ def curve(points: Sequence[tuple[int, float]], label: str, *, noisy: bool = True
     ax.plot(x[thin], y[thin], color=ACCENT, lw=1.8)
     if log:
         ax.set_yscale("log")
-        _plain_log(ax.yaxis)
+        plain_log(ax.yaxis)
     ax.set_xlabel("training step")
     ax.set_ylabel(label, parse_math=False)
-    return _svg(figure, f"{label} along training")
+    return svg(figure, f"{label} along training")
 
 
 def intervals(rows: Sequence[Row]) -> str:
@@ -71,10 +71,10 @@ def intervals(rows: Sequence[Row]) -> str:
     drawn = ""
     half = -(-len(rows) // 2)
     for part in filter(None, (rows[:half], rows[half:])):
-        figure, axes = _figure(4.8, 0.1 + 0.72 * len(part), rows=len(part))
+        figure, axes = start_figure(4.8, 0.1 + 0.72 * len(part), rows=len(part))
         for ax, row in zip(axes, part, strict=True):
             _interval(ax, row, marks)
-        drawn += "<div>" + _svg(figure, ", ".join(row.name for row in part)) + "</div>"
+        drawn += "<div>" + svg(figure, ", ".join(row.name for row in part)) + "</div>"
     return f"<div class='key'>{key}</div><div class='pair'>{drawn}</div>"
 
 
@@ -89,7 +89,7 @@ def _interval(ax: Axes, row: Row, marks: Mapping[str, tuple[str, str]]) -> None:
         low, high = points.min(), points.max()
         if low > 0 and high > 20 * low:
             ax.set_xscale("log")
-            _plain_log(ax.xaxis)
+            plain_log(ax.xaxis)
             ax.set_xlim(low / 1.3, high * 1.3)
             unit += ", log scale"
         else:
@@ -111,7 +111,7 @@ def by_class(values: Mapping[str, Sequence[float]], label: str, reference: float
     """A share of each class with its interval, in percent, and a line for real data."""
     names = list(values)
     numbers = 100 * np.asarray([values[name] for name in names], float)
-    figure, ax = _figure(5.0, 2.5)
+    figure, ax = start_figure(5.0, 2.5)
     places = np.arange(len(names))
     spread = np.abs(numbers[:, 1:].T - numbers[:, 0])
     ax.bar(places, numbers[:, 0], color=ACCENT, alpha=0.75, width=0.72)
@@ -130,10 +130,10 @@ def by_class(values: Mapping[str, Sequence[float]], label: str, reference: float
     ax.set_xlabel("requested label")
     ax.set_ylabel(label)
     ax.grid(axis="x", visible=False)
-    return _svg(figure, label)
+    return svg(figure, label)
 
 
-def _figure(width: float, height: float, rows: int = 0) -> tuple[Figure, Any]:
+def start_figure(width: float, height: float, rows: int = 0) -> tuple[Figure, Any]:
     """A figure in the style of the page: one axes, or an array of `rows` of them."""
     from matplotlib.figure import Figure
 
@@ -153,7 +153,7 @@ def _figure(width: float, height: float, rows: int = 0) -> tuple[Figure, Any]:
     return figure, axes if rows else axes[0]
 
 
-def _svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str) -> str:
     """The figure as inline SVG: text stays text, colours become the page's variables."""
     import matplotlib
 
@@ -177,7 +177,7 @@ def _svg(figure: Figure, label: str) -> str:
     return text
 
 
-def _plain_log(axis: Any) -> None:
+def plain_log(axis: Any) -> None:
     """Ticks of a log axis at 1, 2, 5 times powers of ten, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

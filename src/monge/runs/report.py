@@ -16,7 +16,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
-from monge.runs import figures, measured
+from monge.runs import figures, measured, verify_section
 from monge.runs.folder import in_short, read_config
 from monge.runs.page import (
     DAMAGED,
@@ -341,12 +341,17 @@ def _changes(folder: Path) -> str | None:
 
 
 COPIES = "Nearest training examples"
-TRAIN, EVALUATE = "monge train DATA", "monge evaluate RUN"
+TRAIN, EVALUATE, VERIFY = "monge train DATA", "monge evaluate RUN", "monge verify RUN"
 
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (_samples, _while_training)),
     Section("Measurements", EVALUATE, (measured.measurements, measured.density, measured.labels)),
+    Section(
+        "Where the error comes from",
+        VERIFY,
+        (verify_section.budget, verify_section.curves, verify_section.stretching),
+    ),
     Section(COPIES, EVALUATE, (measured.neighbours,)),
     Section("Data", TRAIN, (reading,)),
     Section("Autoencoder", TRAIN, (_quality, _reconstructions, _autoencoder_curves)),

@@ -156,11 +156,11 @@ class Run:
         """
         if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
-        labels, given = self._conditions(n, label, condition, seed)
+        labels, given = self.draw_conditions(n, label, condition, seed)
         flow = self.flow(steps, solver, grid, guidance)
         shape = self.autoencoder.latent_shape
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        cond_all = self._cond(labels, given)
+        cond_all = self.condition(labels, given)
         end = flow.domain[1]
         finish = final_map(self.final(flow, final), flow.field, self.path, end)
         x, z = [], []
@@ -221,7 +221,7 @@ class Run:
         if reason := self.without_density():
             raise UserError(f"no log-density: {reason}")
         flow = self.flow(steps, solver, grid, guidance)
-        cond_all = self._cond(label, vector, standardised=True)
+        cond_all = self.condition(label, vector, standardised=True)
         log_abs_det = self.autoencoder.log_abs_det
         dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         values, errors = [], []
@@ -269,7 +269,7 @@ class Run:
             return "none" if flow.domain[1] == 1 else "posterior_mean"
         return cast("Final", choice)
 
-    def _cond(
+    def condition(
         self, label: Tensor | None, condition: Tensor | None, standardised: bool = False
     ) -> dict[str, Tensor] | None:
         """Labels (N,) and conditions (N, K) as the network takes them, for all rows."""
@@ -281,7 +281,7 @@ class Run:
             cond["vector"] = condition.float()
         return cond or None
 
-    def _conditions(
+    def draw_conditions(
         self, n: int, label: Any, condition: Any, seed: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """The label and the condition, in its own units, of each sample."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge.fields import Counted, Guided
 from monge.solvers import Euler, Heun
-from monge.types import Cond, Latent
+from monge.types import Cond, Latent, domain_of
 from monge.verify.budget import Budget, Draws, early_stopping
 from monge.verify.curves import with_steps
 from monge.verify.pipeline import Pipeline
@@ -112,7 +112,7 @@ def _more_steps(pipeline: Pipeline, draws: Draws, now: float) -> tuple[str, floa
 
 def _later_stop(pipeline: Pipeline, draws: Draws) -> tuple[str, float, str] | None:
     rest = (1 - pipeline.end) / 4
-    last = min(1.0, pipeline.field.domain[1]) if hasattr(pipeline.field, "domain") else 1.0
+    last = domain_of(pipeline.field)[1]
     stop = round(min(1 - rest, last), 6)
     if stop <= pipeline.end:
         return None

@@ -42,13 +42,14 @@ class Known:
         x: held-out data (N, ...), none of them trained on.
         cond: their conditions.
         train: training data, for the floor: real, and independent of `x`.
-        home: held-out data of the law that the autoencoder was trained on, where it is another.
+        home: the reconstruction term on the law that the autoencoder was trained on, where that
+            is another.
     """
 
     x: State
     cond: Mapping[str, Tensor] | None = None
     train: State | None = None
-    home: State | None = None
+    home: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def draw(pipeline: Pipeline, known: Known, cond: Cond, n: int, seed: int) -> Dra
     """n noises with the given conditions (n,), and the latents of up to n real examples."""
     rows = random_rows(len(known.x), n, stream(seed, "verify", "heldout"))
     x = known.x[rows]
-    z = in_chunks(lambda part, _: pipeline.encode(part), x)
+    z = pipeline.encoded(x)
     x0 = noise(seed, 0, n, tuple(z.shape[1:]), "verify", "noise").to(z)
     z_cond = None if known.cond is None else {k: c[rows] for k, c in known.cond.items()}
     return Draws(x0, cond, z, z_cond, x)
@@ -187,15 +188,14 @@ def _source(
     pipeline: Pipeline, draws: Draws, z_own: Latent, own: Points
 ) -> tuple[Term, Latent, Points, Latent, Cond]:
     """The flow from N(0, I) against the flow from the path's own source; and the latter."""
-    gap, n = pipeline.path.source_gap, len(draws.x0)
-    if gap == 0:
+    alpha, sigma = _at(pipeline.path, pipeline.begin, draws.z)
+    if float(alpha) == 0:
         return (
-            zero("source", f"the path {pipeline.path} starts at N(0, I)", n),
+            zero("source", f"the path {pipeline.path} starts at N(0, I)", len(draws.x0)),
             draws.x0, own, z_own, draws.cond,
         )  # fmt: skip
-    m = min(n, len(draws.z))
-    sigma = _at(pipeline.path, 0.0, draws.z)[1]
-    x0 = gap * draws.z[:m] + sigma * draws.x0[:m]
+    m = min(len(draws.x0), len(draws.z))
+    x0 = alpha * draws.z[:m] + sigma * draws.x0[:m]
     cond = None if draws.z_cond is None else {k: c[:m] for k, c in draws.z_cond.items()}
     from_noise = z_own[:m]
     if cond is not None:  # both walks take the condition of the example that one starts from
@@ -205,7 +205,7 @@ def _source(
     term = coupled(
         "source", pairs, (from_noise, z_true),
         "started at x0 and at alpha_0 z + sigma_0 x0, same noise",
-        f"path {pipeline.path} leaves alpha_0 = {gap:.3g} of the data",
+        f"path {pipeline.path}: alpha = {float(alpha):.3g} at t = {pipeline.begin:g}",
     )  # fmt: skip
     return term, x0, pairs[1], z_true, cond
 
@@ -272,7 +272,7 @@ def _real_floor(pipeline: Pipeline, known: Known, decoded: Points, seed: int) ->
         half = len(decoded) // 2
         return exact_w2_squared(decoded[:half], decoded[half : 2 * half])
     rows = random_rows(len(known.train), len(decoded), stream(seed, "verify", "floor"))
-    z = in_chunks(lambda part, _: pipeline.encode(part), known.train[rows])
+    z = pipeline.encoded(known.train[rows])
     m = min(len(z), len(decoded))
     return exact_w2_squared(pipeline.data(z[:m]), decoded[:m])
 
@@ -307,15 +307,10 @@ def _early_value(pipeline: Pipeline, draws: Draws) -> float | None:
 
 
 def _reconstruction(pipeline: Pipeline, draws: Draws, known: Known) -> Term:
-    def error(x: State, z: Latent | None = None) -> Points:
-        z = in_chunks(lambda part, _: pipeline.encode(part), x) if z is None else z
-        return pipeline.data(z) - as_points(x)
-
-    value, stderr = root_mean_square(error(draws.x, draws.z))
+    value, stderr = root_mean_square(pipeline.data(draws.z) - as_points(draws.x))
     extra: dict[str, float | str | None] = {}
     if known.home is not None:
-        home = root_mean_square(error(known.home))[0]
-        extra = {"at_home": home, "domain_shift": value - home}
+        extra = {"at_home": known.home, "domain_shift": value - known.home}
     return Term(
         "reconstruction", value, stderr, "upper", "held-out examples and their reconstructions",
         "autoencoder: its channels, down-sampling and training", len(draws.x), None, extra,

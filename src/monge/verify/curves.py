@@ -198,7 +198,7 @@ def trajectories(
     centre = z.mean(0)
     axes = torch.linalg.svd(z - centre, full_matrices=False)[2][:2].T
     flow, end = pipeline.reference, pipeline.end
-    lo = flow.domain[0]
+    lo = pipeline.begin
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
     state, now, points = x0, lo, []
     for t in grid:

@@ -106,7 +106,7 @@ def stretching(
 ) -> Stretching:
     """Observe the maps of a pipeline on trajectories from the noises x0, and on data x."""
     end, flow = pipeline.end, pipeline.unguided
-    lo = flow.domain[0]
+    lo = pipeline.begin
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
     norm, rate, exact = [], [], []
     state, now = x0, lo
@@ -129,7 +129,7 @@ def stretching(
         rate,
         exact if len(exact) == len(grid) else None,
         amplification(pipeline, x0, cond),
-        _norm_or_none(pipeline.encode, x),
+        _norm_or_none(lambda y: pipeline.encode(y, 0), x),
         _norm_or_none(pipeline.decode, latents),
     )
 
@@ -148,7 +148,7 @@ def amplification(
     A lower bound of the flow's Lipschitz constant: directions are random, points are samples.
     """
     flow = pipeline.unguided
-    lo, end = flow.domain[0], pipeline.end
+    lo, end = pipeline.begin, pipeline.end
     most = 0.0
     with torch.no_grad():
         base = flow(x0, lo, end, cond)

@@ -35,7 +35,9 @@ class Pipeline:
         path: the path that it belongs to.
         sampler: what draws samples: its solver, grid and, maybe, guidance.
         final: the map from the end of the sampler's domain to latents.
-        encode, decode: data (B, ...) to latents (B, ...) and back.
+        encode: data (B, ...) and the number of its first example to latents (B, ...): draws of
+            the posterior, whose noise belongs to the example.
+        decode: latents to data.
         truth: the law of the latents where it is known exactly.
     """
 
@@ -43,7 +45,7 @@ class Pipeline:
     path: Path
     sampler: Integrated
     final: Final
-    encode: Callable[[State], Latent]
+    encode: Callable[[State, int], Latent]
     decode: Callable[[Latent], State]
     truth: Target | None = None
 
@@ -51,6 +53,11 @@ class Pipeline:
     def end(self) -> float:
         """T, where the sampler stops."""
         return self.sampler.domain[1]
+
+    @property
+    def begin(self) -> float:
+        """Where the sampler starts: 0, or a little later where the output says nothing there."""
+        return self.sampler.domain[0]
 
     @property
     def guidance(self) -> float:
@@ -86,12 +93,16 @@ class Pipeline:
     def latents(self, flow: Integrated, x0: Latent, cond: Cond = None) -> Latent:
         """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field."""
         finish = final_map(self.final, flow.field, self.path, self.end)
-        lo = flow.domain[0]
 
         def both(x: Tensor, part: Cond) -> Tensor:
-            return finish(flow(x, lo, self.end, part), self.end, part)
+            return finish(flow(x, self.begin, self.end, part), self.end, part)
 
         return in_chunks(both, x0, cond)
+
+    @torch.no_grad()
+    def encoded(self, x: State) -> Latent:
+        """The latents of data of any number."""
+        return torch.cat([self.encode(x[i : i + CHUNK], i) for i in range(0, len(x), CHUNK)])
 
     def data(self, z: Latent) -> Float64[Tensor, "n d"]:
         """Latents decoded and flattened."""

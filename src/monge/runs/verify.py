@@ -1,0 +1,349 @@
+"""Verifying a run: its budget, its error over time and steps, how it stretches, what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monge.components import build
+from monge.data.base import Data
+from monge.errors import UserError
+from monge.files import read_json, write_json
+from monge.flows import Integrated
+from monge.metrics.samples import random_rows
+from monge.paths import Kind
+from monge.progress import Say, quiet
+from monge.runs.folder import monge_version
+from monge.runs.labels import asked_labels
+from monge.runs.report import write_report
+from monge.runs.run import Run
+from monge.targets.affine import rescaled
+from monge.targets.base import Target
+from monge.tensors import noise, stream
+from monge.types import Cond
+from monge.verify import curves
+from monge.verify.advice import Advice, advise
+from monge.verify.budget import Budget, Known, budget, draw
+from monge.verify.foreign import Clock, field_of
+from monge.verify.lipschitz import stretching
+from monge.verify.pipeline import Pipeline
+from monge.verify.terms import Term
+
+FILE = "verify.json"
+FORMAT_VERSION = 1
+
+MOST_TRAIN = 4000
+"""Training examples that enter floors, at most."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of everything is measured."""
+
+    n: int = 2000
+    stretched: int = 128
+    curves_n: int = 400
+    steps: tuple[int, ...] = curves.STEPS
+    times: int = 11
+    bins: int = 10
+
+
+QUICK = Effort(n=400, stretched=32, curves_n=200, steps=(4, 8, 16), times=6, bins=5)
+
+
+def verify_run(
+    run: Run,
+    n: int | None = None,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    data: Data | None = None,
+    say: Say = quiet,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Say where the Wasserstein-2 error of a run comes from; write ``verify.json`` and the report.
+
+    Args:
+        n: samples in the terms.
+        quick: fewer of everything, for a first look.
+        sampling: steps, solver, grid, guidance, final; the run's own unless given.
+
+    Raises:
+        UserError: settings that do not fit the run, or data that has changed.
+    """
+    data = run.data() if data is None else data
+    effort = _effort(n, quick)
+    final = sampling.pop("final", None)
+    pipeline = pipeline_of(run, data, seed, final, **sampling)
+    label, given = run.draw_conditions(effort.n, None, None, seed)
+    quality = run.folder / "autoencoder" / "quality.json"
+    home = (read_json(quality) if quality.exists() else {}).get("home")
+    known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
+    report = {
+        "format_version": FORMAT_VERSION,
+        "monge": monge_version(),
+        "run": run.folder.name,
+        "weights": "ema",
+        "sampling": run.describe_sampling(pipeline.sampler, final),
+        **examine(pipeline, known, run.condition(label, given), data, effort, seed, say),
+    }
+    write_json(run.folder / "evaluation" / FILE, _portable(report))
+    write_report(run.folder)
+    return report
+
+
+def verify_component(
+    f: Callable[..., Any],
+    data: Data,
+    out: Path,
+    *,
+    path: str = "linear",
+    clock: Clock = "noise",
+    output: Kind = "velocity",
+    time_scale: float = 1.0,
+    solver: str = "heun",
+    grid: str = "uniform:n=20",
+    steps: int | None = None,
+    n: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    say: Say = quiet,
+) -> dict[str, Any]:
+    """The same of a velocity field made elsewhere, on the data itself: no autoencoder.
+
+    Args:
+        f: see `verify.foreign`.
+        data: held-out and training data; a known target makes the velocity term exact.
+        out: folder for ``evaluation/verify.json`` and ``report.html``.
+
+    Raises:
+        UserError: the component fails, or does not fit the data.
+    """
+    effort = _effort(n, quick)
+    made = build("path", path)
+    scale = _scale(data)
+    known = known_of(data, seed)
+    # A component lives in the data's own units; distances are measured in those of `_scale`.
+    like = (known.x[:2] * scale).to(torch.float64 if data.target else torch.float32)
+    field = field_of(f, made, clock, output, like, time_scale)
+    points = build("grid", grid)
+    points = points if steps is None else curves.with_steps(points, steps)
+    sampler = Integrated(field, build("solver", solver), points)
+    end = sampler.domain[1]
+    pipeline = Pipeline(
+        field,
+        made,
+        sampler,
+        "none" if end == 1 else "posterior_mean",
+        lambda x, _: (x * scale).to(like),
+        lambda z: z / scale,
+        data.target,
+    )
+    cond = None
+    if data.train_label is not None:
+        counts = torch.bincount(data.train_label, minlength=len(data.label_names)).tolist()
+        facts = {"label_names": list(data.label_names), "label_counts": counts}
+        label = asked_labels(None, facts, effort.n, seed)
+        cond = None if label is None else {"label": label}
+    report = {
+        "format_version": FORMAT_VERSION,
+        "monge": monge_version(),
+        "run": getattr(f, "__name__", type(f).__name__),
+        "weights": "as given",
+        "sampling": {
+            "solver": solver,
+            "grid": grid,
+            "path": path,
+            "clock": clock,
+            "output": output,
+        },
+        **examine(pipeline, known, cond, data, effort, seed, say),
+    }
+    write_json(out / "evaluation" / FILE, _portable(report))
+    write_report(out)
+    return report
+
+
+def _effort(n: int | None, quick: bool) -> Effort:
+    effort = QUICK if quick else Effort()
+    if n is not None and n < 40:
+        raise UserError(f"verify needs at least 40 samples to tell its errors, not {n}")
+    return effort if n is None else dataclasses.replace(effort, n=n)
+
+
+def examine(
+    pipeline: Pipeline,
+    known: Known,
+    cond: Cond,
+    data: Data,
+    effort: Effort,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    """Everything that is measured of a pipeline, as JSON has it."""
+    start = time.monotonic()
+    draws = draw(pipeline, known, cond, effort.n, seed)
+    found = budget(pipeline, known, draws, seed, say)
+    say("error of the field over time")
+    optimum = pipeline.truth
+    errors = []
+    if optimum is not None:
+        domain = (pipeline.begin, pipeline.end)
+        errors = curves.field_errors(
+            pipeline.field, pipeline.path, optimum, draws.z, draws.z_cond, domain, effort.bins, seed
+        )
+    say("error against steps")
+    few = slice(0, effort.curves_n)
+    steps = curves.errors_by_steps(
+        pipeline, draws.x0[few], _rows(draws.cond, few), steps=effort.steps
+    )
+    say("Lipschitz constants along trajectories")
+    some = slice(0, effort.stretched)
+    stretched = stretching(
+        pipeline, draws.x0[some], _rows(draws.cond, some), draws.x[some], effort.times
+    )
+    bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
+    say("what to change")
+    advice = advise(pipeline, found, draws, math.prod(draws.z.shape[1:]))
+    walk = curves.trajectories(pipeline, draws.x0, draws.cond, draws.z, times=2 * effort.times - 1)
+    return {
+        "seed": seed,
+        "n": effort.n,
+        "units": _units(data),
+        **content_of(found, advice),
+        "field_errors": {
+            "against": "the true field" if pipeline.truth else "the empirical optimum",
+            "bins": [dataclasses.asdict(e) for e in errors],
+            "growth_bound": bound,
+        },
+        "errors_by_steps": [dataclasses.asdict(e) for e in steps],
+        "lipschitz": dataclasses.asdict(stretched),
+        "trajectories": dataclasses.asdict(walk),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def pipeline_of(
+    run: Run, data: Data, seed: int = 0, final: str | None = None, **flow: Any
+) -> Pipeline:
+    """A run taken apart. Data are flattened in units in which distances mean something: images
+    as they are, table columns in standard deviations of the training rows."""
+    sampler = run.flow(**flow)
+    device = run.device
+    dtype = next((p.dtype for p in run.network.parameters()), torch.float32)
+    scale = _scale(data).to(device)
+
+    def encode(x: Tensor, first: int) -> Tensor:
+        posterior = run.autoencoder.encode((x.to(device) * scale).float())
+        z = posterior.mean
+        if posterior.logvar is not None:
+            e = noise(seed, first, first + len(x), tuple(z.shape[1:]), "verify", "posterior")
+            z = z + (posterior.logvar / 2).exp() * e.to(z)
+        return z.to(dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        x = run.autoencoder.decode(z.float())
+        x = x.clamp(-1, 1) if data.kind == "image" else x / scale
+        return x.cpu()
+
+    return Pipeline(
+        run.field, run.path, sampler, run.final(sampler, final), encode, decode, _truth(run, data)
+    )
+
+
+def _truth(run: Run, data: Data) -> Target | None:
+    """The exact law of the run's latents, where it is known."""
+    if data.target is None or run.autoencoder.log_abs_det is None:
+        return None
+    if not run.spec.autoencoder.startswith("identity"):
+        return None
+    return rescaled(data.target, run.autoencoder.mean, run.autoencoder.std)
+
+
+def known_of(data: Data, seed: int, home: float | None = None) -> Known:
+    """The real examples of a source, in the units of `_scale`."""
+    scale = _scale(data)
+    rows = random_rows(len(data.train), MOST_TRAIN, stream(seed, "verify", "train"))
+    cond = {}
+    if data.heldout_label is not None:
+        cond["label"] = data.heldout_label
+    if data.heldout_vector is not None:
+        cond["vector"] = data.heldout_vector.float()
+    return Known(data.heldout[:] / scale, cond or None, data.train[rows] / scale, home)
+
+
+def _scale(data: Data) -> Tensor:
+    if data.kind == "image":
+        return torch.ones(())
+    deviation = data.train[:].std(0)
+    return torch.where(deviation > 0, deviation, 1.0)
+
+
+def _units(data: Data) -> str:
+    if data.kind == "image":
+        return "pixels in [-1, 1], Euclidean over an image"
+    return "standard deviations of the training data, Euclidean over a row"
+
+
+def _rows(cond: Cond, rows: slice) -> Cond:
+    return None if cond is None else {k: c[rows] for k, c in cond.items()}
+
+
+def content_of(found: Budget, advice: Advice) -> dict[str, Any]:
+    """A budget and its advice as JSON has them."""
+    return {
+        "terms": [dataclasses.asdict(term) for term in found.terms],
+        "sum": {"value": found.sum, "stderr": found.sum_stderr},
+        "lower_bounds": {k: {"value": v, "stderr": e} for k, (v, e) in found.lower.items()},
+        "plug_in": {"value": found.plug_in, "floor": found.floor, "n": found.n_plug_in},
+        "truth_known": found.known,
+        "violations": found.violations,
+        "advice": dataclasses.asdict(advice),
+    }
+
+
+def _portable(value: Any) -> Any:
+    """Strict JSON: what is not finite becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _portable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(v) for v in value]
+    return value
+
+
+def text(report: dict[str, Any]) -> str:
+    """The budget for the terminal."""
+    terms = [Term(**t) for t in report["terms"]]
+    most = max((t.value for t in terms), default=0.0) or 1.0
+    lines = [f"W2 budget in {report['units']}; n = {report['n']}, seed {report['seed']}"]
+    for term in terms:
+        bar = "█" * round(24 * term.value / most)
+        value = f"{term.value:.4g} ± {term.stderr:.2g}"
+        lines.append(f"  {term.name:<15} {value:>20}  {term.kind:<8} {bar}")
+        lines.append(f"  {'':<15} {'':>20}  {term.coupling}" + _setting(term))
+    total = report["sum"]
+    word = "at most" if all(t.kind == "upper" for t in terms) else "estimate"
+    lines.append(f"  {'sum':<15} {total['value']:>12.4g} ± {total['stderr']:.2g}  ({word})")
+    for name, bound in report["lower_bounds"].items():
+        lines.append(f"  at least        {bound['value']:>12.4g} ± {bound['stderr']:.2g}  ({name})")
+    plug = report["plug_in"]
+    lines.append(
+        f"  plug-in W2 at n = {plug['n']}: {plug['value']:.4g}, "
+        f"of real examples {plug['floor']:.4g}"
+    )
+    lines.append(report["advice"]["text"])
+    return "\n".join(lines)
+
+
+def _setting(term: Term) -> str:
+    return f"; {term.setting}" if term.setting else ""
