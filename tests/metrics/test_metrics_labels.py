@@ -8,13 +8,13 @@ from scipy import stats
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.metrics.label_rows import label_rows
 from monge.metrics.labels import (
     Labelled,
     TooFewPerClass,
     agreement,
     agreement_if_shuffled,
     fit_classifier,
-    label_rows,
     within_class_diversity,
 )
 from monge.tensors import stream

@@ -29,7 +29,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from monge.errors import UserError
@@ -119,7 +118,7 @@ def jackknife(
     n: int,
     rng: torch.Generator,
     groups: int = GROUPS,
-) -> Float[Tensor, " values"]:
+) -> list[float]:
     """Standard errors of estimates from n independent examples, by deleting groups of them.
 
     `estimate` is given the rows to keep. For two independent samples of equal size an example is
@@ -136,7 +135,7 @@ def jackknife(
     left_out = torch.tensor(
         [list(estimate((group != g).nonzero()[:, 0])) for g in range(groups)], dtype=torch.float64
     )
-    return ((groups - 1) * left_out.var(0, correction=0)).sqrt()
+    return ((groups - 1) * left_out.var(0, correction=0)).sqrt().tolist()
 
 
 def student(value: float, stderr: float, groups: int = GROUPS) -> Interval:
