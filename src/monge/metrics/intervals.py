@@ -29,7 +29,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics.samples import Rows, Values

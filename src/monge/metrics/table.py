@@ -204,7 +204,10 @@ def _aligned(lines: Sequence[Sequence[str]], first: int) -> Iterator[str]:
     """Lines of text, the first column of a given width and to the left, the others to the right."""
     widths = [first, *(max(map(len, column)) for column in list(zip(*lines, strict=True))[1:])]
     for line in lines:
-        cells = [line[0].ljust(first), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        cells = [
+            line[0].ljust(first),
+            *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+        ]
         yield "  ".join(cells).rstrip()
 
 

@@ -166,10 +166,10 @@ def _folds(x: Tensor, y: Tensor, seed: int) -> list[tuple[Samples, Samples, Tens
 def worst_direction(x: Samples, y: Samples, seed: int = 0) -> Float[Tensor, " d"]:
     r"""A unit vector along which two samples of equal size are far apart in W2.
 
-    The best point of `STARTS` ascents of :math:`u^T M_u u`, with the second moments
-    of the differences that sorting along u matches, by steps along the gradient whose lengths fall: from
-    the difference of the means, the directions of the greatest change of variance, and random
-    ones. A local maximum.
+    The best point of `STARTS` ascents of :math:`u^T M_u u`, with the second moments of the
+    differences that sorting along u matches. Steps go along the gradient, ever shorter, from the
+    difference of the means, the directions of the greatest change of variance, and random ones.
+    A local maximum.
     """
     d = x.shape[1]
     u = torch.randn(d, STARTS, generator=stream(seed, "starts", d), dtype=torch.float64)
