@@ -60,7 +60,7 @@ def feature_rows(
     group, settings = f"In the features of {network.name}", _protocol(network)
     name, unit = f"({network.name})", "feature units²"
     rows = frechet(name, draws.real, n, seed, unit, group, settings).rows(draws, seed)
-    rows += _kernel(name, seed, group, settings).rows(draws, seed)
+    rows += kernel(name, seed, group, settings).rows(draws, seed)
     if samples.label is not None and heldout.label is not None:
         rows += _agreement(network, samples, heldout, baselines, seed, group)
     beside = {k: nearest_neighbours(x, train.x) for k, x in draws.baselines.items()}
@@ -104,9 +104,10 @@ def frechet(
     return Comparison(estimate, tuple(heads), protocol, group=group)
 
 
-def _kernel(
+def kernel(
     name: str, seed: int, group: str, settings: Mapping[str, str | int | float]
 ) -> Comparison:
+    """The kernel distance, unbiased at every n."""
     protocol = {
         **settings,
         "estimator": "unbiased MMD² of the kernel (x·y/d + 1)³",

@@ -174,8 +174,8 @@ class Table:
         """Aligned columns for the terminal: a line for each row, a headed block for each group."""
         blocks = [_block(title, rows) for title, rows in self.groups.items()]
         first = max((len(line[0]) for block in blocks for line in block), default=0)
-        lines = [line for block in blocks for line in _aligned(block, first)]
-        return "\n".join([*lines, LEGEND])
+        texts = ["\n".join(_aligned(block, first)) for block in blocks]
+        return "\n".join(["\n\n".join(texts), LEGEND])
 
 
 def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
