@@ -7,13 +7,15 @@ r"""95 % intervals, one construction for each kind of estimate.
 | quantile | order statistics, exact for any law |
 | area under the ROC curve | Newcombe's score interval |
 | other functions of two samples of equal size | grouped jackknife over pairs, Student's t |
+| mean of independent numbers | standard error (`densities`), normal |
 | mean over pairs in one sample | unbiased variance (`two_sample.pairs_variance`), normal |
 
 No bootstrap: a resample repeats points, and distances of a point to itself are zero, which biases
 every estimator here. No unbiased variance for the energy distance either: it is exact on average,
 but so noisy where the two laws agree that its intervals cover 60 % there. Estimators whose mean
 depends on n (plug-in Wasserstein distances, coverage) get an interval for that mean at this n,
-which is what a floor of equal n can be compared with.
+which is what a floor of equal n can be compared with. The direction of max-sliced W2 and the
+classifier that is trained on samples are taken as they were found: their intervals are given them.
 
 References:
     | Interval estimation for a binomial proportion (Brown et al., 2001)
