@@ -30,7 +30,7 @@ def by_pot(x: Tensor, y: Tensor, blur: float) -> float:
     def transport(a: Tensor, b: Tensor) -> float:
         cost = torch.cdist(a, b).square().numpy()
         plan = ot.sinkhorn(
-            [], [], cost, blur**2, method="sinkhorn_log", numItermax=5000, stopThr=1e-7
+            [], [], cost, blur**2, method="sinkhorn_log", numItermax=2000, stopThr=1e-7
         )
         relative = plan * plan.size
         entropy = (plan * np.log(relative, where=relative > 0, out=np.zeros_like(plan))).sum()
@@ -41,11 +41,9 @@ def by_pot(x: Tensor, y: Tensor, blur: float) -> float:
 
 @pytest.mark.parametrize(("blur", "sizes"), [(2.0, (40, 40)), (1.5, (40, 30))])
 def test_agrees_with_pot(blur: float, sizes: tuple[int, int]) -> None:
-    for x, y in (
-        (clusters(sizes[0], 1), clusters(sizes[1], 2)),
-        (normal(sizes[0], 6, 1), 1 + 0.5 * normal(sizes[1], 6, 2)),
-    ):
-        assert sinkhorn_divergence(x, y, blur) == pytest.approx(by_pot(x, y, blur), rel=2e-3)
+    for d in (2, 6):
+        x, y = normal(sizes[0], d, 1), 1 + 0.5 * normal(sizes[1], d, 2)
+        assert sinkhorn_divergence(x, y, blur) == pytest.approx(by_pot(x, y, blur), rel=1e-3)
 
 
 @pytest.mark.parametrize("blur", [0.3, 1.0, 10.0])
@@ -86,11 +84,11 @@ def test_closed_form_between_gaussians(blur: float) -> None:
     values = np.asarray(
         [
             sinkhorn_divergence(3 * normal(250, 1, r, 3), normal(250, 1, r, 4), blur)
-            for r in range(24)
+            for r in range(16)
         ]
     )
     truth = between_gaussians(9, 1, blur)
-    stderr = values.std() / math.sqrt(24)
+    stderr = values.std() / 4
     # The upward bias of samples, of order 1/n, is below the variance 9 + 1 over 250.
     assert -3.5 * stderr < values.mean() - truth < 3.5 * stderr + 0.04
     assert between_gaussians(9, 1, 1e-3) == pytest.approx(4, rel=1e-3)

@@ -198,14 +198,14 @@ def test_the_ascent_goes_above_the_best_of_many_random_directions() -> None:
 
 
 def test_max_sliced_repeats_and_its_error_is_that_of_repetition() -> None:
-    d, n = 4, 200
+    d, n = 4, 100
     values, errors = [], []
-    for r in range(60):
+    for r in range(40):
         x, y = normal(n, d, r, 7) * largest(d, 2.0), normal(n, d, r, 8)
         values.append(max_sliced_w2_squared(x, y))
         errors.append(max_sliced_stderr(x, y, stream(r)))
     spread = float(torch.tensor(values).std())
-    assert sum(errors) / 60 == pytest.approx(spread, rel=0.3)
+    assert sum(errors) / 40 == pytest.approx(spread, rel=0.35)
     assert max_sliced_w2_squared(x, y, 3) == max_sliced_w2_squared(x, y, 3)
     with pytest.raises(UserError, match="4 examples in a set, not 3"):
         max_sliced_w2_squared(x[:3], y[:3])
