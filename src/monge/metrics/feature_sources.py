@@ -76,7 +76,11 @@ def _fid(name: str, text: str) -> FeatureNetwork:
     except Exception as error:  # with a torchvision for another torch its import fails in any way
         missing = missing_extra("torch-fidelity", "fid", f"Feature network {name!r}")
         raise UserError(f"{missing} ({reason(error)})") from None
-    module = _frozen(Inception(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])))
+    try:
+        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    except OSError as error:
+        raise UserError(f"cannot fetch the weights of {name!r}: {reason(error)}") from None
+    module = _frozen(Inception(extractor))
     settings = {
         "weights": "inception-v3-compat of torch-fidelity",
         "images": "uint8 RGB (grey repeated), enlarged to 299 as by TensorFlow 1",
