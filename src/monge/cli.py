@@ -120,7 +120,9 @@ class Evaluate(Sampling):
     """How many samples."""
     features: str | None = None
     """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
-    32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
+    32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
+    MODULE.py:FACTORY:FILE.safetensors for one of your own (images in [-1, 1] to features, or to
+    features and logits), fid for Inception-v3 (needs the extra fid)."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,9 @@ def evaluate(arguments: Any) -> dict[str, Any]:
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **_sampling(arguments))
     tell(arguments, result.text())
+    for row in [row for row in result.table if "network" in row.protocol][:1]:
+        settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
+        tell(arguments, f"{row.name}: {settings}.")
     found = read_json(run.folder / "evaluation" / "evaluation.json")
     if found["density"]:
         tell(arguments, in_words(found["density"]))

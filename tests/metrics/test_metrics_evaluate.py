@@ -51,10 +51,13 @@ def test_the_table_holds_the_first_set_complete(good: Evaluation) -> None:
     names = [row.name for row in good.table]
     assert names == [
         "energy distance",
+        "MMD²",
         "C2ST AUC",
         "C2ST accuracy",
         "W2² exact",
+        "W2² blurred (Sinkhorn)",
         "W2² sliced, times d",
+        "W2² max-sliced",
         "W2² of Gaussian fits",
         "variance ratio",
         "coverage",
@@ -67,19 +70,20 @@ def test_the_table_holds_the_first_set_complete(good: Evaluation) -> None:
         "distance to training, 50 %",
         "label agreement",
         "label agreement, worst class",
+        "classifier trained on samples",
         "within-class diversity",
     ]
     for row in good.table:
         assert row.interval[0] <= row.value <= row.interval[1], row.name
         assert {"training set"} <= set(row.baselines), row.name
-        assert row.n == (100 if row.name in names[:11] else 150), row.name
+        assert row.n == (100 if row.name in names[:14] else 150), row.name
     assert Table.from_json(good.table.to_json()) == good.table
 
 
 def test_real_samples_are_at_the_floor(good: Evaluation) -> None:
     table = good.table
     assert table["energy distance"].p_value > 0.01  # type: ignore[operator]
-    for row in list(table)[:11]:
+    for row in list(table)[:14]:
         low, high = row.interval
         margin = 0.5 * (high - low)  # the floor has its own error
         assert low - margin <= row.floor <= high + margin, row.name
@@ -92,7 +96,9 @@ def test_baselines_use_the_same_estimator_on_the_same_held_out_set(good: Evaluat
     noise = torch.randn(100, 1, 2, 2, generator=stream(0, "noise"))
     as_samples = measured(noise)
     for row in as_samples.table:
-        if row.name.startswith(("energy", "C2ST", "W2", "variance", "cov", "den", "prec", "rec")):
+        if row.name.startswith(
+            ("energy", "MMD", "C2ST", "W2", "variance", "cov", "den", "prec", "rec")
+        ):
             assert row.value == pytest.approx(good.table[row.name].baselines["noise"], rel=1e-9)
             assert row.floor == good.table[row.name].floor
 
@@ -114,7 +120,8 @@ def test_bad_samples_are_told_from_the_data(good: Evaluation) -> None:
     assert bad["C2ST AUC"].interval[0] > 0.5
     assert bad["coverage"].value < 0.8 * bad["coverage"].floor
     assert bad["recall"].value < good.table["recall"].value
-    for name in ("W2² exact", "W2² sliced, times d", "W2² of Gaussian fits"):
+    assert bad["MMD²"].p_value == pytest.approx(1 / 501)  # type: ignore[operator]
+    for name in ("W2² exact", "W2² blurred (Sinkhorn)", "W2² sliced, times d"):
         assert bad[name].interval[0] > bad[name].floor
 
 
@@ -167,6 +174,28 @@ def test_baselines_with_labels_enter_the_label_rows() -> None:
         *modes(100, "good"), baselines={"b": x}, baseline_labels={"b": (label + 1) % 3}
     ).table
     assert found["label agreement"].baselines["b"] < 0.1
+
+
+def test_the_sinkhorn_divergence_takes_a_random_part_of_large_sets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monge.metrics.comparisons.SINKHORN_N", 30)
+    table = measured(*modes(60, "good")).table
+    row = table["W2² blurred (Sinkhorn)"]
+    assert row.n == 30 and table["W2² exact"].n == 60
+    assert row.protocol["compared with"] == "30 held-out examples"
+    assert "at most 30 examples" in str(row.protocol["estimator"])
+
+
+def test_rows_stand_in_groups_and_the_bandwidth_is_that_of_training_examples(
+    good: Evaluation,
+) -> None:
+    groups = good.table.groups
+    assert [len(rows) for rows in groups.values()] == [4, 5, 5, 4, 4]
+    scale = good.table["MMD²"].protocol["bandwidth"]
+    pairs = torch.pdist(TRAIN.flatten(1))
+    assert scale == pytest.approx(float(pairs.median()), rel=0.1)
+    assert good.table["W2² blurred (Sinkhorn)"].protocol["blur"] == pytest.approx(scale / 2)
 
 
 def test_max_n_bounds_the_comparisons_and_progress_is_told() -> None:

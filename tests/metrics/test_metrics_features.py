@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -22,7 +23,8 @@ from monge.data.arrays import Pixels, Shards
 from monge.errors import UserError
 from monge.metrics.feature_networks import BasicBlock, LeNet5, ResNet20
 from monge.metrics.feature_rows import feature_rows
-from monge.metrics.features import CIFAR10, FeatureNetwork, FeatureSet, load_network
+from monge.metrics.feature_sources import CIFAR10, Inception, load_network
+from monge.metrics.features import FeatureNetwork, FeatureSet
 from monge.metrics.frechet import frechet_distance, frechet_floor
 from monge.metrics.table import Table
 from monge.tensors import stream
@@ -152,7 +154,8 @@ def test_images_on_disk_give_the_features_of_images_in_memory(lenet: FeatureNetw
 def test_the_network_says_which_weights_it_has(weights: dict[str, Path]) -> None:
     for name, file in weights.items():
         network = load_network(f"{name}:{file}")
-        assert network.weights == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        assert network.settings == {"weights": f"sha256 {digest}", "images": "in [-1, 1]"}
         assert not network.module.training
 
 
@@ -241,7 +244,16 @@ def table(lenet: FeatureNetwork) -> Table:
 def test_rows_hold_value_interval_floor_baselines_and_protocol(
     table: Table, lenet: FeatureNetwork
 ) -> None:
-    distance, limit, agreed = table
+    distance, limit, kernel, agreed, *memory = table
+    assert {row.group for row in table} == {"In the features of lenet5"}
+    assert [row.name for row in memory] == [
+        "memorised fraction (lenet5)",
+        *(f"distance to training, {q} % (lenet5)" for q in (1, 5, 50)),
+    ]
+    assert kernel.name == "kernel distance (lenet5)"
+    assert kernel.interval[0] < kernel.value < kernel.interval[1]
+    assert abs(kernel.floor) < kernel.interval[1] - kernel.value
+    assert kernel.baselines["far"] > 3 * kernel.value > 3 * kernel.floor
     assert distance.name == "Frechet distance (lenet5)"
     assert limit.name == "Frechet distance (lenet5), n → ∞"
     assert agreed.name == "label agreement (lenet5)"
@@ -254,7 +266,7 @@ def test_rows_hold_value_interval_floor_baselines_and_protocol(
         assert row.baselines["far"] == pytest.approx(5 * 4 + floor, abs=1.5)
         assert row.baselines["training set"] == pytest.approx(floor, abs=0.12)
         assert row.protocol["network"] == "lenet5"
-        assert row.protocol["weights"] == f"sha256 {lenet.weights}"
+        assert row.protocol["weights"] == lenet.settings["weights"]
         assert row.protocol["compared with"] == "200 held-out examples"
         assert row.protocol["analytic floor at n"] == pytest.approx(white, rel=0.2)
     assert limit.value < distance.value
@@ -289,5 +301,145 @@ def test_no_limit_is_claimed_from_batches_smaller_than_the_features(lenet: Featu
         )
         return [row.name for row in feature_rows(lenet, wide, wide, wide, {"itself": wide})]
 
-    assert names(119) == ["Frechet distance (lenet5)"]
-    assert names(120) == ["Frechet distance (lenet5)", "Frechet distance (lenet5), n → ∞"]
+    assert names(119)[:2] == ["Frechet distance (lenet5)", "kernel distance (lenet5)"]
+    assert names(120)[:2] == ["Frechet distance (lenet5)", "Frechet distance (lenet5), n → ∞"]
+
+
+def test_copies_are_found_in_features(lenet: FeatureNetwork) -> None:
+    train, heldout = seen(500, "train"), seen(200, "heldout")
+    copies = FeatureSet(torch.cat([train.x[:40] + 1e-3, seen(60, "new").x]), None)
+    table = Table(feature_rows(lenet, copies, train, heldout, {"training set": train}))
+    share = table["memorised fraction (lenet5)"]
+    # In five dimensions a few fresh examples lie near one example alone, too: the floor.
+    assert share.value >= 0.4 and share.floor < 0.1 and share.p_value is not None
+    assert share.p_value < 1e-6 and share.protocol["training examples"] == 500
+    assert share.protocol["network"] == "lenet5" and share.baselines == {"training set": 1.0}
+    assert table["distance to training, 1 % (lenet5)"].unit == "feature units"
+    assert not any("agreement" in row.name for row in table)
+
+
+# Networks of one's own
+
+OWN = """
+import torch
+from torch import nn
+
+class Halves(nn.Module):
+    classes = ("dark", "light")
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        features = self.drop(self.scale * x.mean((1, 2)).unflatten(1, (2, -1)).mean(2))
+        return features, torch.stack([-features.sum(1), features.sum(1)], 1)
+
+def bare():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1))
+
+def number():
+    return 3
+
+def broken():
+    return nn.Linear(7, 2)
+
+def raising():
+    raise RuntimeError("no weights here")
+
+def triple():
+    return Triple()
+
+class Triple(nn.Module):
+    def forward(self, x):
+        return x, x, x
+
+ready = bare()
+seven = 7
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("own") / "mine.py"
+    file.write_text(OWN)
+    save_file({"scale": torch.tensor([2.0, 3.0])}, file.parent / "scale.safetensors")
+    return file
+
+
+def test_a_network_from_a_python_file(own: Path) -> None:
+    images = 2 * torch.rand(9, 3, 4, 6, generator=stream(0)) - 1
+    expected = torch.stack([images[..., :3].mean((1, 2, 3)), images[..., 3:].mean((1, 2, 3))], 1)
+    network = load_network(f"{own}:Halves")
+    assert network.name == "mine.py:Halves" and network.classes == ("dark", "light")
+    found = network.features(images, chunk=4)
+    torch.testing.assert_close(found.x, expected)  # in evaluation mode, so nothing is dropped
+    assert found.predicted is not None
+    assert torch.equal(found.predicted, (expected.sum(1) > 0).long())
+    named = network.labelled(found, torch.zeros(9, dtype=torch.int64), ("light",)).label
+    assert named is not None and named.tolist() == [1] * 9
+
+    weighted = load_network(f"{own}:Halves:{own.parent / 'scale.safetensors'}")
+    scale = torch.tensor([2.0, 3.0])
+    torch.testing.assert_close(weighted.features(images).x, scale * expected)
+    digest = hashlib.sha256((own.parent / "scale.safetensors").read_bytes()).hexdigest()[:12]
+    assert weighted.settings["weights"] == f"sha256 {digest}"
+    assert network.settings["weights"] != weighted.settings["weights"]
+
+
+def test_features_alone_have_no_classes_and_are_flattened(own: Path) -> None:
+    for name in ("bare", "ready"):
+        found = load_network(f"{own}:{name}").features(torch.ones(5, 3, 4, 4))
+        assert found.x.shape == (5, 3) and found.predicted is None
+
+
+def test_refusals_of_networks_of_ones_own(own: Path) -> None:
+    def refused(text: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            load_network(text).require((3, 8, 8))
+
+    refused(f"{own}", r"write .*mine.py:FACTORY, or .*FILE.safetensors")
+    refused(f"{own}:bare:", "write .*FACTORY")
+    refused(f"{own.parent}/none.py:bare", "no such file")
+    refused(f"{own}:bear", "has no 'bear'.* did you mean 'bare'")
+    refused(f"{own}:number", r"number\(\) returns no nn.Module but int")
+    refused(f"{own}:seven", "seven is neither a function nor a module")
+    refused(f"{own}:raising", "fails: RuntimeError: no weights here")
+    refused(f"{own}:broken", r"mine.py:broken fails on images of shape \(3, 8, 8\)")
+    refused(f"{own}:triple", r"returned \[.*\] for 2 images: it should return features \(2, d\)")
+    refused(f"{own}:Halves:{own.parent}/w.pt", "w.pt is no .safetensors file")
+    refused("net.pt2", r"unpickles .* MODULE.py:FACTORY:FILE.safetensors")
+    refused("nothing", "no feature network 'nothing' .*, or MODULE.py:FACTORY")
+    with pytest.raises(UserError, match=r"these examples have shape \(8,\): they are none"):
+        load_network(f"{own}:bare").require((8,))
+
+
+# Inception
+
+
+def test_fid_names_its_extra_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(UserError, match=r"'torch-fidelity': pip install 'monge\[fid\]'") as told:
+        load_network("fid")
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="takes no file, not 'a"):
+        load_network("fid:a.pt")
+
+
+def test_inception_sees_whole_numbers_in_three_channels() -> None:
+    given: list[Tensor] = []
+
+    class Extractor(torch.nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            given.append(x)
+            return (x.float().flatten(1),)
+
+    grey = torch.tensor([-1.0, 0.0, 1.0, 1 / 127.5]).reshape(1, 1, 2, 2)
+    features = Inception(Extractor())(grey)
+    assert given[0].dtype == torch.uint8 and given[0].shape == (1, 3, 2, 2)
+    assert given[0][0].flatten(1).tolist() == [[0, 128, 255, 128]] * 3
+    assert features.shape == (1, 12)
+    colour = torch.rand(2, 3, 4, 4, generator=stream(0)) * 2 - 1
+    Inception(Extractor())(colour)
+    torch.testing.assert_close(given[1].float() / 127.5 - 1, colour, atol=0.5 / 127, rtol=0)

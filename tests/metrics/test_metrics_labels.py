@@ -8,13 +8,13 @@ from scipy import stats
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.metrics.label_rows import label_rows
 from monge.metrics.labels import (
     Labelled,
     TooFewPerClass,
     agreement,
     agreement_if_shuffled,
     fit_classifier,
-    label_rows,
     within_class_diversity,
 )
 from monge.tensors import stream
@@ -121,9 +121,13 @@ def test_rows_hold_floors_and_baselines() -> None:
     assert [row.name for row in rows] == [
         "label agreement",
         "label agreement, worst class",
+        "classifier trained on samples",
         "within-class diversity",
     ]
-    overall, worst, diversity = rows
+    overall, worst, reverse, diversity = rows
+    assert {row.group for row in rows} == {"The label that was asked for?"}
+    assert reverse.value == reverse.floor == 1.0 and reverse.n == 120
+    assert reverse.baselines["wrong"] == 0.0 and reverse.baselines["shuffled labels"] < 0.7
     assert overall.value == overall.floor == worst.value == 1.0
     assert worst.interval[0] < overall.interval[0] and "Bonferroni" in worst.interval_method
     assert overall.baselines["wrong"] == worst.baselines["wrong"] == 0.0
@@ -134,6 +138,30 @@ def test_rows_hold_floors_and_baselines() -> None:
     assert diversity.baselines["shuffled labels"] > 3
     content = report.content(["a", "b", "c"])
     assert content["agreement"][0] == 1.0 and set(content["per_class"]) == {"a", "b", "c"}
+
+
+def test_a_classifier_trained_on_samples_reaches_the_optimal_accuracy() -> None:
+    # Two classes N(+-1, 1) on the line: the best rule is right with probability Phi(1).
+    def two(n: int, key: int) -> Labelled:
+        label = torch.arange(n) % 2
+        return Labelled((2.0 * label - 1)[:, None] + normal(n, 1, key), label)
+
+    heldout = two(2000, 3)
+    _, rows = label_rows(two(600, 1), two(800, 2), heldout, {})
+    reverse = next(row for row in rows if row.name == "classifier trained on samples")
+    best = float(stats.norm.cdf(1))
+    stderr = (best * (1 - best) / 2000) ** 0.5
+    for value in (reverse.value, reverse.floor):
+        assert best - 0.03 - 3 * stderr < value < best + 3 * stderr
+    assert reverse.interval[0] < reverse.value < reverse.interval[1]
+    assert reverse.n == 600 and reverse.protocol["tested on"] == "2000 held-out examples"
+
+
+def test_samples_of_one_class_train_no_classifier() -> None:
+    one = classes(30, 1)
+    same = Labelled(one.x, torch.zeros(30, dtype=torch.int64))
+    _, rows = label_rows(same, classes(90, 2), classes(60, 3), {})
+    assert "classifier trained on samples" not in [row.name for row in rows]
 
 
 @pytest.mark.parametrize(

@@ -98,10 +98,25 @@ def test_other_json_is_refused(text: str, message: str) -> None:
         Table.from_json(text)
 
 
-def test_text_has_a_line_for_each_row_and_aligned_columns() -> None:
-    other = dataclasses.replace(ROW, name="C2ST AUC", baselines={"copies": 0.75}, p_value=None)
-    head, first, second, *_ = Table([ROW, other]).text().splitlines()
-    assert head.split()[:2] == ["metric", "value"]
-    assert "[0.2, 0.3]" in first and "0.5" in first and "0.75" in second
+def test_text_has_a_block_for_each_group_with_the_baselines_of_its_rows() -> None:
+    law = dataclasses.replace(ROW, group="Laws")
+    square = dataclasses.replace(
+        law, name="W2²", group="Transport", unit="data units²", p_value=None, floor=0.05
+    )
+    last = dataclasses.replace(law, name="C2ST AUC", baselines={"copies": 0.75}, p_value=None)
+    head, first, second, gap, other, third, legend = Table([law, square, last]).text().splitlines()
+    assert " ".join(head.split()) == "Laws value 95 % interval floor gaussian copies n p"
+    assert "energy distance" in first and "[0.2, 0.3]" in first and first.endswith("0.002")
     end = head.index("gaussian") + len("gaussian")
-    assert first[end - 3 : end] == "0.5" and second[end - 1] == "-"
+    assert first[end - 3 : end] == "0.5" and second[end - 1] == "-" and "0.75" in second
+    assert gap == ""
+    assert " ".join(other.split()) == "Transport value 95 % interval floor excess gaussian n"
+    assert third.split()[-3:] == ["0.2", "0.5", "360"]  # 0.25 - 0.05
+    assert "excess: value minus floor" in legend
+
+
+def test_old_tables_without_groups_are_read() -> None:
+    entry = json.loads(Table([ROW]).to_json())
+    del entry["rows"][0]["group"]
+    assert Table.from_json(json.dumps(entry))["energy distance"].group == ""
+    assert Table([ROW]).text().startswith("metric")

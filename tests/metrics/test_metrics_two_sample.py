@@ -19,6 +19,7 @@ from monge.metrics.two_sample import (
     energy_distance,
     energy_test,
     mean_of_pairs,
+    of_splits,
     pairs_variance,
 )
 from monge.tensors import stream
@@ -111,13 +112,11 @@ def test_permutation_p_value_is_least_for_separated_samples_and_repeats() -> Non
 
 
 def test_splits_share_one_matrix_and_agree_with_the_estimator() -> None:
-    from monge.metrics.two_sample import _energy_of_splits
-
     pooled = normal(11, 2, 1)
     chosen = torch.zeros(11, 2, dtype=torch.float64)
     chosen[[0, 3, 5, 9], 0] = 1
     chosen[:4, 1] = 1
-    found = _energy_of_splits(own_distances(pooled), chosen)
+    found = of_splits(own_distances(pooled), chosen)
     for value, mask in zip(found, chosen.T.bool(), strict=True):
         assert float(value) == pytest.approx(energy_distance(pooled[mask], pooled[~mask]), rel=1e-9)
 

@@ -15,8 +15,11 @@ from monge.metrics.wasserstein import (
     choose_solver,
     exact_w2_squared,
     gaussian_w2_squared,
+    max_sliced_stderr,
+    max_sliced_w2_squared,
     sliced_w2_squared,
     variance_ratio,
+    worst_direction,
 )
 from monge.targets.wasserstein import bures
 from monge.tensors import stream
@@ -149,6 +152,65 @@ def test_sliced_in_one_dimension_is_exact() -> None:
     assert sliced_w2_squared(x, y, 3) == pytest.approx(exact_w2_squared(x, y), rel=1e-10)
 
 
+# Max-sliced
+
+
+def largest(d: int, first: float) -> Tensor:
+    return torch.cat([torch.tensor([first]), torch.ones(d - 1)]).double()
+
+
+@pytest.mark.parametrize(("d", "n"), [(1, 200), (8, 400), (40, 600)])
+def test_max_sliced_finds_a_shift_and_a_change_of_one_variance(d: int, n: int) -> None:
+    x, y = normal(n, d, 1), normal(n, d, 2)
+    shift = 3 * torch.nn.functional.normalize(normal(1, d, 3))
+    u = worst_direction(x + shift, y)
+    assert float(u.norm()) == pytest.approx(1)
+    assert abs(float(u @ shift[0])) > 3 * 0.97
+    # Along the shift the laws are N(3, 1) and N(0, 1), at W2 squared 9.
+    assert max_sliced_w2_squared(x + shift, y) == pytest.approx(9, rel=0.1)
+    # N(0, 9) against N(0, 1) along the first axis: (3 - 1)^2.
+    assert abs(float(worst_direction(x * largest(d, 3.0), y)[0])) > 0.97
+    assert max_sliced_w2_squared(x * largest(d, 3.0), y) == pytest.approx(4, rel=0.25)
+
+
+def test_a_direction_found_on_one_half_is_not_optimistic_on_the_other() -> None:
+    # Of one law in 64 dimensions some direction always looks bad; its other half does not.
+    d, n, floors, tops = 64, 200, [], []
+    for r in range(10):
+        x, y = normal(n, d, r, 3), normal(n, d, r, 4)
+        floors.append(max_sliced_w2_squared(x, y))
+        u = worst_direction(x, y)
+        tops.append(exact_w2_squared((x @ u)[:, None], (y @ u)[:, None]))
+    one = [exact_w2_squared(normal(n // 2, 1, r, 5), normal(n // 2, 1, r, 6)) for r in range(100)]
+    expected = sum(one) / 100
+    assert sum(floors) / 10 == pytest.approx(expected, abs=0.02)
+    assert sum(tops) / 10 > 10 * expected
+
+
+def test_the_ascent_goes_above_the_best_of_many_random_directions() -> None:
+    import ot
+
+    x, y = clusters(150, 12, 1), 0.7 * clusters(150, 12, 2)
+    u = worst_direction(x, y)
+    found = exact_w2_squared((x @ u)[:, None], (y @ u)[:, None])
+    best = float(ot.max_sliced_wasserstein_distance(x, y, n_projections=2000, seed=0)) ** 2
+    assert found > best
+
+
+def test_max_sliced_repeats_and_its_error_is_that_of_repetition() -> None:
+    d, n = 4, 100
+    values, errors = [], []
+    for r in range(40):
+        x, y = normal(n, d, r, 7) * largest(d, 2.0), normal(n, d, r, 8)
+        values.append(max_sliced_w2_squared(x, y))
+        errors.append(max_sliced_stderr(x, y, stream(r)))
+    spread = float(torch.tensor(values).std())
+    assert sum(errors) / 40 == pytest.approx(spread, rel=0.35)
+    assert max_sliced_w2_squared(x, y, 3) == max_sliced_w2_squared(x, y, 3)
+    with pytest.raises(UserError, match="4 examples in a set, not 3"):
+        max_sliced_w2_squared(x[:3], y[:3])
+
+
 # Gaussian
 
 
@@ -202,7 +264,7 @@ def test_variance_ratio() -> None:
 # Bad input
 
 
-@pytest.mark.parametrize("estimate", [*ESTIMATORS, variance_ratio])
+@pytest.mark.parametrize("estimate", [*ESTIMATORS, max_sliced_w2_squared, variance_ratio])
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
@@ -219,7 +281,7 @@ def test_bad_sets_are_named(estimate: object, x: Tensor, y: Tensor, message: str
         estimate(x, y)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("estimate", [exact_w2_squared, sliced_w2_squared])
+@pytest.mark.parametrize("estimate", [exact_w2_squared, sliced_w2_squared, max_sliced_w2_squared])
 def test_unequal_sizes_are_refused(estimate: object) -> None:
     with pytest.raises(UserError, match="equal size, not 5 and 6"):
         estimate(torch.ones(5, 2), torch.ones(6, 2))  # type: ignore[operator]

@@ -49,7 +49,12 @@ def check(table: Table, report: str, n: int) -> tuple[Row, Row]:
     distance, agreed = table["Frechet distance (lenet5)"], table["label agreement (lenet5)"]
     names = [row.name for row in table]
     assert names[0] == "energy distance"
-    assert names[-2:] == [distance.name, agreed.name]
+    start = names.index(distance.name)
+    assert names[start + 1 : start + 3] == ["kernel distance (lenet5)", agreed.name]
+    assert names[start + 3 :] == [
+        "memorised fraction (lenet5)",
+        *(f"distance to training, {q} % (lenet5)" for q in (1, 5, 50)),
+    ]
     assert {"gaussian", "reconstructions", "training set"} == set(distance.baselines)
     assert {"training set", "shuffled labels"} == set(agreed.baselines)
     assert distance.n == n and agreed.n == 80
@@ -97,7 +102,11 @@ def test_any_grey_images_of_28_pixels(
 
 
 def test_refusals_come_before_the_work(
-    digits_run: Run, table_run: Run, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+    digits_run: Run,
+    table_run: Run,
+    random_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def sampled(*_: object, **__: object) -> None:
         raise AssertionError("sampled before the refusal")
@@ -107,5 +116,8 @@ def test_refusals_come_before_the_work(
         evaluate_run(digits_run, features=f"lenet5:{random_weights}")
     with pytest.raises(UserError, match=r"these examples have shape \(2,\): they are none"):
         evaluate_run(table_run, features=f"lenet5:{random_weights}")
+    (tmp_path / "own.py").write_text("import torch\nnet = torch.nn.Linear(3, 3)\n")
+    with pytest.raises(UserError, match=r"own.py:net fails on images of shape \(1, 8, 8\)"):
+        evaluate_run(digits_run, features=f"{tmp_path / 'own.py'}:net")
     with pytest.raises(UserError, match="no feature network 'inception'"):
         evaluate_run(digits_run, features="inception:weights.safetensors")

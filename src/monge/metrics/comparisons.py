@@ -6,7 +6,7 @@ Adding a metric between two sets is adding a `Comparison` to `comparisons`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,22 @@ import torch
 from monge.metrics import intervals
 from monge.metrics.coverage import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, support
 from monge.metrics.intervals import Interval
-from monge.metrics.samples import Samples, random_rows
+from monge.metrics.mmd import kernel_gap, mmd_test
+from monge.metrics.samples import Samples, distances, own_distances, random_rows
+from monge.metrics.sinkhorn import sinkhorn_divergence
 from monge.metrics.table import Better, Row
-from monge.metrics.two_sample import PERMUTATIONS, classifier_test, energy_distance, energy_test
+from monge.metrics.two_sample import (
+    PERMUTATIONS,
+    between_minus_within,
+    classifier_test,
+    energy_test,
+)
 from monge.metrics.wasserstein import (
     choose_solver,
     exact_w2_squared,
     gaussian_w2_squared,
+    max_sliced_stderr,
+    max_sliced_w2_squared,
     sliced_w2_squared,
     variance_ratio,
 )
@@ -28,6 +37,15 @@ from monge.tensors import stream
 
 FLOOR_DRAWS = 3
 DIRECTIONS = 512
+SINKHORN_N = 500
+"""Examples of each set in a Sinkhorn divergence, at most."""
+
+BLUR = 0.5
+"""Of the Sinkhorn divergence, over the median distance between real examples."""
+
+LAWS = "Same law as the data?"
+TRANSPORT = "How far from the data, squared"
+SUPPORT = "All of the data, and nothing else?"
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,18 @@ class Draws:
     real: Samples
     floors: tuple[Samples, ...]
     baselines: Mapping[str, Samples]
+
+    def cut(self, most: int | None, seed: int) -> Draws:
+        """At most so many examples of each set, at random; all if None."""
+        if most is None or most >= len(self.real):
+            return self
+        rows = random_rows(len(self.real), most, stream(seed, "rows", "part"))
+        return Draws(
+            self.samples[rows],
+            self.real[rows],
+            tuple(x[rows] for x in self.floors),
+            {name: x[rows] for name, x in self.baselines.items()},
+        )
 
 
 def draw(
@@ -87,21 +117,29 @@ class Comparison:
     Args:
         estimate: a number for each head, from two sets of equal size (n, d).
         settings: of the estimator, for the protocol.
-        jackknifed: whether the intervals need standard errors, which cost ten estimates.
+        stderr: of each number, from the two sets and a generator; the jackknife's, which costs
+            ten estimates, if None.
+        jackknifed: whether the intervals need standard errors.
+        group: the part of the table that its rows stand in.
+        most: examples of each set that it takes; all if None.
     """
 
     estimate: Callable[[Samples, Samples], tuple[float, ...]]
     heads: tuple[Head, ...]
     settings: Mapping[str, str | int | float]
+    stderr: Callable[[Samples, Samples, torch.Generator], Sequence[float]] | None = None
     jackknifed: bool = True
+    group: str = ""
+    most: int | None = None
 
     def intervals(self, x: Samples, y: Samples, rng: torch.Generator) -> list[Interval]:
         """The interval of each head's estimate between x and y."""
         values, n = self.estimate(x, y), len(x)
-        stderrs = [math.nan] * len(values)
-        if self.jackknifed:
+        stderrs: Sequence[float] = [math.nan] * len(values)
+        if self.stderr is not None:
+            stderrs = self.stderr(x, y, rng)
+        elif self.jackknifed:
             stderrs = intervals.jackknife(lambda kept: self.estimate(x[kept], y[kept]), n, rng)
-            stderrs = stderrs.tolist()
         return [
             head.interval(value, stderr, n)
             for head, value, stderr in zip(self.heads, values, stderrs, strict=True)
@@ -109,6 +147,7 @@ class Comparison:
 
     def rows(self, draws: Draws, seed: int) -> list[Row]:
         """A row for each head: value, interval, floor and baselines by the same estimator."""
+        draws = draws.cut(self.most, seed)
         x, y = draws.samples, draws.real
         values = self.estimate(x, y)
         floors = torch.tensor([self.estimate(z, y) for z in draws.floors], dtype=torch.float64)
@@ -137,14 +176,25 @@ class Comparison:
                     unit=head.unit,
                     better=head.better,
                     p_value=head.p_value(x, y, rng) if head.p_value else found[i].p_value,
+                    group=self.group,
                 )
             )
         return rows
 
 
-def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
-    """The first set, in reading order, for examples of d numbers."""
+def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
+    """The first set, in reading order.
+
+    Args:
+        d: numbers in an example.
+        scale: the median distance between real examples that are in neither set.
+    """
     squared = "data units²"
+
+    def energy_and_mmd(x: Samples, y: Samples) -> tuple[float, float]:
+        parts = distances(x, y), own_distances(x), own_distances(y)
+        gaps = (kernel_gap(part, scale) for part in parts)
+        return between_minus_within(*parts), between_minus_within(*gaps)
 
     def auc_and_accuracy(x: Samples, y: Samples) -> tuple[float, float]:
         test = classifier_test(x, y, seed)
@@ -152,9 +202,24 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
 
     return (
         Comparison(
-            lambda x, y: (energy_distance(x, y),),
-            (Head("energy distance", _student, "lower", "data units", _energy_p_value),),
-            {"estimator": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|", "permutations": PERMUTATIONS},
+            energy_and_mmd,
+            (
+                Head("energy distance", _student, "lower", "data units", _energy_p_value),
+                Head(
+                    "MMD²",
+                    _student,
+                    "lower",
+                    p_value=lambda x, y, rng: mmd_test(x, y, scale, rng).p_value,
+                ),
+            ),
+            {
+                "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
+                "MMD": "U-statistic, mean of Gaussian kernels of 1/4, 1/2, 1, 2, 4 bandwidths",
+                "bandwidth": scale,
+                "bandwidth is": "the median distance of training examples",
+                "permutations": PERMUTATIONS,
+            },
+            group=LAWS,
         ),
         Comparison(
             auc_and_accuracy,
@@ -164,26 +229,53 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
             ),
             {"estimator": "RBF-SVM (C = 10), cross-fitted in two halves"},
             jackknifed=False,
+            group=LAWS,
         ),
         Comparison(
             lambda x, y: (exact_w2_squared(x, y),),
             (Head("W2² exact", _student, "near floor", squared),),
             {"estimator": "optimal assignment", "solver": choose_solver(d)},
+            group=TRANSPORT,
+        ),
+        Comparison(
+            lambda x, y: (sinkhorn_divergence(x, y, BLUR * scale),),
+            (Head("W2² blurred (Sinkhorn)", _student, "near floor", squared),),
+            {
+                "estimator": f"Sinkhorn divergence, of at most {SINKHORN_N} examples of each set",
+                "blur": BLUR * scale,
+                "blur is": f"{BLUR:g} of the median distance of training examples",
+            },
+            group=TRANSPORT,
+            most=SINKHORN_N,
         ),
         Comparison(
             lambda x, y: (sliced_w2_squared(x, y, DIRECTIONS, seed),),
             (Head("W2² sliced, times d", _student, "near floor", squared),),
             {"estimator": "d times the mean W2² of projections", "directions": DIRECTIONS},
+            group=TRANSPORT,
+        ),
+        Comparison(
+            lambda x, y: (max_sliced_w2_squared(x, y, seed),),
+            (Head("W2² max-sliced", _student, "near floor", squared),),
+            {
+                "estimator": "W2² along the worst direction, found on one half by gradient "
+                "ascent and measured on the other; mean of both ways",
+                "interval": "for the directions that were found",
+            },
+            stderr=lambda x, y, rng: (max_sliced_stderr(x, y, rng, seed),),
+            group=TRANSPORT,
         ),
         Comparison(
             lambda x, y: (gaussian_w2_squared(x, y),),
             (Head("W2² of Gaussian fits", _student, "near floor", squared),),
             {"estimator": "means, and Bures distance of covariances"},
+            group=TRANSPORT,
         ),
         Comparison(
             lambda x, y: (variance_ratio(x, y),),
             (Head("variance ratio", _student, "near floor"),),
             {"estimator": "total variance of samples over that of real examples"},
+            group=SUPPORT,
         ),
         Comparison(
             _four_shares,
@@ -197,6 +289,7 @@ def comparisons(d: int, seed: int) -> tuple[Comparison, ...]:
                 "neighbours": DENSITY_NEIGHBOURS,
                 "neighbours of precision and recall": PRECISION_NEIGHBOURS,
             },
+            group=SUPPORT,
         ),
     )
 

@@ -22,8 +22,10 @@ from torch import Tensor
 from monge.errors import UserError
 from monge.metrics.comparisons import comparisons, draw
 from monge.metrics.intervals import GROUPS
-from monge.metrics.labels import Labelled, LabelReport, as_labels, label_rows
+from monge.metrics.label_rows import LabelReport, label_rows
+from monge.metrics.labels import Labelled, as_labels
 from monge.metrics.memorisation import Neighbours, memorisation_rows, nearest_neighbours
+from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
 from monge.metrics.table import Row, Table
 from monge.tensors import stream
@@ -124,14 +126,14 @@ def evaluate(
     real_labels = None if heldout_labels is None else heldout_labels[shown]
     labels = _labelled((x, sample_labels), (known, train_labels), (real, real_labels))
 
-    listed = comparisons(x.shape[1], seed)
+    draws = draw(x, known, real, others, n, seed)
+    listed = comparisons(x.shape[1], seed, median_distance(draws.floors[0]))
     parts = [c.heads[0].name for c in listed] + ["memorisation"] + ["labels"] * bool(labels)
 
     def tell(part: int) -> None:
         if progress:
             progress(parts[part] if part < len(parts) else "done", part / len(parts))
 
-    draws = draw(x, known, real, others, n, seed)
     rows: list[Row] = []
     for part, comparison in enumerate(listed):
         tell(part)

@@ -1,8 +1,9 @@
 """What a feature network says of samples, as rows of the table.
 
-The Frechet distance in its features, at n and extrapolated to infinite n, by the protocol of every
-comparison (`comparisons`): one n for samples, held-out set, floors and baselines. And how often
-the network sees the class that was asked for.
+The Frechet distance in its features, at n and extrapolated to infinite n, and the kernel distance,
+by the protocol of every comparison (`comparisons`): one n for samples, held-out set, floors and
+baselines. How often the network sees the class that was asked for. And copies of training
+examples, which may be shifted or recoloured out of sight of the pixels.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from monge.metrics.features import FeatureNetwork, FeatureSet
 from monge.metrics.frechet import PARTS, frechet_at_infinity, frechet_distance, frechet_floor
 from monge.metrics.intervals import Interval
 from monge.metrics.labels import SHUFFLED, agreement, agreement_if_shuffled
+from monge.metrics.memorisation import memorisation_rows, nearest_neighbours
+from monge.metrics.mmd import BLOCK, kernel_distance
 from monge.metrics.samples import Samples
 from monge.metrics.table import Row
 
 MAX_N = 10_000
-"""The most examples of a Frechet distance; its cost grows as n, that of other rows as n^2."""
+"""The most examples of a comparison; its cost grows as n."""
+
+MAX_KNOWN = 50_000
+"""The most training examples whose features are taken; copies are looked for among them."""
 
 
 def feature_rows(
@@ -32,13 +38,14 @@ def feature_rows(
     seed: int = 0,
     max_n: int = MAX_N,
 ) -> list[Row]:
-    """Frechet distance and label agreement under a feature network.
+    """Frechet and kernel distance, label agreement and copies under a feature network.
 
-    The distance compares n = the smallest of samples, training and held-out set and `max_n`;
-    the agreement, which is missing where samples or held-out examples have no labels, takes all.
+    Distances compare n = the smallest of samples, training and held-out set and `max_n`; the
+    agreement, which is missing where samples or held-out examples have no labels, takes all, and
+    so do the nearest training examples.
 
     Args:
-        train: real examples independent of the held-out ones, up to 3 n for the floor.
+        train: the training examples, or as many as can be had.
         baselines: other sets in the samples' place, at least n, by name; at least one.
 
     Raises:
@@ -50,30 +57,68 @@ def feature_rows(
             raise UserError(f"baseline {name!r}: {len(data.x)} examples are too few, {n} needed")
     others = {name: data.x for name, data in baselines.items()}
     draws = draw(samples.x, train.x, heldout.x, others, n, seed)
-    rows = _frechet(network, draws.real, n, seed).rows(draws, seed)
+    group, settings = f"In the features of {network.name}", _protocol(network)
+    name, unit = f"({network.name})", "feature units²"
+    rows = frechet(name, draws.real, n, seed, unit, group, settings).rows(draws, seed)
+    rows += kernel(name, seed, group, settings).rows(draws, seed)
     if samples.label is not None and heldout.label is not None:
-        rows += _agreement(network, samples, heldout, baselines, seed)
-    return rows
+        rows += _agreement(network, samples, heldout, baselines, seed, group)
+    beside = {k: nearest_neighbours(x, train.x) for k, x in draws.baselines.items()}
+    near, far = (nearest_neighbours(x.x, train.x) for x in (samples, heldout))
+    return rows + memorisation_rows(
+        near, far, beside, len(train.x), space=network.name, group=group, settings=settings
+    )
 
 
-def _frechet(network: FeatureNetwork, real: Samples, n: int, seed: int) -> Comparison:
-    name, d = f"Frechet distance ({network.name})", real.shape[1]
-    heads = [Head(name, _student, "lower", "feature units²")]
+def frechet(
+    name: str,
+    real: Samples,
+    n: int,
+    seed: int,
+    unit: str,
+    group: str,
+    settings: Mapping[str, str | int | float],
+) -> Comparison:
+    """The Frechet distance at n and, where n is well above the dimension, at infinite n.
+
+    Args:
+        name: of the space, for the rows.
+        real: (n, d), examples for the analytic floor.
+    """
+    title, d = f"Frechet distance {name}", real.shape[1]
+    heads = [Head(title, _student, "lower", unit)]
     if extrapolated := n // PARTS[-1] >= d:
-        heads.append(Head(f"{name}, n → ∞", _student, "lower", "feature units²"))
+        heads.append(Head(f"{title}, n → ∞", _student, "lower", unit))
 
     def estimate(x: Samples, y: Samples) -> tuple[float, ...]:
         at_n = frechet_distance(x, y)
         return (at_n, frechet_at_infinity(x, y, seed)) if extrapolated else (at_n,)
 
-    settings = {
-        **_protocol(network),
-        "estimator": f"means and unbiased covariances of {d} features",
+    protocol = {
+        **settings,
+        "estimator": f"means and unbiased covariances of {d} numbers",
         "analytic floor at n": frechet_floor(real, n),
     }
     if extrapolated:
-        settings["n → ∞"] = "line in 1/n through n, n/2, n/3, n/4"
-    return Comparison(estimate, tuple(heads), settings)
+        protocol["n → ∞"] = "line in 1/n through n, n/2, n/3, n/4"
+    return Comparison(estimate, tuple(heads), protocol, group=group)
+
+
+def kernel(
+    name: str, seed: int, group: str, settings: Mapping[str, str | int | float]
+) -> Comparison:
+    """The kernel distance, unbiased at every n."""
+    protocol = {
+        **settings,
+        "estimator": "unbiased MMD² of the kernel (x·y/d + 1)³",
+        "blocks of at most": BLOCK,
+    }
+    return Comparison(
+        lambda x, y: (kernel_distance(x, y, seed),),
+        (Head(f"kernel distance {name}", _student, "lower"),),
+        protocol,
+        group=group,
+    )
 
 
 def _agreement(
@@ -82,8 +127,11 @@ def _agreement(
     heldout: FeatureSet,
     baselines: Mapping[str, FeatureSet],
     seed: int,
+    group: str,
 ) -> list[Row]:
     assert samples.label is not None and heldout.label is not None
+    if samples.predicted is None or heldout.predicted is None:
+        return []
     if not (samples.label >= 0).any() or not (heldout.label >= 0).any():
         return []
     found = agreement(samples.predicted, samples.label)
@@ -92,7 +140,7 @@ def _agreement(
     others = {
         name: agreement(data.predicted, data.label).overall
         for name, data in baselines.items()
-        if data.label is not None and (data.label >= 0).any()
+        if data.label is not None and data.predicted is not None and (data.label >= 0).any()
     }
     chance, _ = agreement_if_shuffled(samples.predicted, samples.label)
     return [
@@ -110,16 +158,13 @@ def _agreement(
                 "seed": seed,
             },
             better="higher",
+            group=group,
         )
     ]
 
 
 def _protocol(network: FeatureNetwork) -> dict[str, str | int | float]:
-    return {
-        "network": network.name,
-        "weights": f"sha256 {network.weights}",
-        "images": "in [-1, 1]",
-    }
+    return {"network": network.name, **network.settings}
 
 
 def _student(value: float, stderr: float, n: int) -> Interval:

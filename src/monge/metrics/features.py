@@ -1,32 +1,18 @@
-"""Feature networks by name, and what they make of sets of images.
-
-A network is written ``NAME:FILE``, the name of a row of `NETWORKS` and the file that it reads:
-``lenet5:weights.safetensors``. A network from elsewhere is one row more.
-"""
+"""What a feature network makes of a set of images; `feature_sources` says where it is from."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
-from monge.errors import UserError, nearest
-from monge.metrics.feature_networks import LeNet5, ResNet20
+from monge.errors import UserError, reason
 from monge.metrics.labels import Labels, as_labels
 from monge.metrics.samples import Rows, Samples
 
-DIGITS = tuple(str(k) for k in range(10))
-CIFAR10 = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 COLOURS: Mapping[int, str] = {1: "grey", 3: "RGB"}
 
 
@@ -47,13 +33,13 @@ class FeatureSet:
 
     Args:
         x: (n, d), features.
-        predicted: (n,), the class that the network sees.
+        predicted: (n,), the class that the network sees; None where it knows no classes.
         label: (n,), the class that was asked for or is true, -1 for none, numbered as the
             network's; None where there is none to compare with.
     """
 
     x: Samples
-    predicted: Labels
+    predicted: Labels | None
     label: Labels | None = None
 
 
@@ -62,20 +48,20 @@ class FeatureNetwork:
     """A network in whose features images are compared.
 
     Args:
-        name: as in `NETWORKS`.
-        module: from images in [-1, 1] to (features, logits).
-        channels: that it takes, 1 or 3.
-        sides: of the square images that it takes.
-        classes: the names of its classes.
-        weights: the first 12 hexadecimal digits of the SHA-256 of its file.
+        name: for the rows of the table.
+        module: from images (B, C, H, W) in [-1, 1] to features (B, d), or to (features, logits).
+        channels: that it takes, 1 or 3; None where it says so itself.
+        sides: of the square images that it takes; empty where it says so itself.
+        classes: the names of its classes; empty where it knows none.
+        settings: of the protocol: which weights, which preparation.
     """
 
     name: str
     module: nn.Module
-    channels: int
-    sides: tuple[int, ...]
-    classes: tuple[str, ...]
-    weights: str
+    channels: int | None = None
+    sides: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, shape: Sequence[int]) -> None:
         """Images of a shape (C, H, W) can be given to it.
@@ -83,6 +69,9 @@ class FeatureNetwork:
         Raises:
             UserError: no images, or images of other colours or of another size.
         """
+        if self.channels is None:
+            self._try(shape)
+            return
         taken = " or ".join(f"{side} x {side}" for side in self.sides)
         wanted = f"{self.name} takes {COLOURS[self.channels]} images of {taken} pixels"
         if len(shape) != 3:
@@ -93,6 +82,42 @@ class FeatureNetwork:
             raise UserError(f"{wanted}, one in {self.channels} channels; these are {found}")
         if height != width or height not in self.sides:
             raise UserError(f"{wanted}; these have {height} x {width}")
+
+    @torch.no_grad()
+    def _try(self, shape: Sequence[int]) -> None:
+        """Two black images, so that what the network cannot take is told before the work."""
+        if len(shape) != 3:
+            raise UserError(
+                f"{self.name} takes images; these examples have shape {tuple(shape)}: they are none"
+            )
+        like = next(self.module.parameters(), torch.zeros(()))
+        black = torch.full((2, *shape), -1.0, device=like.device)
+        try:
+            found = self.module(black)
+        except Exception as error:  # a stranger's code raises anything
+            raise UserError(
+                f"feature network {self.name} fails on images of shape {tuple(shape)} in [-1, 1]: "
+                f"{type(error).__name__}: {reason(error)}"
+            ) from error
+        self._parts(found, 2)
+
+    def _parts(self, found: object, n: int) -> tuple[Tensor, Tensor | None]:
+        """Features (n, d) and logits, from what the network returned for n images."""
+        parts = found if isinstance(found, (tuple, list)) else (found, None)
+        if len(parts) == 1:
+            parts = (parts[0], None)
+        x, logits = parts if len(parts) == 2 else (None, None)
+        fits = isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x) == n
+        if fits and logits is not None:
+            fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n
+        if not fits:
+            shapes = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in parts]
+            raise UserError(
+                f"feature network {self.name} returned {shapes} for {n} images: it should return "
+                f"features ({n}, d), or the pair of features and logits ({n}, classes)"
+            )
+        assert isinstance(x, Tensor)
+        return x.flatten(1), logits
 
     @torch.no_grad()
     def features(
@@ -116,10 +141,11 @@ class FeatureNetwork:
         parts, classes = [], []
         wanted = images.split(chunk) if rows is None else (images[r] for r in rows.split(chunk))
         for part in wanted:
-            x, logits = module(part.to(device, torch.float32))
-            parts.append(x.cpu())
-            classes.append(logits.argmax(1).cpu())
-        return FeatureSet(torch.cat(parts), torch.cat(classes))
+            x, logits = self._parts(module(part.to(device, torch.float32)), len(part))
+            parts.append(x.float().cpu())
+            if logits is not None:
+                classes.append(logits.argmax(1).cpu())
+        return FeatureSet(torch.cat(parts), torch.cat(classes) if classes else None)
 
     def labelled(self, found: FeatureSet, label: Tensor | None, names: Sequence[str]) -> FeatureSet:
         """The same set with labels of other names, matched to the network's classes.
@@ -138,85 +164,3 @@ class FeatureNetwork:
                 own = torch.tensor([*(known[name] for name in names), -1])  # -1 stays -1
                 return replace(found, label=own[label])
         return found
-
-
-Read = Callable[[str, str], FeatureNetwork]
-"""Makes a network of the name it has in `NETWORKS` and the text after the colon."""
-
-
-def _published(
-    build: Callable[[], nn.Module],
-    channels: int,
-    sides: tuple[int, ...],
-    classes: tuple[str, ...],
-) -> Read:
-    """Reads published weights into a network of ours."""
-
-    def read(name: str, text: str) -> FeatureNetwork:
-        module = build()
-        digest = _read_weights(module, Path(text), name)
-        return FeatureNetwork(name, module, channels, sides, classes, digest)
-
-    return read
-
-
-NETWORKS: Mapping[str, Read] = {
-    "lenet5": _published(LeNet5, 1, (28, 32), DIGITS),
-    "resnet20": _published(ResNet20, 3, (32,), CIFAR10),
-}
-"""The feature networks that can be named."""
-
-
-def load_network(text: str) -> FeatureNetwork:
-    """The network that a text ``NAME:FILE`` names, in evaluation mode.
-
-    Raises:
-        UserError: an unknown name, or a file that is missing, damaged or of another network.
-    """
-    name, _, file = text.partition(":")
-    if name not in NETWORKS:
-        raise UserError(f"no feature network {name!r} in {text!r}: {nearest(name, NETWORKS)}")
-    if not file:
-        raise UserError(
-            f"feature network {name!r} needs its file of weights: {name}:FILE.safetensors"
-        )
-    return NETWORKS[name](name, file)
-
-
-def _read_weights(module: nn.Module, path: Path, name: str) -> str:
-    """Fills a module from a safetensors file; the start of the SHA-256 of the file."""
-    if path.suffix != ".safetensors":
-        raise UserError(
-            f"weights of {name}: {path} is no .safetensors file; other formats can run code when "
-            "they are read, so convert it"
-        )
-    try:
-        content = path.read_bytes()
-        tensors = from_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot read the weights of {name}, {path}: {error.strerror}") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged, or no safetensors file: {error}") from None
-    # Counts of batches seen are no weights; published files have them or not.
-    expected = {k: t for k, t in module.state_dict().items() if not _is_count(k)}
-    given = {k: t for k, t in tensors.items() if not _is_count(k)}
-    odd = sorted(expected.keys() ^ given.keys())
-    if odd:
-        missing = sum(k in expected for k in odd)
-        raise UserError(
-            f"{path} does not hold the weights of {name}: {missing} of {len(expected)} tensors are "
-            f"missing, {len(odd) - missing} are unknown (first: {odd[0]})"
-        )
-    for key, tensor in expected.items():
-        if given[key].shape != tensor.shape:
-            raise UserError(
-                f"{path} does not hold the weights of {name}: {key} has shape "
-                f"{tuple(given[key].shape)}, expected {tuple(tensor.shape)}"
-            )
-    module.load_state_dict(given, strict=False)
-    module.eval().requires_grad_(False)
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def _is_count(key: str) -> bool:
-    return key.endswith("num_batches_tracked")

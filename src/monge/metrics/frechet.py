@@ -21,6 +21,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics.samples import Samples, as_pair
+from monge.metrics.wasserstein import gaussian_w2_squared
 from monge.targets.wasserstein import bures
 from monge.tensors import stream
 
@@ -32,7 +33,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """The Frechet distance between two sets of features, in squared units of the features.
 
     From unbiased covariances, by symmetric eigenvalues in float64, so that singular covariances
-    (features that are constant, or fewer examples than features) do no harm.
+    (features that are constant) do no harm; by inner products of examples where there are fewer of
+    them than features.
 
     Args:
         x, y: (n, d) and (m, d), at least two examples each.
@@ -41,6 +43,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         UserError: different dimensions or bad entries.
     """
     x, y = as_pair(x, y)
+    if min(len(x), len(y)) < x.shape[1]:
+        return gaussian_w2_squared(x, y)
     return bures(x.mean(0), _covariance(x), y.mean(0), _covariance(y)) ** 2
 
 

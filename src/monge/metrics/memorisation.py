@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
@@ -30,6 +31,7 @@ from monge.metrics.table import Row
 RATIO = 1 / 3
 CANDIDATES = 8
 QUANTILES = (0.01, 0.05, 0.5)
+GROUP = "Copies of training examples?"
 CHUNK_ENTRIES = 2**23
 """Numbers in the largest intermediate of a search."""
 
@@ -95,12 +97,24 @@ def nearest_neighbours(queries: Tensor, train: Tensor) -> Neighbours:
 
 
 def memorisation_rows(
-    samples: Neighbours, heldout: Neighbours, baselines: Mapping[str, Neighbours], n_train: int
+    samples: Neighbours,
+    heldout: Neighbours,
+    baselines: Mapping[str, Neighbours],
+    n_train: int,
+    *,
+    space: str = "data",
+    group: str = GROUP,
+    settings: Mapping[str, str | int | float] = MappingProxyType({}),
 ) -> list[Row]:
     """The flagged fraction, and quantiles of the distance to the training set.
 
     The fraction's p-value is Fisher's exact test that samples are flagged no more often than
     held-out examples.
+
+    Args:
+        space: what distances are measured between, if not the data: part of the rows' names.
+        group: the part of the table that the rows stand in.
+        settings: more of the protocol.
     """
     from scipy.stats import fisher_exact
 
@@ -109,13 +123,15 @@ def memorisation_rows(
     counts = [[flagged, n - flagged], [by_chance, n_heldout - by_chance]]
     _, p_value = fisher_exact(counts, alternative="greater")
     share = wilson(flagged / n, n)
+    where, unit = ("", "data units") if space == "data" else (f" ({space})", "feature units")
     protocol: dict[str, str | int | float] = {
+        **settings,
         "training examples": n_train,
         "floor": f"{n_heldout} held-out examples",
     }
     rows = [
         Row(
-            name="memorised fraction",
+            name=f"memorised fraction{where}",
             value=flagged / n,
             interval=(share.low, share.high),
             interval_method=share.method,
@@ -125,13 +141,14 @@ def memorisation_rows(
             protocol={**protocol, "flagged if": f"d1 < {RATIO:.3g} d2", "p-value": "Fisher exact"},
             better="lower",
             p_value=float(p_value),  # type: ignore[arg-type]
+            group=group,
         )
     ]
     for q in QUANTILES:
         between = quantile_interval(samples.distance, q)
         rows.append(
             Row(
-                name=f"distance to training, {100 * q:g} %",
+                name=f"distance to training, {100 * q:g} %{where}",
                 value=float(samples.distance.quantile(q)),
                 interval=(between.low, between.high),
                 interval_method=between.method,
@@ -139,8 +156,9 @@ def memorisation_rows(
                 baselines={k: float(found.distance.quantile(q)) for k, found in baselines.items()},
                 n=n,
                 protocol={**protocol, "quantile": q},
-                unit="data units",
+                unit=unit,
                 better="near floor",
+                group=group,
             )
         )
     return rows

@@ -19,6 +19,10 @@ from monge.errors import UserError
 FORMAT_VERSION = 1
 Better = Literal["lower", "higher", "near floor"]
 SIGNS: Mapping[Better, str] = {"lower": "↓", "higher": "↑", "near floor": "≈"}
+LEGEND = (
+    "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: real data; excess: "
+    "value minus floor"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Row:
         unit: "" for pure numbers.
         better: which way is good; "near floor" where both sides of it are suspicious.
         p_value: of a test that the samples follow the law of the data, if there is one.
+        group: the heading that it stands under, next to the other rows of its group.
 
     Raises:
         UserError: a part that the table requires is missing or impossible.
@@ -53,6 +58,7 @@ class Row:
     unit: str = ""
     better: Better = "lower"
     p_value: float | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         def require(holds: bool, message: str) -> None:
@@ -86,6 +92,11 @@ class Row:
     def excess(self) -> float:
         """Value minus floor: a contrast that cancels most of the estimator's bias; may be < 0."""
         return self.value - self.floor
+
+    @property
+    def debiased(self) -> bool:
+        """Whether `excess` means something: squares are biased upwards, and can be subtracted."""
+        return self.unit.endswith("²")
 
 
 @dataclass(frozen=True)
@@ -151,36 +162,53 @@ class Table:
                 raise
             raise UserError(f"metric table: a row cannot be read: {error!r}") from None
 
-    def text(self) -> str:
-        """Aligned columns for the terminal, one line for each row."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row.baselines))
-        head = ["", "metric", "value", "95 % interval", "floor", *columns, "n", "p"]
-        lines = [head]
+    @property
+    def groups(self) -> dict[str, list[Row]]:
+        """The rows under each heading, in reading order."""
+        found: dict[str, list[Row]] = {}
         for row in self.rows:
-            low, high = row.interval
-            lines.append(
-                [
-                    SIGNS[row.better],
-                    row.name,
-                    _short(row.value),
-                    f"[{_short(low)}, {_short(high)}]",
-                    _short(row.floor),
-                    *(_short(row.baselines[c]) if c in row.baselines else "-" for c in columns),
-                    str(row.n),
-                    "-" if row.p_value is None else _short(row.p_value),
-                ]
-            )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        left = {0, 1}
-        aligned = (
-            "  ".join(
-                cell.ljust(width) if i in left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-        legend = "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: real data"
-        return "\n".join([*aligned, legend])
+            found.setdefault(row.group, []).append(row)
+        return found
+
+    def text(self) -> str:
+        """Aligned columns for the terminal: a line for each row, a headed block for each group."""
+        blocks = [_block(title, rows) for title, rows in self.groups.items()]
+        first = max((len(line[0]) for block in blocks for line in block), default=0)
+        texts = ["\n".join(_aligned(block, first)) for block in blocks]
+        return "\n".join(["\n\n".join(texts), LEGEND])
+
+
+def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
+    """Cells of a group: a head, with the baselines that its rows have, and a line for each row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row.baselines))
+    tested = any(row.p_value is not None for row in rows)
+    excess = any(row.debiased for row in rows)
+    head = [title or "metric", "value", "95 % interval", "floor", *["excess"] * excess, *columns]
+    lines = [[*head, "n", *["p"] * tested]]
+    for row in rows:
+        low, high = row.interval
+        cells = [
+            f"{SIGNS[row.better]} {row.name}",
+            _short(row.value),
+            f"[{_short(low)}, {_short(high)}]",
+            _short(row.floor),
+        ]
+        cells += [_short(row.excess) if row.debiased else "-"] * excess
+        cells += [_short(row.baselines[c]) if c in row.baselines else "-" for c in columns]
+        cells += [str(row.n), *["-" if row.p_value is None else _short(row.p_value)] * tested]
+        lines.append(cells)
+    return lines
+
+
+def _aligned(lines: Sequence[Sequence[str]], first: int) -> Iterator[str]:
+    """Lines of text, the first column of a given width and to the left, the others to the right."""
+    widths = [first, *(max(map(len, column)) for column in list(zip(*lines, strict=True))[1:])]
+    for line in lines:
+        cells = [
+            line[0].ljust(first),
+            *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+        ]
+        yield "  ".join(cells).rstrip()
 
 
 def _is_number(value: object) -> bool:

@@ -37,10 +37,16 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         UserError: different dimensions or bad entries.
     """
     a, b = as_pair(x, y)
-    return _energy(distances(a, b), own_distances(a), own_distances(b))
+    return between_minus_within(distances(a, b), own_distances(a), own_distances(b))
 
 
-def _energy(xy: Tensor, xx: Tensor, yy: Tensor) -> float:
+def between_minus_within(xy: Tensor, xx: Tensor, yy: Tensor) -> float:
+    """The U-statistic of 2 E c(X, Y) - E c(X, X') - E c(Y, Y') from matrices of c.
+
+    Args:
+        xy: (n, m), c between the two samples.
+        xx, yy: (n, n) and (m, m), c within each, symmetric with zero diagonal.
+    """
     return float(2 * xy.mean() - mean_of_pairs(xx) - mean_of_pairs(yy))
 
 
@@ -51,8 +57,8 @@ def mean_of_pairs(own: Float[Tensor, "n n"]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EnergyTest:
-    """The squared energy distance and the p-value of equal laws."""
+class PermutationTest:
+    """A statistic between two samples and the p-value of equal laws."""
 
     value: float
     p_value: float
@@ -60,32 +66,46 @@ class EnergyTest:
 
 def energy_test(
     x: Tensor, y: Tensor, rng: torch.Generator, permutations: int = PERMUTATIONS
-) -> EnergyTest:
+) -> PermutationTest:
     """The energy distance with a permutation test of equal laws.
-
-    The p-value, (1 + permutations at least as large) / (1 + permutations), is exact at any n.
-    All permutations share one matrix of pooled distances, 8 (n + m)^2 bytes.
 
     Raises:
         UserError: different dimensions or bad entries.
     """
     a, b = as_pair(x, y)
-    pooled = own_distances(torch.cat([a, b]))
-    n = len(a)
-    value = _energy(pooled[:n, n:], pooled[:n, :n], pooled[n:, n:])
+    return permutation_test(own_distances(torch.cat([a, b])), len(a), rng, permutations)
+
+
+def permutation_test(
+    pooled: Float[Tensor, "n_m n_m"],
+    n: int,
+    rng: torch.Generator,
+    permutations: int = PERMUTATIONS,
+) -> PermutationTest:
+    """`between_minus_within` of a pooled sample split at n, and its rank among random splits.
+
+    The p-value, (1 + permutations at least as large) / (1 + permutations), is exact at any n.
+    All permutations share the one matrix, 8 (n + m)^2 bytes.
+
+    Args:
+        pooled: c between all examples, the first n of them the first sample, symmetric with zero
+            diagonal. It may depend on the examples only in ways that ignore which sample they
+            are from.
+    """
+    value = between_minus_within(pooled[:n, n:], pooled[:n, :n], pooled[n:, n:])
     keys = torch.rand(permutations, len(pooled), generator=rng)
     order = keys.argsort(dim=1)
     chosen = torch.zeros(len(pooled), permutations, dtype=torch.float64)
     chosen.scatter_(0, order[:, :n].T, 1.0)
-    null = _energy_of_splits(pooled, chosen)
+    null = of_splits(pooled, chosen)
     # The observed split is one of the permutations: compare at its own rounding.
     observed = value - 1e-10 * float(pooled.mean())
     p_value = (1 + int((null >= observed).sum())) / (1 + permutations)
-    return EnergyTest(value, p_value)
+    return PermutationTest(value, p_value)
 
 
-def _energy_of_splits(pooled: Tensor, chosen: Float[Tensor, "n splits"]) -> Values:
-    """The statistic for each split of the pooled sample; `chosen` marks its first part by 1."""
+def of_splits(pooled: Float[Tensor, "n_m n_m"], chosen: Float[Tensor, "n_m splits"]) -> Values:
+    """`between_minus_within` for each split of a pooled sample; its first part is marked by 1."""
     n = chosen[:, 0].sum()
     m = len(pooled) - n
     xx = (chosen * (pooled @ chosen)).sum(0)

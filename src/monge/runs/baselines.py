@@ -18,19 +18,27 @@ from monge.tensors import stream
 from monge.types import Posterior
 
 
-def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
-    """Samples (n, *data_shape) to compare a run's with.
-
-    A Gaussian fitted to the training latents and decoded; the reconstructions of training
-    examples, which no sampler through this autoencoder can be expected to beat.
-    """
+def gaussian_latents(run: Run, data: Data, n: int, seed: int) -> Tensor:
+    """n standardised latents (n, *latent) of a Gaussian with the moments of the training ones."""
     latents = latents_for(run.spec, run.autoencoder, data, run.device, quiet)
     mean, covariance = _moments(chunks(latents, n=len(data.train)))
     values, vectors = torch.linalg.eigh(covariance)
     white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
     drawn = mean + (white * values.clamp_min(0).sqrt()) @ vectors.T
-    latent = drawn.float().reshape(n, *run.autoencoder.latent_shape)
-    gaussian = latent_data.decode(run.autoencoder, latent, run.device)
+    return drawn.float().reshape(n, *run.autoencoder.latent_shape)
+
+
+def baselines(run: Run, data: Data, latents: Tensor, seed: int) -> dict[str, Tensor]:
+    """Samples (n, *data_shape) to compare a run's with.
+
+    A Gaussian fitted to the training latents and decoded; the reconstructions of training
+    examples, which no sampler through this autoencoder can be expected to beat.
+
+    Args:
+        latents: (n, *latent), of the Gaussian, as `gaussian_latents` draws them.
+    """
+    gaussian = latent_data.decode(run.autoencoder, latents, run.device)
+    n = len(latents)
     rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
     with torch.no_grad():
         chosen = data.train[rows].split(256)

@@ -14,17 +14,19 @@ from torch import Tensor
 from monge.data.arrays import Examples
 from monge.data.base import Data
 from monge.files import write_json
-from monge.metrics.comparisons import FLOOR_DRAWS
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
-from monge.metrics.feature_rows import MAX_N, feature_rows
-from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet, load_network
+from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
+from monge.metrics.feature_sources import load_network
+from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet
 from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row, Table
 from monge.runs import images
-from monge.runs.baselines import baselines
+from monge.runs.baselines import baselines, gaussian_latents
 from monge.runs.card import write_card
 from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
+from monge.runs.known_target import target_rows
+from monge.runs.latent_rows import latent_rows
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.runs.samples import Samples
@@ -55,8 +57,8 @@ def evaluate_run(
 
     Args:
         n: samples to evaluate.
-        features: a feature network, ``lenet5:FILE.safetensors``, whose Frechet distance and label
-            agreement are measured too.
+        features: a feature network, ``lenet5:FILE.safetensors`` or as `feature_sources` lists,
+            whose Frechet and kernel distances, label agreement and copies are measured too.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
 
     Raises:
@@ -73,7 +75,8 @@ def evaluate_run(
     known, known_label = _some(data.train, data.train_label, MOST_BYTES, seed, "known")
     real, real_label = _some(data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real")
     scale = _scale(known, data.kind)
-    others = baselines(run, data, n, seed)
+    latents = gaussian_latents(run, data, n, seed)
+    others = baselines(run, data, latents, seed)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -84,12 +87,14 @@ def evaluate_run(
         baselines={name: x / scale for name, x in others.items()},
         seed=seed,
     )
+    flow = {k: v for k, v in sampling.items() if k != "final"}
+    rows = latent_rows(run, samples, data, latents, seed)
+    rows += target_rows(run, data, samples, seed, **flow)
     if network is not None:
-        rows = _feature_rows(run, network, samples, data, others, seed)
-        result = replace(result, table=Table([*result.table, *rows]))
+        rows += _feature_rows(run, network, samples, data, others, seed)
+    result = replace(result, table=Table([*result.table, *rows]))
     density = None
     if data.kind == "table":
-        flow = {k: v for k, v in sampling.items() if k != "final"}
         density = heldout_density(run, data, seed, **flow)
     home = run.folder / "evaluation"
     write_json(
@@ -136,15 +141,14 @@ def _feature_rows(
     others: Mapping[str, Tensor],
     seed: int,
 ) -> list[Row]:
-    """What a feature network says of the samples; the training set is read no further than used."""
+    """What a feature network says of the samples."""
 
     def seen(x: ImageSet, label: Tensor | None = None, rows: Rows | None = None) -> FeatureSet:
         found = network.features(x, rows, device=run.device)
         chosen = label if label is None or rows is None else label[rows]
         return network.labelled(found, chosen, run.label_names)
 
-    n = min(len(samples), len(data.train), len(data.heldout), MAX_N)
-    known = random_rows(len(data.train), FLOOR_DRAWS * n, stream(seed, "features", "train"))
+    known = random_rows(len(data.train), MAX_KNOWN, stream(seed, "features", "train"))
     real = random_rows(len(data.heldout), MAX_N, stream(seed, "features", "heldout"))
     train = seen(data.train, data.train_label, known)
     return feature_rows(

@@ -88,7 +88,10 @@ def measurements(folder: Path) -> str | None:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
     head = "".join(f"<th>{h}</th>" for h in ["", "this run", "floor", *map(escaped, names), "n"])
-    body = "".join(_table_row(row, names) for row in rows)
+    body = "".join(
+        _heading(title, len(names) + 4) + "".join(_table_row(row, names) for row in members)
+        for title, members in Table(rows).groups.items()
+    )
     protocols = facts({row.name: _protocol(row) for row in rows})
     return card(
         f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -102,6 +105,12 @@ def measurements(folder: Path) -> str | None:
         + "<p class='small'>Shaded: as good as real data. Each axis has its own scale.</p>",
         "Between the floor and the baselines",
     )
+
+
+def _heading(title: str, columns: int) -> str:
+    """A line over the rows of a group."""
+    text = f"<td colspan='{columns}'><b>{escaped(title)}</b></td>"
+    return f"<tr>{text}</tr>" if title else ""
 
 
 def _table_row(row: Row, names: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ def load(text: str) -> Any:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"monge_checked_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"monge_loaded_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file: its name should end in .py")
     module = importlib.util.module_from_spec(spec)
