@@ -50,10 +50,17 @@ def feature_rows(
             raise UserError(f"baseline {name!r}: {len(data.x)} examples are too few, {n} needed")
     others = {name: data.x for name, data in baselines.items()}
     draws = draw(samples.x, train.x, heldout.x, others, n, seed)
-    rows = _frechet(network, draws.real, n, seed).rows(draws, seed)
-    if samples.label is not None and heldout.label is not None:
-        rows += _agreement(network, samples, heldout, baselines, seed)
+    listed = feature_comparisons(network, draws.real, n, seed)
+    rows = [row for comparison in listed for row in comparison.rows(draws, seed)]
+    rows += agreement_rows(network, samples, heldout, baselines, seed)
     return rows
+
+
+def feature_comparisons(
+    network: FeatureNetwork, real: Samples, n: int, seed: int
+) -> tuple[Comparison, ...]:
+    """The comparisons of two sets of n features of a network; `real` are those of real examples."""
+    return (_frechet(network, real, n, seed),)
 
 
 def _frechet(network: FeatureNetwork, real: Samples, n: int, seed: int) -> Comparison:
@@ -76,14 +83,16 @@ def _frechet(network: FeatureNetwork, real: Samples, n: int, seed: int) -> Compa
     return Comparison(estimate, tuple(heads), settings)
 
 
-def _agreement(
+def agreement_rows(
     network: FeatureNetwork,
     samples: FeatureSet,
     heldout: FeatureSet,
     baselines: Mapping[str, FeatureSet],
     seed: int,
 ) -> list[Row]:
-    assert samples.label is not None and heldout.label is not None
+    """How often the network sees the label of a sample; none where there are no labels."""
+    if samples.label is None or heldout.label is None:
+        return []
     if not (samples.label >= 0).any() or not (heldout.label >= 0).any():
         return []
     found = agreement(samples.predicted, samples.label)

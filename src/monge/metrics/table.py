@@ -120,7 +120,7 @@ class Table:
 
     def content(self) -> dict[str, Any]:
         """Values for strict JSON: NaN becomes null, infinities "inf" and "-inf"."""
-        rows = [_portable(dataclasses.asdict(row)) for row in self.rows]
+        rows = [portable(dataclasses.asdict(row)) for row in self.rows]
         return {"format_version": FORMAT_VERSION, "rows": rows}
 
     def to_json(self) -> str:
@@ -162,42 +162,52 @@ class Table:
                 [
                     SIGNS[row.better],
                     row.name,
-                    _short(row.value),
-                    f"[{_short(low)}, {_short(high)}]",
-                    _short(row.floor),
-                    *(_short(row.baselines[c]) if c in row.baselines else "-" for c in columns),
+                    short(row.value),
+                    f"[{short(low)}, {short(high)}]",
+                    short(row.floor),
+                    *(short(row.baselines[c]) if c in row.baselines else "-" for c in columns),
                     str(row.n),
-                    "-" if row.p_value is None else _short(row.p_value),
+                    "-" if row.p_value is None else short(row.p_value),
                 ]
             )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        left = {0, 1}
-        aligned = (
-            "  ".join(
-                cell.ljust(width) if i in left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
         legend = "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: real data"
-        return "\n".join([*aligned, legend])
+        return "\n".join([aligned(lines), legend])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as columns: the first two flush left, the others right.
+
+    >>> print(aligned([["", "metric", "value"], ["↓", "AUC", "0.5"]]))
+       metric  value
+    ↓  AUC       0.5
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number with three significant digits."""
     return f"{value:.3g}"
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
+    """A value as strict JSON has it: NaN becomes null, infinities "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, Mapping):
-        return {key: _portable(item) for key, item in value.items()}
+        return {key: portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     return value
 
 

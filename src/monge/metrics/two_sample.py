@@ -77,14 +77,14 @@ def energy_test(
     order = keys.argsort(dim=1)
     chosen = torch.zeros(len(pooled), permutations, dtype=torch.float64)
     chosen.scatter_(0, order[:, :n].T, 1.0)
-    null = _energy_of_splits(pooled, chosen)
+    null = energy_of_splits(pooled, chosen)
     # The observed split is one of the permutations: compare at its own rounding.
     observed = value - 1e-10 * float(pooled.mean())
     p_value = (1 + int((null >= observed).sum())) / (1 + permutations)
     return EnergyTest(value, p_value)
 
 
-def _energy_of_splits(pooled: Tensor, chosen: Float[Tensor, "n splits"]) -> Values:
+def energy_of_splits(pooled: Tensor, chosen: Float[Tensor, "n splits"]) -> Values:
     """The statistic for each split of the pooled sample; `chosen` marks its first part by 1."""
     n = chosen[:, 0].sum()
     m = len(pooled) - n
