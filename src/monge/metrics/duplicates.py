@@ -13,6 +13,8 @@ import torch
 
 from monge.metrics.samples import Rows, Samples
 
+CHUNK = 4096
+
 
 def identities(*sets: Samples) -> list[Rows]:
     """A number for each example of each set: equal numbers for equal examples."""
@@ -20,7 +22,8 @@ def identities(*sets: Samples) -> list[Rows]:
         hashlib.blake2b(row.tobytes(), digest_size=16).digest()
         for x in sets
         # -0.0 and 0.0 are one number.
-        for row in np.ascontiguousarray((x.double() + 0.0).numpy())
+        for part in x.split(CHUNK)
+        for row in np.ascontiguousarray((part.double() + 0.0).numpy())
     ]
     _, index = np.unique(np.asarray(marks, "V16"), return_inverse=True)
     return list(torch.from_numpy(index.reshape(-1)).split([len(x) for x in sets]))

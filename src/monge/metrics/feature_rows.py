@@ -52,7 +52,8 @@ def feature_rows(
     draws = draw(samples.x, train.x, heldout.x, others, n, seed)
     listed = feature_comparisons(network, draws.real, n, seed)
     rows = [row for comparison in listed for row in comparison.rows(draws, seed)]
-    rows += agreement_rows(network, samples, heldout, baselines, seed)
+    if samples.label is not None and heldout.label is not None:
+        rows += _agreement(network, samples, heldout, baselines, seed)
     return rows
 
 
@@ -83,16 +84,14 @@ def _frechet(network: FeatureNetwork, real: Samples, n: int, seed: int) -> Compa
     return Comparison(estimate, tuple(heads), settings)
 
 
-def agreement_rows(
+def _agreement(
     network: FeatureNetwork,
     samples: FeatureSet,
     heldout: FeatureSet,
     baselines: Mapping[str, FeatureSet],
     seed: int,
 ) -> list[Row]:
-    """How often the network sees the label of a sample; none where there are no labels."""
-    if samples.label is None or heldout.label is None:
-        return []
+    assert samples.label is not None and heldout.label is not None
     if not (samples.label >= 0).any() or not (heldout.label >= 0).any():
         return []
     found = agreement(samples.predicted, samples.label)

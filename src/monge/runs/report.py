@@ -16,7 +16,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
-from monge.runs import figures, measured
+from monge.runs import figures, measured, repeat
 from monge.runs.page import (
     DAMAGED,
     card,
@@ -338,13 +338,22 @@ def _changes(folder: Path) -> str | None:
     return card(f"<ul>{''.join(lines)}</ul>", "Settings changed on the way")
 
 
+def _repeat(folder: Path) -> str | None:
+    found = (read_facts(folder, measured.EVALUATION) or {}).get("card")
+    return repeat.shown(found) if found else None
+
+
 COPIES = "Nearest training examples"
 TRAIN, EVALUATE = "monge train DATA", "monge evaluate RUN"
 
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (_samples, _while_training)),
-    Section("Measurements", EVALUATE, (measured.measurements, measured.density, measured.labels)),
+    Section(
+        "Measurements",
+        EVALUATE,
+        (measured.measurements, measured.density, measured.labels, _repeat),
+    ),
     Section(COPIES, EVALUATE, (measured.neighbours,)),
     Section("Data", TRAIN, (reading,)),
     Section("Autoencoder", TRAIN, (_quality, _reconstructions, _autoencoder_curves)),
