@@ -28,7 +28,7 @@ from monge.metrics.comparisons import Comparison, Draws, comparisons
 from monge.metrics.differences import Difference, differences, of_intervals, remembered, with_holm
 from monge.metrics.feature_rows import feature_comparisons
 from monge.metrics.features import FeatureNetwork
-from monge.metrics.intervals import GROUPS
+from monge.metrics.intervals import GROUPS, wilson
 from monge.metrics.labels import Labelled, as_labels, label_rows
 from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
 from monge.metrics.spaces import GAUSSIAN, Chosen, Given
@@ -195,7 +195,10 @@ def _label_rows(rows: list[list[Row]], chosen: Chosen) -> list[Difference]:
     agreed = [Table(table)["label agreement"] for table in rows]
     if len(agreed) == 2:
         return [of_intervals(*agreed)]
-    as_often = replace(agreed[0], value=agreed[0].floor, n=int((heldout.label >= 0).sum()))
+    n = int((heldout.label >= 0).sum())
+    expected = wilson(agreed[0].floor, n)
+    ends = (expected.low, expected.high)
+    as_often = replace(agreed[0], value=agreed[0].floor, interval=ends, n=n)
     tested = replace(agreed[0], p_value=of_intervals(agreed[0], as_often).p_value)
     rows[0][rows[0].index(agreed[0])] = tested
     return []

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.files import write_json
@@ -17,6 +19,7 @@ from monge.runs import images
 from monge.runs.compared_sets import Taken, take_all
 from monge.runs.comparison_page import COMPARISON, PICTURE, write_page
 from monge.runs.repeat import card, flags, network_word, reading_flags, source_word
+from monge.runs.run import pick_device
 
 SHOWN = 64
 """Examples of each set in a grid."""
@@ -60,7 +63,14 @@ def compare_sources(
     texts = {"A": a, "B": b} | ({} if reference is None else {"reference": reference})
     taken = take_all(texts, reading, n, seed, device, say)
     first, second, *real = (_as_set(t) for t in taken)
-    with counting("comparing", None, say) as advance:
+    with counting("comparing", 100, say) as advance:
+        done = 0
+
+        def progress(_: str, fraction: float) -> None:
+            nonlocal done
+            advance(round(100 * fraction) - done)
+            done = round(100 * fraction)
+
         result = compare(
             first,
             second,
@@ -69,20 +79,19 @@ def compare_sources(
             network=network,
             n=n,
             seed=seed,
-            progress=lambda *_: advance(1),
+            progress=progress,
         )
     settings = {
         "reference": reference and source_word(reference),
-        "n": n,
         "seed": seed,
         "features": features and network_word(features),
-        "device": device,
+        "device": str(pick_device(device)),
     }
-    words = ["monge", "compare", source_word(a), source_word(b), *flags(settings)]
+    words = ["monge", "compare", source_word(a), source_word(b), "-n", str(n)]
     found = {
         "format_version": 1,
         "card": card(
-            [*words, *reading_flags(reading)],
+            [*words, *flags(settings), *reading_flags(reading)],
             seed=seed,
             n=result.n,
             sets={t.name: t.facts for t in taken},
@@ -112,15 +121,19 @@ def _require_free(out: Path) -> None:
 
 
 def _pictures(out: Path, taken: Sequence[Taken]) -> None:
-    """A grid of each set; of tables the rows of A, and those of B, over those compared with."""
-    for t in taken:
-        if t.name in PICTURE and t.kind == "image":
-            grid = images.grid(t.x[:SHOWN], round(SHOWN**0.5))
-            images.save_png(grid, out / PICTURE[t.name], {"source": t.facts["source"]})
-    if taken[0].kind == "table":
-        names, real = taken[0].columns, taken[-1] if len(taken) > 2 else None
-        for t in taken[:2]:
-            others = real or taken[1]
-            if t is not others:
-                plot = images.table_plot(t.x, others.x, names)
-                images.save_png(plot, out / PICTURE[t.name], {"source": t.facts["source"]})
+    """A grid of each set of images; of tables, A and B over what they are compared with."""
+    by_name = {t.name: t for t in taken}
+    if taken[0].kind == "image":
+        for name in by_name.keys() & PICTURE.keys():
+            t = by_name[name]
+            rows = torch.linspace(0, len(t.x) - 1, min(SHOWN, len(t.x))).long()
+            text = {"source": t.facts["source"]}
+            images.save_png(images.grid(t.x[rows], round(SHOWN**0.5)), out / PICTURE[name], text)
+        return
+    below = "reference" if "reference" in by_name else "B"
+    for name in "AB":
+        if name != below:
+            plot = images.table_plot(
+                by_name[name].x, by_name[below].x, taken[0].columns, (below, name)
+            )
+            images.save_png(plot, out / PICTURE[name])

@@ -93,7 +93,8 @@ def take_all(
             continue
         data = runs[name].data() if name in runs else sources.load(text, reading, say)
         for line in data.summary:
-            say(f"{name}: {line}")
+            if line.startswith(("left out", "ignored")):  # the rest speaks of training
+                say(f"{name}: {line}")
         of_runs = _trained_on(data, list(sampled.values()))
         if name == "reference":
             # The split is the source's own, or the one that keeps what no run has seen.

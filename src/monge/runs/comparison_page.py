@@ -10,6 +10,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
+from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table
 from monge.runs import figures, repeat
 from monge.runs.measured import interval, protocol
@@ -19,6 +20,8 @@ COMPARISON = "comparison.json"
 PAGE = "comparison.html"
 PICTURE = {"A": "a.png", "B": "b.png", "reference": "reference.png"}
 """The picture of each set."""
+
+CAPTION = "None selected. Columns of a table are shown in deviations."
 
 
 def write_page(folder: Path) -> Path:
@@ -75,7 +78,7 @@ def _sets(folder: Path, sets: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{sampling['guidance']}, seed {sampling['seed']}"
             )
         path = folder / PICTURE.get(name, "none")
-        image = picture(path, f"{name}, none selected") if path.is_file() else ""
+        image = picture(path, CAPTION) if path.is_file() else ""
         cards += card(image + facts(shown), escaped(name))
     return f"<div class='pair trio'>{cards}</div>"
 
@@ -131,11 +134,9 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in a for name in row.baselines))
     body = ""
     for x, y in zip(a, b, strict=True):
-        cells = [_value(x), _value(y), number(x.floor)]
-        cells += [number(x.baselines.get(name)) for name in names]
+        cells = [_value(x), _value(y), number(x.floor), number(x.baselines.get(GAUSSIAN))]
         if d := tested.get(x.name):
             ends = interval([float("nan") if e is None else float(e) for e in d["interval"]])
             cells.append(
@@ -147,7 +148,7 @@ def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str,
         else:
             cells += ["–"] * 4
         body += f"<tr>{_about(x)}{_cells(cells)}</tr>"
-    head = ["", "A", "B", "floor", *map(escaped, names), "A farther by", "p", "p (Holm)", ""]
+    head = ["", "A", "B", "floor", GAUSSIAN, "A farther by", "p", "p (Holm)", ""]
     legend = (
         "Below each value its 95 % interval. The floor is what the same estimator gives for other "
         "real examples in the place of A and B. A farther by: below zero A is closer; told at 5 % "

@@ -107,7 +107,7 @@ def network_word(text: str) -> str:
     return f"{name}:{source_word(file)}"
 
 
-def shown(found: Mapping[str, Any]) -> str:
+def shown(found: Mapping[str, Any], heading: str = "") -> str:
     """A card as HTML: the command, then everything else."""
     rest = dict(found)
     command = rest.pop("command", None)
@@ -118,7 +118,7 @@ def shown(found: Mapping[str, Any]) -> str:
             f"<pre>{escaped(command)}</pre><p class='small'>On the same machine and versions this "
             "gives the same numbers to the bit.</p>"
         )
-    return page.card(above + facts(_flat(rest)), "How to repeat this")
+    return page.card(above + facts(_flat(rest)), heading)
 
 
 def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, object]:

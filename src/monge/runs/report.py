@@ -340,7 +340,7 @@ def _changes(folder: Path) -> str | None:
 
 def _repeat(folder: Path) -> str | None:
     found = (read_facts(folder, measured.EVALUATION) or {}).get("card")
-    return repeat.shown(found) if found else None
+    return repeat.shown(found, "How to repeat this") if found else None
 
 
 COPIES = "Nearest training examples"
