@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monge.api import load, train
+    from monge.metrics.compare import compare
     from monge.runs.run import Run
 
-__all__ = ["Run", "load", "train"]
+__all__ = ["Run", "compare", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         import monge.api
 
         return getattr(monge.api, name)
+    if name == "compare":
+        from monge.metrics.compare import compare
+
+        return compare
     if name == "Run":
         from monge.runs.run import Run
 

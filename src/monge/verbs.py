@@ -214,6 +214,35 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
     return report, out / "report.html"
 
 
+def compare(arguments: Any) -> dict[str, Any]:
+    """Compare two sets of samples."""
+    from monge.runs.compare import compare_sources
+    from monge.runs.restoring import set_threads
+
+    set_threads(arguments.threads)
+    reading = Reading(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Reading)})
+    result, found = compare_sources(
+        arguments.a,
+        arguments.b,
+        arguments.reference,
+        reading=reading,
+        n=arguments.n,
+        seed=arguments.seed,
+        features=arguments.features,
+        device=arguments.device,
+        out=arguments.out,
+        say=note,
+    )
+    for name, known in found["card"]["sets"].items():
+        tell(arguments, f"{name}: {known['taken']}, {known['source']}")
+    tell(arguments, result.text())
+    tell(arguments, f"repeat   {found['card']['command']}")
+    if arguments.out is not None:
+        tell(arguments, f"page     {arguments.out / 'comparison.html'}")
+    failed = arguments.fail_if_different and result.verdict.differs
+    return {**found, "exit_code": 3} if failed else found
+
+
 def autoencoder(arguments: Any) -> dict[str, Any]:
     """Train an autoencoder alone."""
     from monge.runs.train import train_autoencoder

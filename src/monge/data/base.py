@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import pyarrow as pa
 from torch import Tensor
 
 from monge.data.arrays import Examples, Pixels
@@ -34,6 +35,8 @@ class Data:
         train_vector, heldout_vector: (N, K) conditions of mean 0 and deviation 1, or None.
         codec: what a table's columns were and how rows become them again; None for images.
         rows: which examples of the source, in its order, were taken for training and held out.
+        own_split: whether the source says what is held out; else it was split by content.
+        table: the rows of a table with their columns as they were read, in the source's order.
         report: what reading found, for ``data_report.json``.
         summary: the same in lines for a person.
     """
@@ -51,6 +54,8 @@ class Data:
     heldout_vector: Tensor | None = None
     codec: TableCodec | None = None
     rows: tuple[Tensor, Tensor] | None = None
+    own_split: bool = True
+    table: pa.Table | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     summary: tuple[str, ...] = ()
 

@@ -73,6 +73,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
         heldout_label=pick(heldout),
         label_names=store.label_names if labelled else (),
         rows=(torch.from_numpy(store.rows)[train], torch.from_numpy(store.rows)[heldout]),
+        own_split=_own_split(store),
         report=report,
         summary=tuple(describe(report)),
     )

@@ -206,7 +206,8 @@ def from_arrays(
     rows = split_by_content(_digests(examples))
     train, test = (_rows_of(examples, side) for side in rows)
     pick = (lambda side: labels[side]) if labels is not None else (lambda side: None)
-    return Data(name, text, kind, train, test, pick(rows[0]), pick(rows[1]), names, rows=rows)
+    sides = (train, test, pick(rows[0]), pick(rows[1]))
+    return Data(name, text, kind, *sides, names, rows=rows, own_split=False)
 
 
 def _digests(x: Examples) -> np.ndarray:

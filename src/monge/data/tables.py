@@ -157,6 +157,8 @@ def from_table(
         heldout_vector=None if vector is None else vector[heldout],
         codec=codec,
         rows=(where[train], where[heldout]),
+        own_split=n_heldout is not None,
+        table=table,
         report=report,
         summary=(_counts(table, train, heldout), *notes),
     )

@@ -50,12 +50,18 @@ SUPPORT = "All of the data, and nothing else?"
 
 @dataclass(frozen=True)
 class Draws:
-    """Sets of one size n in float64: samples, held-out examples, and what stands beside them."""
+    """Sets of one size n in float64: samples, held-out examples, and what stands beside them.
+
+    Args:
+        floors: pairs of sets of one law, in the places of samples and real examples.
+        protocol: what was drawn from where, for every row.
+    """
 
     samples: Samples
     real: Samples
-    floors: tuple[Samples, ...]
+    floors: tuple[tuple[Samples, Samples], ...]
     baselines: Mapping[str, Samples]
+    protocol: Mapping[str, str]
 
     def cut(self, most: int | None, seed: int) -> Draws:
         """At most so many examples of each set, at random; all if None."""
@@ -85,11 +91,16 @@ def draw(
 
     order = torch.randperm(len(train), generator=stream(seed, "rows", "floor"))
     floors = order[: n * min(FLOOR_DRAWS, len(train) // n)].split(n)
+    compared = cut(real, "comparison")
     return Draws(
         cut(samples, "samples"),
-        cut(real, "comparison"),
-        tuple(train[rows].double() for rows in floors),
+        compared,
+        tuple((train[rows].double(), compared) for rows in floors),
         {name: cut(x, "baseline " + name) for name, x in baselines.items()},
+        {
+            "compared with": f"{n} held-out examples",
+            "floor": f"mean of {len(floors)} disjoint draws of as many training examples",
+        },
     )
 
 
@@ -150,13 +161,12 @@ class Comparison:
         draws = draws.cut(self.most, seed)
         x, y = draws.samples, draws.real
         values = self.estimate(x, y)
-        floors = torch.tensor([self.estimate(z, y) for z in draws.floors], dtype=torch.float64)
+        floors = torch.tensor([self.estimate(*pair) for pair in draws.floors], dtype=torch.float64)
         baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
         found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name))
         protocol: dict[str, str | int | float] = {
             **self.settings,
-            "compared with": f"{len(y)} held-out examples",
-            "floor": f"mean of {len(floors)} disjoint draws of as many training examples",
+            **draws.protocol,
             "seed": seed,
         }
         rows = []

@@ -58,15 +58,26 @@ def feature_rows(
     others = {name: data.x for name, data in baselines.items()}
     draws = draw(samples.x, train.x, heldout.x, others, n, seed)
     group, settings = f"In the features of {network.name}", _protocol(network)
-    name, unit = f"({network.name})", "feature units²"
-    rows = frechet(name, draws.real, n, seed, unit, group, settings).rows(draws, seed)
-    rows += kernel(name, seed, group, settings).rows(draws, seed)
+    listed = feature_comparisons(network, draws.real, n, seed)
+    rows = [row for comparison in listed for row in comparison.rows(draws, seed)]
     if samples.label is not None and heldout.label is not None:
         rows += _agreement(network, samples, heldout, baselines, seed, group)
     beside = {k: nearest_neighbours(x, train.x) for k, x in draws.baselines.items()}
     near, far = (nearest_neighbours(x.x, train.x) for x in (samples, heldout))
     return rows + memorisation_rows(
         near, far, beside, len(train.x), space=network.name, group=group, settings=settings
+    )
+
+
+def feature_comparisons(
+    network: FeatureNetwork, real: Samples, n: int, seed: int
+) -> tuple[Comparison, ...]:
+    """The comparisons of two sets of n features of a network; `real` are those of real examples."""
+    group, settings = f"In the features of {network.name}", _protocol(network)
+    name, unit = f"({network.name})", "feature units²"
+    return (
+        frechet(name, real, n, seed, unit, group, settings),
+        kernel(name, seed, group, settings),
     )
 
 

@@ -131,7 +131,7 @@ class Table:
 
     def content(self) -> dict[str, Any]:
         """Values for strict JSON: NaN becomes null, infinities "inf" and "-inf"."""
-        rows = [_portable(dataclasses.asdict(row)) for row in self.rows]
+        rows = [portable(dataclasses.asdict(row)) for row in self.rows]
         return {"format_version": FORMAT_VERSION, "rows": rows}
 
     def to_json(self) -> str:
@@ -174,7 +174,7 @@ class Table:
         """Aligned columns for the terminal: a line for each row, a headed block for each group."""
         blocks = [_block(title, rows) for title, rows in self.groups.items()]
         first = max((len(line[0]) for block in blocks for line in block), default=0)
-        texts = ["\n".join(_aligned(block, first)) for block in blocks]
+        texts = [aligned(block, first) for block in blocks]
         return "\n".join(["\n\n".join(texts), LEGEND])
 
 
@@ -189,43 +189,49 @@ def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
         low, high = row.interval
         cells = [
             f"{SIGNS[row.better]} {row.name}",
-            _short(row.value),
-            f"[{_short(low)}, {_short(high)}]",
-            _short(row.floor),
+            short(row.value),
+            f"[{short(low)}, {short(high)}]",
+            short(row.floor),
         ]
-        cells += [_short(row.excess) if row.debiased else "-"] * excess
-        cells += [_short(row.baselines[c]) if c in row.baselines else "-" for c in columns]
-        cells += [str(row.n), *["-" if row.p_value is None else _short(row.p_value)] * tested]
+        cells += [short(row.excess) if row.debiased else "-"] * excess
+        cells += [short(row.baselines[c]) if c in row.baselines else "-" for c in columns]
+        cells += [str(row.n), *["-" if row.p_value is None else short(row.p_value)] * tested]
         lines.append(cells)
     return lines
 
 
-def _aligned(lines: Sequence[Sequence[str]], first: int) -> Iterator[str]:
-    """Lines of text, the first column of a given width and to the left, the others to the right."""
-    widths = [first, *(max(map(len, column)) for column in list(zip(*lines, strict=True))[1:])]
-    for line in lines:
-        cells = [
-            line[0].ljust(first),
-            *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
-        ]
-        yield "  ".join(cells).rstrip()
+def aligned(lines: Sequence[Sequence[str]], first: int = 0) -> str:
+    """Lines of cells as columns: the first flush left and at least so wide, the others right.
+
+    >>> print(aligned([["metric", "value"], ["↓ AUC", "0.5"]]))
+    metric  value
+    ↓ AUC     0.5
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths[0] = max(first, widths[0])
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number with three significant digits."""
     return f"{value:.3g}"
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
+    """A value as strict JSON has it: NaN becomes null, infinities "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, Mapping):
-        return {key: _portable(item) for key, item in value.items()}
+        return {key: portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     return value
 
 

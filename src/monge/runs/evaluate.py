@@ -27,6 +27,7 @@ from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
 from monge.runs.known_target import target_rows
 from monge.runs.latent_rows import latent_rows
+from monge.runs.repeat import card, flags, network_word, of_run
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.runs.samples import Samples
@@ -65,15 +66,16 @@ def evaluate_run(
         UserError: unknown settings, too few samples, or a feature network that cannot be read or
             does not take these examples.
     """
-    data = run.data() if data is None else data
+    given = data is not None
+    data = data if data is not None else run.data()
     network = None if features is None else load_network(features)
     if network is not None:
         network.require(data.shape)
     start = time.monotonic()
     samples = run.sample(n, seed=seed, **sampling)
     sampled = time.monotonic()
-    known, known_label = _some(data.train, data.train_label, MOST_BYTES, seed, "known")
-    real, real_label = _some(data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real")
+    known, known_label = in_memory(data.train, data.train_label, MOST_BYTES, seed, "known")
+    real, real_label = in_memory(data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real")
     scale = _scale(known, data.kind)
     latents = gaussian_latents(run, data, n, seed)
     others = baselines(run, data, latents, seed)
@@ -101,6 +103,7 @@ def evaluate_run(
         home / "evaluation.json",
         {
             "format_version": 1,
+            "card": _card(run, n, seed, features, network, data, given, sampling),
             "sampling": samples.info,
             **result.to_json(run.label_names),
             "density": density,
@@ -122,7 +125,7 @@ def evaluate_run(
     return result
 
 
-def _some(
+def in_memory(
     x: Examples, label: Tensor | None, most_bytes: int, seed: int, what: str
 ) -> tuple[Tensor, Tensor | None]:
     """Examples in memory, a random part of them where all would be too many."""
@@ -131,6 +134,30 @@ def _some(
         return x[:], label
     rows = torch.randperm(len(x), generator=stream(seed, what))[:most].sort().values
     return x[rows], None if label is None else label[rows]
+
+
+def _card(
+    run: Run,
+    n: int,
+    seed: int,
+    features: str | None,
+    network: FeatureNetwork | None,
+    data: Data,
+    given: bool,
+    sampling: Mapping[str, Any],
+) -> dict[str, Any]:
+    """How to repeat this evaluation."""
+    named = features and network_word(features)
+    settings = {"seed": seed, **sampling, "features": named, "device": str(run.device)}
+    words = ["monge", "evaluate", str(run.folder.absolute()), "-n", str(n), *flags(settings)]
+    read = {"source": data.text, "fingerprint": data.fingerprint}
+    return card(
+        None if given and data.text is None else words,
+        seed=seed,
+        run=of_run(run),
+        data={**read, "training": len(data.train), "held out": len(data.heldout)},
+        features=network and {"network": network.name, "sha256": network.weights},
+    )
 
 
 def _feature_rows(

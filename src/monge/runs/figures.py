@@ -55,14 +55,14 @@ def curve(points: Sequence[tuple[int, float]], label: str, *, noisy: bool = True
     return svg(figure, f"{label} along training")
 
 
-def intervals(rows: Sequence[Row]) -> str:
+def intervals(rows: Sequence[Row], name: str = "this run") -> str:
     """Measurements with their intervals, floors and baselines, each on an axis of its own.
 
     Two figures, side by side on a wide screen, below a legend.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
     marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
-    legend = [("accent", "●", "this run, 95 % interval"), ("good", "┃", "floor: real against real")]
+    legend = [("accent", "●", f"{name}, 95 % interval"), ("good", "┃", "floor: real against real")]
     legend += [("second", sign, name) for name, (_, sign) in marks.items()]
     key = "".join(
         f"<span><b style='color:var(--{colour})'>{sign}</b> {escaped(name)}</span>"

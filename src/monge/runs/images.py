@@ -132,7 +132,10 @@ def neighbour_grid(
 
 
 def table_plot(
-    samples: Tensor, real: Tensor | None = None, names: Sequence[str] | None = None
+    samples: Tensor,
+    real: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    titles: tuple[str, str] = ("real", "generated"),
 ) -> Image:
     """Generated and real rows of a table: histograms, and scatter plots of pairs of columns.
 
@@ -143,13 +146,15 @@ def table_plot(
         samples: (N, D).
         real: (M, D); none: the samples alone.
         names: a name for each column; none: x1, x2, ...
+        titles: of the real rows and of the samples.
 
     Raises:
         UserError: no rows, or the tables differ in their columns.
     """
     from matplotlib.figure import Figure
 
-    clouds = {"real": real, "generated": samples} if real is not None else {"generated": samples}
+    below, above = titles
+    clouds = {above: samples} if real is None else {below: real, above: samples}
     size = min(samples.shape[-1], MOST_COORDINATES)
     for cloud in clouds.values():
         if cloud.ndim != 2 or not cloud.numel() or cloud.shape[1] != samples.shape[1]:
@@ -175,11 +180,11 @@ def table_plot(
             if i != j:
                 ax.set_ylim(ranges[i])
             for name, rows in points.items():
-                color = COLOURS[name]
+                color = COLOURS["generated" if name == above else "real"]
                 if i != j:
                     ax.scatter(rows[:, j], rows[:, i], s=4, color=color, alpha=0.45, lw=0)
                     continue
-                style = {"histtype": "step", "lw": 1.6} if name == "generated" else {"alpha": 0.45}
+                style = {"histtype": "step", "lw": 1.6} if name == above else {"alpha": 0.45}
                 ax.hist(rows[:, j], 40, ranges[j], density=True, color=color, label=name, **style)
             ax.set_ylabel("density" if i == j else names[i], size=9, parse_math=False)
             if i == size - 1:

@@ -92,7 +92,7 @@ def measurements(folder: Path) -> str | None:
         _heading(title, len(names) + 4) + "".join(_table_row(row, names) for row in members)
         for title, members in Table(rows).groups.items()
     )
-    protocols = facts({row.name: _protocol(row) for row in rows})
+    protocols = facts({row.name: protocol(row) for row in rows})
     return card(
         f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         "</div>"
@@ -130,7 +130,7 @@ def _table_row(row: Row, names: Sequence[str]) -> str:
     return f"<tr><th>{escaped(row.name)}<small>{about}</small></th>{columns}</tr>"
 
 
-def _protocol(row: Row) -> str:
+def protocol(row: Row) -> str:
     parts = [f"{name} {value}" for name, value in row.protocol.items()]
     parts.append(f"interval: {row.interval_method}")
     if row.p_value is not None:

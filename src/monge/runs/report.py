@@ -16,7 +16,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
-from monge.runs import figures, measured, verify_section
+from monge.runs import figures, measured, repeat, verify_section
 from monge.runs.folder import in_short, read_config
 from monge.runs.page import (
     DAMAGED,
@@ -340,13 +340,22 @@ def _changes(folder: Path) -> str | None:
     return card(f"<ul>{''.join(lines)}</ul>", "Settings changed on the way")
 
 
+def _repeat(folder: Path) -> str | None:
+    found = (read_facts(folder, measured.EVALUATION) or {}).get("card")
+    return repeat.shown(found, "How to repeat this") if found else None
+
+
 COPIES = "Nearest training examples"
 TRAIN, EVALUATE, VERIFY = "monge train DATA", "monge evaluate RUN", "monge verify RUN"
 
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (_samples, _while_training)),
-    Section("Measurements", EVALUATE, (measured.measurements, measured.density, measured.labels)),
+    Section(
+        "Measurements",
+        EVALUATE,
+        (measured.measurements, measured.density, measured.labels, _repeat),
+    ),
     Section(
         "Where the error comes from",
         VERIFY,

@@ -55,6 +55,7 @@ class Run:
     autoencoder: Any
     network: nn.Module
     device: torch.device
+    weights: Literal["ema", "model"] = "ema"
 
     @classmethod
     def load(
@@ -81,7 +82,7 @@ class Run:
                     f"an autoencoder alone, use it by monge train SOURCE --autoencoder {folder}"
                 )
             load_weights(network, file)
-        return cls(folder, spec, facts, autoencoder, network.to(where).eval(), where)
+        return cls(folder, spec, facts, autoencoder, network.to(where).eval(), where, weights)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.spec.data}, {self.spec.network})"

@@ -1,0 +1,209 @@
+"""Two sets of samples compared: with each other, or both with a reference.
+
+With a reference R, A and B meet the same n examples of R in every metric. The floor puts other
+real examples in their place, independent of those: the rest of R, or, where none is given, the
+other half of R. All sets have one size n, the smallest of all, because every bias depends on it.
+What is asked is which set is *closer*: see `differences`. Each metric is told on its own at 5 %;
+the verdict takes all together by Holm's rule.
+
+Without a reference it is asked whether A and B are of one law. The floor is the same estimator
+between two sets into which the 2n examples are dealt at random, A and B mixed. The tests are those
+of the rows with a p-value, together by Holm's rule. Where they see nothing, the smallest shift
+that the energy test would have seen is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from monge.errors import UserError
+from monge.metrics import duplicates, spaces
+from monge.metrics.comparisons import Comparison, Draws, comparisons
+from monge.metrics.differences import Difference, differences, of_intervals, remembered, with_holm
+from monge.metrics.feature_rows import feature_comparisons
+from monge.metrics.features import FeatureNetwork
+from monge.metrics.intervals import GROUPS, wilson
+from monge.metrics.labels import Labelled, as_labels, label_rows
+from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
+from monge.metrics.spaces import GAUSSIAN, Chosen, Given
+from monge.metrics.table import Row, Table
+from monge.metrics.verdicts import Compared, apart, closer
+from monge.tensors import stream
+
+MAX_N = 1000
+FEWEST = 2 * GROUPS
+
+Progress = Callable[[str, float], None]
+"""Told what begins and the fraction done, in [0, 1]."""
+
+Set: TypeAlias = Tensor | Labelled
+"""Examples (N, ...), or examples and their labels (N,), -1 for none."""
+
+
+def compare(
+    a: Set,
+    b: Set,
+    reference: Set | None = None,
+    *,
+    rest: Set | None = None,
+    network: FeatureNetwork | None = None,
+    n: int = MAX_N,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Compared:
+    """Which of two sets is closer to a reference; or, without one, whether they differ at all.
+
+    Deterministic for a seed. Examples are flattened and compared as they are: bring the columns
+    of a table to one scale before.
+
+    Args:
+        a, b: examples (N, ...), or `Labelled`, examples with labels (N,).
+        reference: real examples that neither A nor B was made from.
+        rest: real examples independent of the reference, for the floor; none: the reference is
+            cut in two halves.
+        network: in whose features images (N, C, H, W) in [-1, 1] are compared, too.
+        n: examples of each set, at most; at least 20.
+        progress: told what begins.
+
+    Raises:
+        UserError: different shapes, too few examples, or bad entries.
+
+    >>> from monge.tensors import stream
+    >>> x, y = torch.randn(2, 200, 2, generator=stream(0))
+    >>> compare(x, y + 1, n=100).verdict.word
+    'different'
+    """
+    if n < FEWEST:
+        raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
+    given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
+    sets = {name: _given(x, name) for name, x in given.items() if x is not None}
+    flat = {name: as_matrix(x.x, name, FEWEST) for name, x in sets.items()}
+    for name, x in flat.items():
+        require_same_dimension(flat["A"], "A", x, name)
+    ids = dict(zip(flat, duplicates.identities(*flat.values()), strict=True))
+    notes = _notes(ids)
+    first, second, *real = sets.values()
+    if len(real) == 1:
+        sides = duplicates.halves(ids["the reference"], stream(seed, "halves"))
+        real = [real[0][side] for side in sides]
+    n = min(n, *map(len, (first, second, *real)))
+    if n < FEWEST:
+        raise UserError(f"the smaller half of the reference has {n} examples: {FEWEST} are needed")
+    chosen = spaces.choose(first, second, real, n, seed)
+
+    parts: list[tuple[Sequence[Comparison], tuple[Draws, ...]]] = []
+    beside = partial(_gaussian, seed=seed)
+    parts.append((comparisons(flat["A"].shape[1], seed), spaces.draws(chosen, _numbers, beside)))
+    if network is not None:
+        network.require(first.x.shape[1:])
+        seen = spaces.draws(chosen, lambda x: network.features(x.x).x.double(), beside)
+        parts.append((feature_comparisons(network, seen[0].real, n, seed), seen))
+    classes = _classes(chosen, notes)
+    if classes:
+        view = spaces.one_hot(classes)
+        parts.append(([spaces.label_shares()], spaces.draws(chosen, view, spaces.equal_shares)))
+
+    rows: list[list[Row]] = [[] for _ in chosen.sides]
+    found: list[Difference] = []
+    listed = [(remembered(c), drawn) for several, drawn in parts for c in several]
+    for k, (comparison, drawn) in enumerate(listed):
+        if progress:
+            progress(comparison.heads[0].name, k / len(listed))
+        made = [comparison.rows(side, seed) for side in drawn]
+        for table, new in zip(rows, made, strict=True):
+            table += new
+        if len(drawn) == 2 and comparison.jackknifed:
+            found += differences(comparison, *drawn, seed)
+        elif len(drawn) == 2:
+            found += [of_intervals(*pair) for pair in zip(*made, strict=True)]
+    if classes > 1:
+        found += _label_rows(rows, chosen)
+    if progress:
+        progress("done", 1.0)
+    tables = tuple(map(Table, rows))
+    same = duplicates.same(ids["A"], ids["B"])
+    if found:
+        tested = with_holm(found)
+        return Compared(tables, tested, closer(tested, n, same), tuple(notes), n, seed)
+    drawn = parts[0][1][0]
+    verdict = apart(tables[0], drawn.samples, drawn.real, same, seed)
+    return Compared(tables, (), verdict, tuple(notes), n, seed)
+
+
+def _given(x: Set, name: str) -> Given:
+    if not isinstance(x, Labelled):
+        return Given(x, None)
+    return Given(x.x, as_labels(x.label, f"labels of {name}", len(x.x)))
+
+
+def _numbers(x: Given) -> Samples:
+    return x.x.flatten(1).cpu().double()
+
+
+def _gaussian(real: Samples, n: int, seed: int) -> dict[str, Samples]:
+    return {GAUSSIAN: spaces.gaussian(real, n, seed)}
+
+
+def _notes(ids: dict[str, Rows]) -> list[str]:
+    """What is repeated within a set or shared by two."""
+    notes = [
+        f"{name}: {again} of {len(own)} examples repeat another one exactly"
+        for name, own in ids.items()
+        if (again := duplicates.repeated(own))
+    ]
+    names = list(ids)
+    for i, name in enumerate(names):
+        for other in names[i + 1 :]:
+            if duplicates.same(ids[name], ids[other]):
+                notes.append(f"{name} and {other} hold the same examples")
+            elif common := duplicates.shared(ids[name], ids[other]):
+                notes.append(
+                    f"{common} of the {len(ids[name])} examples of {name} occur in {other}: they "
+                    "are not independent, which makes distances too small and p-values unreliable"
+                )
+    return notes
+
+
+def _classes(chosen: Chosen, notes: list[str]) -> int:
+    """How many labels there are, if all sets have some; else 0."""
+    labels = [x.label for x in (chosen.a, chosen.b, chosen.real, chosen.rest) if x is not None]
+    have = [label is not None and bool((label >= 0).any()) for label in labels]
+    if any(have) and not all(have):
+        notes.append("labels are not compared: not all sets have them")
+    if not all(have):
+        return 0
+    return 1 + max(int(label.max()) for label in labels if label is not None)
+
+
+def _label_rows(rows: list[list[Row]], chosen: Chosen) -> list[Difference]:
+    """Adds whether labels are shown; a classifier learns them from the rest, or from half of B."""
+    real, known = chosen.real, chosen.rest
+    if known is None:
+        even = torch.arange(len(real)) % 2 == 0
+        known, real = real[even.nonzero()[:, 0]], real[(~even).nonzero()[:, 0]]
+    train, heldout = _labelled(known), _labelled(real)
+    if len(set(train.label.tolist()) - {-1}) < 2:
+        return []
+    for table, side in zip(rows, chosen.sides, strict=True):
+        table += label_rows(_labelled(side), train, heldout, {}, chosen.seed)[1]
+    agreed = [Table(table)["label agreement"] for table in rows]
+    if len(agreed) == 2:
+        return [of_intervals(*agreed)]
+    n = int((heldout.label >= 0).sum())
+    expected = wilson(agreed[0].floor, n)
+    ends = (expected.low, expected.high)
+    as_often = replace(agreed[0], value=agreed[0].floor, interval=ends, n=n)
+    tested = replace(agreed[0], p_value=of_intervals(agreed[0], as_often).p_value)
+    rows[0][rows[0].index(agreed[0])] = tested
+    return []
+
+
+def _labelled(x: Given) -> Labelled:
+    assert x.label is not None
+    return Labelled(_numbers(x), x.label)

@@ -1,0 +1,137 @@
+"""What a comparison found, and what may be said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from monge.metrics.differences import LEVEL, Difference, holm
+from monge.metrics.power import detectable_shift
+from monge.metrics.samples import Samples
+from monge.metrics.spaces import GAUSSIAN
+from monge.metrics.table import SIGNS, Table, aligned, portable, short
+from monge.tensors import stream
+
+Word = Literal["A", "B", "mixed", "different", "not distinguishable", "same examples"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said at 5 % of all tests together: a word, and a sentence."""
+
+    word: Word
+    text: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether A and B were told apart."""
+        return self.word in ("A", "B", "mixed", "different")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` found.
+
+    Args:
+        tables: with a reference that of A and that of B, row by row the same; else one.
+        differences: in A's and B's distance from the reference; empty without one.
+        notes: what a reader must know: examples that are shared or repeated, labels not used.
+        n, seed: as used.
+    """
+
+    tables: tuple[Table, ...]
+    differences: tuple[Difference, ...]
+    verdict: Verdict
+    notes: tuple[str, ...]
+    n: int
+    seed: int
+
+    def text(self) -> str:
+        """Table, notes and verdict, for the terminal."""
+        table = self._sides() if self.differences else self.tables[0].text()
+        return "\n".join([table, *self.notes, self.verdict.text])
+
+    def _sides(self) -> str:
+        tested = {d.name: d for d in self.differences}
+        head = ["metric", "A", "B", "floor", GAUSSIAN, "A farther by", "95 % interval"]
+        lines = [[*head, "p", "p (Holm)", "closer"]]
+        for a, b in zip(*self.tables, strict=True):
+            beside = short(a.baselines[GAUSSIAN]) if GAUSSIAN in a.baselines else "-"
+            cells = [
+                f"{SIGNS[a.better]} {a.name}",
+                *map(short, (a.value, b.value, a.floor)),
+                beside,
+            ]
+            told = ["-"] * 5
+            if d := tested.get(a.name):
+                low, high = map(short, d.interval)
+                ends = f"[{low}, {high}]"
+                told = [short(d.value), ends, short(d.p_value), short(d.p_holm), d.closer or "?"]
+            lines.append([*cells, *told])
+        legend = (
+            "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: other real\n"
+            "data in the place of A and B. Where A is farther by less than 0, A is closer.\n"
+            "closer: by this metric alone at 5 %; p (Holm): all metrics taken together"
+        )
+        return "\n".join([aligned(lines), legend])
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for JSON: ``table``, or ``tables`` of A and B and their ``differences``."""
+        verdict = {**asdict(self.verdict), "differs": self.verdict.differs}
+        found = {"n": self.n, "seed": self.seed, "verdict": verdict, "notes": list(self.notes)}
+        if not self.differences:
+            return {**found, "table": self.tables[0].content()}
+        return {
+            **found,
+            "tables": {side: t.content() for side, t in zip("AB", self.tables, strict=True)},
+            "differences": [
+                {**portable(asdict(d)), "closer": d.closer, "closer_among_all": d.closer_among_all}
+                for d in self.differences
+            ],
+        }
+
+
+def closer(found: Sequence[Difference], n: int, same: bool) -> Verdict:
+    """Which set is closer, by all metrics together."""
+    if same:
+        return Verdict("same examples", "A and B hold the same examples: neither is closer.")
+    names = {side: [d.name for d in found if d.closer_among_all == side] for side in ("A", "B")}
+    rule = f"{len(found)} metrics, together at 5 % by Holm's rule"
+    for side, other in (("A", "B"), ("B", "A")):
+        if names[side] and not names[other]:
+            word: Word = "A" if side == "A" else "B"
+            by = f"by {', '.join(names[side])}"
+            return Verdict(word, f"{side} is closer to the reference {by} (n = {n}; {rule}).")
+    if names["A"]:
+        return Verdict(
+            "mixed",
+            f"A is closer by {', '.join(names['A'])}, B by {', '.join(names['B'])} "
+            f"(n = {n}; {rule}).",
+        )
+    return Verdict("not distinguishable", f"Which is closer cannot be told at n = {n} ({rule}).")
+
+
+def apart(table: Table, x: Samples, y: Samples, same: bool, seed: int) -> Verdict:
+    """Whether A and B differ, by all tests of the table together; x and y as they were compared."""
+    if same:
+        return Verdict("same examples", "A and B hold the same examples.")
+    tested = {
+        row.name: row.p_value
+        for row in table
+        if row.p_value is not None and not math.isnan(row.p_value)
+    }
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    rule = f"{len(tested)} tests, together at 5 % by Holm's rule"
+    if seen := [f"{name} (p = {short(p)})" for name, p in adjusted.items() if p < LEVEL]:
+        return Verdict("different", f"A and B differ by {', '.join(seen)} (n = {len(x)}; {rule}).")
+    shift = detectable_shift(x, y, LEVEL / len(tested), stream(seed, "power"))
+    spread = float(y.var(0).sum().sqrt())
+    relative = f", {shift / spread:.2g} of the spread of B" if spread > 0 else ""
+    return Verdict(
+        "not distinguishable",
+        f"A and B cannot be told apart at n = {len(x)} ({rule}). A shift of the mean by "
+        f"{short(shift)}{relative}, in a random direction, would have been seen in 80 % of such "
+        "comparisons.",
+    )

@@ -1,0 +1,139 @@
+"""Comparing two sources of samples, alone or with a reference, and the folder it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monge.data.reading import Reading
+from monge.errors import UserError
+from monge.files import write_json
+from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
+from monge.metrics.features import load_network
+from monge.metrics.labels import Labelled
+from monge.progress import Say, counting, quiet
+from monge.runs import images
+from monge.runs.compared_sets import Taken, take_all
+from monge.runs.comparison_page import COMPARISON, PICTURE, write_page
+from monge.runs.repeat import card, flags, network_word, reading_flags, source_word
+from monge.runs.restoring import pick_device
+
+SHOWN = 64
+"""Examples of each set in a grid."""
+
+READING = Reading()
+
+
+def compare_sources(
+    a: str,
+    b: str,
+    reference: str | None = None,
+    *,
+    reading: Reading = READING,
+    n: int = MAX_N,
+    seed: int = 0,
+    features: str | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    say: Say = quiet,
+) -> tuple[Compared, dict[str, Any]]:
+    """Compare what two texts name; with a reference, ask which of them is closer to it.
+
+    Args:
+        a, b, reference: whatever `monge train` reads, or run folders; see `compared_sets`.
+        n: examples of each set, at most.
+        features: a feature network for images, ``NAME:FILE``.
+        device: where runs are sampled.
+        out: a folder for ``comparison.json``, pictures and ``comparison.html``.
+
+    Returns:
+        The result, and the content of ``comparison.json``.
+
+    Raises:
+        UserError: sources that cannot be read or do not go together, or a folder in use.
+    """
+    if n < FEWEST:
+        raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
+    if out is not None:
+        _require_free(out)
+    network = None if features is None else load_network(features)
+    texts = {"A": a, "B": b} | ({} if reference is None else {"reference": reference})
+    taken = take_all(texts, reading, n, seed, device, say)
+    first, second, *real = (_as_set(t) for t in taken)
+    with counting("comparing", 100, say) as advance:
+        done = 0
+
+        def progress(_: str, fraction: float) -> None:
+            nonlocal done
+            advance(round(100 * fraction) - done)
+            done = round(100 * fraction)
+
+        result = compare(
+            first,
+            second,
+            *real[:1],
+            rest=real[1] if len(real) > 1 else None,
+            network=network,
+            n=n,
+            seed=seed,
+            progress=progress,
+        )
+    settings = {
+        "reference": reference and source_word(reference),
+        "seed": seed,
+        "features": features and network_word(features),
+        "device": str(pick_device(device)),
+    }
+    words = ["monge", "compare", source_word(a), source_word(b), "-n", str(n)]
+    found = {
+        "format_version": 1,
+        "card": card(
+            [*words, *flags(settings), *reading_flags(reading)],
+            seed=seed,
+            n=result.n,
+            sets={t.name: t.facts for t in taken},
+            features=network and {"network": network.name, "sha256": network.weights},
+        ),
+        **result.to_json(),
+    }
+    if out is not None:
+        write_json(out / COMPARISON, found)
+        _pictures(out, taken)
+        write_page(out)
+    return result, found
+
+
+def _as_set(t: Taken) -> Set:
+    return t.x if t.label is None else Labelled(t.x, t.label)
+
+
+def _require_free(out: Path) -> None:
+    """The folder is new, empty, or holds an earlier comparison."""
+    if out.is_file():
+        raise UserError(f"{out} is a file: choose another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / COMPARISON).exists():
+        raise UserError(
+            f"{out} is not empty and holds no comparison: choose another folder with --out"
+        )
+
+
+def _pictures(out: Path, taken: Sequence[Taken]) -> None:
+    """A grid of each set of images; of tables, A and B over what they are compared with."""
+    by_name = {t.name: t for t in taken}
+    if taken[0].kind == "image":
+        for name in by_name.keys() & PICTURE.keys():
+            t = by_name[name]
+            rows = torch.linspace(0, len(t.x) - 1, min(SHOWN, len(t.x))).long()
+            text = {"source": t.facts["source"]}
+            images.save_png(images.grid(t.x[rows], round(SHOWN**0.5)), out / PICTURE[name], text)
+        return
+    below = "reference" if "reference" in by_name else "B"
+    for name in "AB":
+        if name != below:
+            plot = images.table_plot(
+                by_name[name].x, by_name[below].x, taken[0].columns, (below, name)
+            )
+            images.save_png(plot, out / PICTURE[name])

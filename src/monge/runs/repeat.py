@@ -1,0 +1,135 @@
+"""How to repeat a measured number: the card that stands in every file of measurements.
+
+A row of a table has its estimator's settings and seeds; the card has the rest: versions, the
+sources and the hash of what was read from them, the run's weights and how it was sampled, the
+feature network's file, and the command that gives the same numbers to the bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monge.data.reading import Reading
+from monge.data.store import file_digest
+from monge.runs import page
+from monge.runs.folder import monge_version
+from monge.runs.page import Markup, escaped, facts
+from monge.runs.run import Run
+
+VERSION = 1
+
+
+def card(words: Sequence[str] | None, **facts: Any) -> dict[str, Any]:
+    """The card of a file of measurements.
+
+    Args:
+        words: the command that repeats it, less number of threads; None where there is none, for
+            data that were arrays in memory.
+        facts: what was measured, and with what.
+    """
+    threads = torch.get_num_threads()
+    command = None if words is None else shlex.join([*words, "--threads", str(threads)])
+    return {
+        "format_version": VERSION,
+        "command": command,
+        "monge": monge_version(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": threads,
+        **facts,
+    }
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """What a run's samples depend on besides how they are drawn."""
+    files = {
+        "weights": f"{run.weights}.safetensors",
+        "autoencoder": "autoencoder/autoencoder.safetensors",
+    }
+    found = {
+        what: {"file": name, "sha256": file_digest(run.folder / name)}
+        for what, name in files.items()
+        if (run.folder / name).exists()
+    }
+    return {"run": str(run.folder.absolute()), "settings": run.spec.digest(), **found}
+
+
+def of_examples(x: torch.Tensor) -> str:
+    """The first 16 hexadecimal digits of a hash of examples."""
+    digest = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
+    digest.update(x.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings that are not None as words of a command line."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def reading_flags(reading: Reading) -> list[str]:
+    """How sources are read, as words of a command line; without what is the default."""
+    changed = {
+        f.name: getattr(reading, f.name)
+        for f in dataclasses.fields(Reading)
+        if getattr(reading, f.name) != f.default
+    }
+    return flags(changed)
+
+
+def source_word(text: str) -> str:
+    """A source as it is written in any working directory."""
+    for side in ("", "train:", "heldout:"):
+        path = Path(text.removeprefix(side))
+        if text.startswith(side) and path.exists():
+            return f"{side}{path.absolute()}"
+    return text
+
+
+def network_word(text: str) -> str:
+    """A feature network, NAME:FILE, as it is written in any working directory."""
+    name, _, file = text.partition(":")
+    return f"{name}:{source_word(file)}"
+
+
+def shown(found: Mapping[str, Any], heading: str = "") -> str:
+    """A card as HTML: the command, then everything else."""
+    rest = dict(found)
+    command = rest.pop("command", None)
+    rest.pop("format_version", None)
+    above = "<p class='small'>Measured on arrays in memory: no command reads them again.</p>"
+    if command:
+        above = (
+            f"<pre>{escaped(command)}</pre><p class='small'>On the same machine and versions this "
+            "gives the same numbers to the bit.</p>"
+        )
+    return page.card(above + facts(_flat(rest)), heading)
+
+
+def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, object]:
+    """Nested values as lines, one for each."""
+    lines: dict[str, object] = {}
+    for name, value in found.items():
+        key = f"{before}{name}"
+        if isinstance(value, Mapping):
+            lines |= _flat(value, f"{key}: ")
+        elif isinstance(value, list):
+            lines[key] = ", ".join(map(str, value))
+        else:
+            lines[key] = Markup(f"<code>{escaped(value)}</code>") if "sha" in name else value
+    return lines
