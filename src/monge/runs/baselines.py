@@ -7,13 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from monge.autoencoders import reconstruct
-from monge.data import latents as latent_data
+from monge import processes
 from monge.data.base import Data
 from monge.data.latent_cache import chunks
 from monge.progress import quiet
 from monge.runs.autoencoding import latents_for
-from monge.runs.run import Run
+from monge.runs.run import CHUNK, Run
 from monge.tensors import stream
 from monge.types import Posterior
 
@@ -30,12 +29,9 @@ def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
     white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
     drawn = mean + (white * values.clamp_min(0).sqrt()) @ vectors.T
     latent = drawn.float().reshape(n, *run.autoencoder.latent_shape)
-    gaussian = latent_data.decode(run.autoencoder, latent, run.device)
+    gaussian = processes.spread(run.decode_rows, CHUNK, {}, {"z": latent})["x"]
     rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    with torch.no_grad():
-        chosen = data.train[rows].split(256)
-        parts = [reconstruct(run.autoencoder, x.to(run.device)).cpu() for x in chosen]
-    rebuilt = torch.cat(parts)
+    rebuilt = processes.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     elif run.codec is not None:

@@ -9,7 +9,6 @@ same to the bit.
 
 from __future__ import annotations
 
-import atexit
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from monge import lock
+from monge import lock, processes
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
 from monge.training import checkpoint
@@ -151,7 +150,7 @@ class _Run:
             return False
         found = checkpoint.load(self.folder, clean=clean)
         # No process may write the next checkpoint before all have read this one.
-        self.accelerator.wait_for_everyone()
+        processes.wait()
         if found is None:
             return False
         facts = found.facts
@@ -220,7 +219,7 @@ class _Run:
                     saved_at = time.monotonic()
                 if stopping:
                     raise self._stopped()
-            self.accelerator.wait_for_everyone()
+            processes.wait()
 
     def fitted(self, plan: Plan | None) -> Fitted:
         """The outcome as it stands."""
@@ -302,17 +301,8 @@ def _accelerator(spec: LoopSpec) -> Accelerator:
     # A process may train twice, on different devices. Mixed precision is written in `Step`,
     # inside what is compiled.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
-        atexit.unregister(_leave)
-        atexit.register(_leave)
-    return accelerator
-
-
-def _leave() -> None:
-    """Leave the group of processes, which otherwise may abort while the interpreter exits."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    processes.join()
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")
 
 
 @contextmanager
