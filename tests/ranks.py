@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forked
-
 from monge.cli import main
 
 
@@ -50,11 +49,9 @@ def start(
             os.environ.update(own)
             for number, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(home / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             code = work()
-            sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(code)
 
         pids.append(forked.start(one))

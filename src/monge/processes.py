@@ -40,6 +40,9 @@ LOOK_EVERY_S = 0.2
 LEAVE_WITHIN_S = 10.0
 """Seconds that the first to fail gives the others to leave before it does."""
 
+LOST_WITHIN_S = 1.0
+"""The same where one of them is gone already."""
+
 Task: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, "Tensor"]], dict[str, "Tensor"]]
 """task(settings, rows): a chunk of rows of each tensor to as many rows of each result, all on the
 CPU. Settings are what JSON holds."""
@@ -192,14 +195,15 @@ def together() -> Iterator[None]:
     try:
         yield
         done.set()
-        ours.add("left", 1)
+        if not is_main():
+            ours.add("left", 1)
         signal.signal(signal.SIGTERM, before)
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         lost = _is_lost(error)
         if lost:
             time.sleep(2 * LOOK_EVERY_S)  # it may have said why, and then this process has ended
-        _end_others(ours, _exit_code(error), done)
+        _end_others(ours, _exit_code(error), done, LOST_WITHIN_S if lost else LEAVE_WITHIN_S)
         if lost:
             raise UserError(
                 "another process of this command has ended without a word, perhaps killed for "
@@ -210,7 +214,7 @@ def together() -> Iterator[None]:
     leave()
 
 
-def _end_others(store: Any, code: int, done: threading.Event) -> None:
+def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -> None:
     """Make the others leave with an exit code, or be made to leave where one of them was first."""
     import torch.distributed as dist
 
@@ -219,11 +223,19 @@ def _end_others(store: Any, code: int, done: threading.Event) -> None:
             threading.Event().wait()  # until `_watch` ends this process
         done.set()
         store.set("code", str(code))
-        end = time.monotonic() + LEAVE_WITHIN_S
-        while store.add("left", 0) < world() - 1 and time.monotonic() < end:
-            time.sleep(LOOK_EVERY_S / 4)
+        # The main process may keep the store, so it leaves after the other ones.
+        others = world() - 1 if is_main() else world() - 2
+        _until(lambda: store.add("left", 0) >= others, within_s)
+        store.set("over", "")
     except dist.DistError:  # whoever kept the store has been killed
         done.set()
+
+
+def _until(happened: Callable[[], bool], within_s: float) -> None:
+    """Wait, not for ever."""
+    end = time.monotonic() + within_s
+    while not happened() and time.monotonic() < end:
+        time.sleep(LOOK_EVERY_S / 4)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -254,7 +266,10 @@ def _watch(store: Any, done: threading.Event) -> None:
             if not store.check(["code"]):
                 continue
             code = int(store.get("code"))
-            store.add("left", 1)
+            if is_main():
+                _until(lambda: store.check(["over"]), LEAVE_WITHIN_S)
+            else:
+                store.add("left", 1)
         except Exception:  # the store is gone: whoever kept it has ended
             return
         os._exit(code)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ranks
 from PIL import Image
 
+import ranks
 from monge import processes
 from monge.cli import main
 from monge.data import latent_cache
