@@ -168,13 +168,27 @@ def test_processes_encode_shards_of_their_own(
 
 
 def test_a_cache_of_each_machine_is_filled_on_each(tmp_path: Path) -> None:
-    def work() -> int:
-        processes.join()
-        shared = processes.share_folder(Path(os.environ["MONGE_CACHE"]))
-        own = processes.share_folder(tmp_path)
-        print(shared, own)
-        return 0
+    """Two machines that share the run folder, and no cache: each decodes and encodes all."""
+    (tmp_path / "photos").mkdir()
+    for i in range(30):
+        Image.new("L", (8, 8), i).save(tmp_path / "photos" / f"{i}.png")
+    caches = [tmp_path / "a", tmp_path / "b"]
+    command = ["train", str(tmp_path / "photos"), "--autoencoder=pca:dim=1", "--network=mlp"]
+    command += ["--steps=1", "--threads=1", f"--out={tmp_path / 'run'}"]
+    ended = ranks.run(2, command, tmp_path / "said", {"MONGE_CACHE": list(map(str, caches))})
+    assert [e.code for e in ended] == [0, 0], ended
+    for kind in ("images", "latents"):
+        files = [{p.name: p.read_bytes() for p in (c / kind).glob("*/*")} for c in caches]
+        assert files[0] == files[1] and len(files[0]) >= 2
 
-    caches = [str(tmp_path / "a"), str(tmp_path / "b")]
-    ended = ranks.wait(ranks.start(2, work, tmp_path, {"MONGE_CACHE": caches}), tmp_path)
-    assert [e.out for e in ended] == ["False True\n"] * 2
+
+def test_a_run_folder_of_each_machine_is_refused(tmp_path: Path) -> None:
+    def work() -> int:
+        home = tmp_path / f"machine-{os.environ['RANK']}"
+        home.mkdir()
+        os.chdir(home)
+        return main(["train", "target:mixture:dim=2,modes=3,seed=0", "--steps=1", "--out=run"])
+
+    ended = ranks.wait(ranks.start(2, work, tmp_path), tmp_path)
+    assert [e.code for e in ended] == [2, 2]
+    assert sum("is not one folder for all processes" in e.err for e in ended) == 1

@@ -219,7 +219,7 @@ class _Encoding:
                 "format_version": FORMAT_VERSION,
                 "source": self.source,
                 "n": len(self.x),
-                "shards": dict(sorted(digests.items())),
+                "shards": dict(sorted(digests.items(), key=lambda item: (len(item[0]), item))),
             },
         )
 
