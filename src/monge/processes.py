@@ -40,6 +40,9 @@ LOOK_EVERY_S = 0.2
 LEAVE_WITHIN_S = 10.0
 """Seconds that the first to fail gives the others to leave before it does."""
 
+FINISH_WITHIN_S = 60.0
+"""Seconds that the main process gives the others to end well before it does."""
+
 LOST_WITHIN_S = 1.0
 """The same where one of them is gone already."""
 
@@ -194,7 +197,10 @@ def together() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
+        if is_main():  # which may keep the store, so it leaves after the other ones
+            _until(lambda: ours.add("left", 0) >= world() - 1, FINISH_WITHIN_S)
         done.set()
+        leave()
         if not is_main():
             ours.add("left", 1)
         signal.signal(signal.SIGTERM, before)
@@ -211,7 +217,6 @@ def together() -> Iterator[None]:
                 "again"
             ) from None
         raise
-    leave()
 
 
 def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -> None:
@@ -223,7 +228,7 @@ def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -
             threading.Event().wait()  # until `_watch` ends this process
         done.set()
         store.set("code", str(code))
-        # The main process may keep the store, so it leaves after the other ones.
+        # The main process leaves after the other ones, as above.
         others = world() - 1 if is_main() else world() - 2
         _until(lambda: store.add("left", 0) >= others, within_s)
         store.set("over", "")

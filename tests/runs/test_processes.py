@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 import ranks
 from monge import processes
@@ -18,6 +19,7 @@ from monge.cli import main
 from monge.data import latent_cache
 from monge.errors import UserError
 from monge.runs import evaluate as evaluation
+from monge.runs.baselines import baselines
 from monge.runs.run import Run
 
 
@@ -38,8 +40,34 @@ def test_samples_are_the_same_to_the_bit(digits_run: Run, tmp_path: Path, size: 
     assert many == one
 
 
+def test_the_shared_parts_of_an_evaluation_are_the_same_to_the_bit(
+    table_run: Run, tmp_path: Path
+) -> None:
+    """Samples by an adaptive solver, log-density and baselines."""
+
+    def parts(file: Path) -> int:
+        run = Run.load(table_run.folder, "cpu")
+        with processes.together(), processes.crew(*run.tasks()) as leading:
+            if leading:
+                data = run.data()
+                samples = run.sample(600, solver="dopri5:rtol=1e-2,atol=1e-2")
+                density = run.log_density(data.heldout[:600], data.heldout_label[:600], probes=2)
+                found = {"x": samples.x, "value": density.value, "stderr": density.stderr}
+                save_file({**found, **baselines(run, data, 600, seed=0)}, file)
+                print(samples.info["evaluations_per_sample"])
+        return 0
+
+    said = tmp_path / "said"
+    one, three = tmp_path / "one", tmp_path / "three"
+    (alone,) = ranks.wait(ranks.start(1, lambda: parts(one), said), said)
+    ended = ranks.wait(ranks.start(3, lambda: parts(three), tmp_path), tmp_path)
+    assert [e.code for e in ended] == [0] * 3, ended
+    assert alone.out == ended[0].out
+    assert one.read_bytes() == three.read_bytes()
+
+
+@pytest.mark.slow
 def test_an_evaluation_is_the_same_to_the_bit(table_run: Run, tmp_path: Path) -> None:
-    """With log-density, baselines and an adaptive solver."""
     folders = [copy_of(table_run, tmp_path / name) for name in ("one", "two")]
     settings = ["-n=300", "--threads=1", "--solver=dopri5:rtol=1e-2,atol=1e-2"]
     assert main(["evaluate", str(folders[0]), *settings]) == 0
