@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
@@ -17,6 +19,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg
 
+from monge import processes
 from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
@@ -315,7 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     as_json = "--json" in words
     try:
-        return _run(words[0], words[1:])
+        with processes.together():
+            return _run(words[0], words[1:])
     except UserError as error:
         print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         if as_json:
@@ -334,19 +338,33 @@ def _run(verb: str, words: list[str]) -> int:
     default = _starting_point(words) if verb == "train" else None
     words = _spell_none(VERBS[verb], words)
     try:
-        arguments = tyro.cli(VERBS[verb], args=words, prog=f"monge {verb}", default=default)
+        with _heard_once():
+            arguments = tyro.cli(VERBS[verb], args=words, prog=f"monge {verb}", default=default)
     except SystemExit as exit_:
         code = int(exit_.code or 0)
-        if code and "--json" in words:
+        if code and "--json" in words and processes.is_main():
             message = "bad arguments, as told on standard error"
             print(json.dumps({"error": message, "exit_code": code}))
         return code
     from monge import verbs
 
+    if not processes.is_main() and verb not in verbs.SHARED:
+        return 0
     result = getattr(verbs, verb)(arguments)
-    if "--json" in words and verbs.is_first():
+    if "--json" in words and processes.is_main():
         print(json.dumps(result, indent=1, default=str))
     return result.get("exit_code", 0) if isinstance(result, dict) else 0
+
+
+@contextmanager
+def _heard_once() -> Iterator[None]:
+    """What all processes would print alike, from the main one alone."""
+    with ExitStack() as stack:
+        if not processes.is_main():
+            void = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(void))
+            stack.enter_context(redirect_stderr(void))
+        yield
 
 
 def _spell_none(verb: type, words: list[str]) -> list[str]:

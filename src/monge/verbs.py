@@ -8,33 +8,40 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from monge import processes
 from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import CheckFailed, UserError
 from monge.files import read_json
+from monge.progress import Say, quiet
 from monge.runs.spec import TrainSpec
 
+if TYPE_CHECKING:
+    from monge.runs.run import Run
 
-def is_first() -> bool:
-    """Whether this is the process that talks: the only one, or the first of several."""
-    return os.environ.get("RANK", "0") == "0"
+
+SHARED = ("train", "sample", "evaluate", "autoencoder", "demo")
+"""The verbs that several processes share; the others are the main one's alone."""
 
 
 def note(text: str) -> None:
     """A line for the person watching."""
-    if is_first():
-        print(shown_lines(text), file=sys.stderr, flush=True)
+    print(shown_lines(text), file=sys.stderr, flush=True)
+
+
+def _say() -> Say:
+    """Where notes go: nowhere but from the main process."""
+    return note if processes.is_main() else quiet
 
 
 def tell(arguments: Any, text: str) -> None:
     """A line of the result, unless JSON was asked for."""
-    if is_first() and not arguments.json:
+    if processes.is_main() and not arguments.json:
         print(shown_lines(text), flush=True)
 
 
@@ -46,8 +53,8 @@ def train(arguments: Any) -> dict[str, Any]:
     spec = _spec_of(arguments)
     _need_data_of_recipe(arguments)
     if arguments.dry_run:
-        return {"dry_run": True, **rehearse(spec, note)}
-    run = train_run(spec, out=arguments.out, say=note)
+        return {"dry_run": True, **rehearse(spec, _say())}
+    run = train_run(spec, out=arguments.out, say=_say())
     tell(arguments, f"run      {run.folder}")
     tell(arguments, f"report   {run.folder / 'report.html'}")
     tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
@@ -79,7 +86,7 @@ def _cost(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _load(arguments: Any) -> Any:
+def _load(arguments: Any) -> Run:
     from monge.runs.restoring import set_threads
     from monge.runs.run import Run
 
@@ -95,6 +102,11 @@ def _sampling(arguments: Any) -> dict[str, Any]:
 def sample(arguments: Any) -> dict[str, Any]:
     """Draw samples and write them."""
     run = _load(arguments)
+    with processes.crew(*run.tasks()) as leading:
+        return _sample(arguments, run) if leading else {}
+
+
+def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
@@ -120,10 +132,15 @@ def sample(arguments: Any) -> dict[str, Any]:
 
 def evaluate(arguments: Any) -> dict[str, Any]:
     """Measure a run."""
+    run = _load(arguments)
+    with processes.crew(*run.tasks()) as leading:
+        return _evaluate(arguments, run) if leading else {}
+
+
+def _evaluate(arguments: Any, run: Run) -> dict[str, Any]:
     from monge.runs.density import in_words
     from monge.runs.evaluate import evaluate_run
 
-    run = _load(arguments)
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
     note(f"sampling {arguments.n} and evaluating")
@@ -253,7 +270,7 @@ def autoencoder(arguments: Any) -> dict[str, Any]:
         autoencoder_steps=arguments.steps,
         **{name: getattr(arguments, name) for name in (*names, *shared)},
     )
-    folder, quality = train_autoencoder(spec, arguments.out, note)
+    folder, quality = train_autoencoder(spec, arguments.out, _say())
     tell(arguments, f"autoencoder  {folder}")
     tell(arguments, f"next         monge train SOURCE --autoencoder {folder}")
     return {"autoencoder": str(folder), **quality}
@@ -327,14 +344,20 @@ def check(arguments: Any) -> Any:
 
 
 def demo(arguments: Any) -> dict[str, Any]:
-    """Train, sample and evaluate the digits recipe in this one process."""
+    """Train, sample and evaluate the digits recipe."""
     from monge import recipes as book
-    from monge.runs.evaluate import evaluate_run
     from monge.runs.train import train as train_run
 
     start = time.monotonic()
     spec = dataclasses.replace(book.find("digits").SPEC, threads=arguments.threads)
-    run = train_run(spec, out=arguments.out, say=note)
+    run = train_run(spec, out=arguments.out, say=_say())
+    with processes.crew(*run.tasks()) as leading:
+        return _demo(arguments, run, start) if leading else {}
+
+
+def _demo(arguments: Any, run: Run, start: float) -> dict[str, Any]:
+    from monge.runs.evaluate import evaluate_run
+
     note("sampling and evaluating")
     grid = run.sample(100, "all").save(run.folder / "samples" / "seed-0", formats=())[0]
     result = evaluate_run(run)

@@ -2,14 +2,16 @@
 
 What is kept are the latents of the bare autoencoder, before any standardisation, so runs that
 share an autoencoder and data share the entry. Its key is a hash of the autoencoder's weights and
-of the data's content. Shards are written atomically in order; an interrupted encoding goes on at
-the next one, and a second process waits for the first.
+of the data's content. Shards are written atomically; an interrupted encoding goes on with those
+that are missing. The processes of one command share them; one of another command waits.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from monge import processes
 from monge.autoencoders import AutoencoderModule, Standardised, statistics
 from monge.data import cache, store
 from monge.data.arrays import Examples, Pixels, Shards, damaged, map_file, mirrored
@@ -80,6 +83,7 @@ def latents_of(
     *,
     flip: bool = False,
     check: bool = False,
+    together: bool = False,
 ) -> Posterior | StoredLatents:
     """The latents of examples by the bare autoencoder, encoded now or taken from the cache.
 
@@ -91,6 +95,7 @@ def latents_of(
         name: of the data, for the entry's name.
         flip: append the latents of the mirror images.
         check: compare a cached entry with its hashes first.
+        together: all processes are here, and share the work.
 
     Raises:
         UserError: the cache cannot be written, or, with `check`, has changed.
@@ -106,9 +111,12 @@ def latents_of(
         "mirrored": flip,
     }
     folder = cache.folder_for("latents", name, facts)
+    work = _Encoding(folder, bare, seen, device, f"{name} by {bare.spec!r}", say)
+    if together and processes.world() > 1 and processes.share_folder(cache.root()):
+        work.do_together()
     with cache.building(folder, say) as needed:
         if needed:
-            _encode_into(folder, bare, seen, device, f"{name} by {bare.spec!r}", say)
+            work.finish(work.shards())
     if check:
         store.check(folder)
     return _open(folder)
@@ -152,40 +160,73 @@ def in_units_of(
     return Posterior((latents.mean - mean) / std, logvar)
 
 
-def _encode_into(
-    folder: Path,
-    bare: AutoencoderModule,
-    x: Pixels,
-    device: torch.device,
-    source: str,
-    say: Say,
-) -> None:
-    chunk, total = _chunk(x), len(x)
-    numbers = int(np.prod(bare.latent_shape))
-    size = max(1, BLOCK_BYTES // (8 * numbers) // chunk) * chunk
-    digests = {}
-    with counting("encoding", total, say, _done(folder, size, total)) as advance:
-        for k, start in enumerate(range(0, total, size)):
-            path = folder / f"latents-{k:05d}.safetensors"
-            if not path.exists():
-                parts = x.split(chunk, start, start + size)
-                posterior = encode_parts(bare, parts, device, advance)
-                tensors = {"mean": posterior.mean.float().contiguous()}
-                if posterior.logvar is not None:
-                    tensors["logvar"] = posterior.logvar.float().contiguous()
-                write_atomic(path, to_bytes(tensors))
-            digests[path.name] = store.file_digest(path)
-    entry = {"format_version": FORMAT_VERSION, "source": source, "n": total, "shards": digests}
-    cache.write_entry(folder, entry)
+@dataclass(frozen=True)
+class _Encoding:
+    """Filling an entry of the cache with the latents of images."""
+
+    folder: Path
+    bare: AutoencoderModule
+    x: Pixels
+    device: torch.device
+    source: str
+    say: Say
+
+    def do_together(self) -> None:
+        """Every process writes its own shards, and the main one, which holds the lock, the entry.
+
+        Returns in all processes when the entry is whole.
+        """
+        with ExitStack() as stack:
+            needed = True
+            if processes.is_main():
+                needed = stack.enter_context(cache.building(self.folder, self.say))
+            if json.loads(processes.agreed(json.dumps(needed))):
+                own = self.shards(processes.rank(), processes.world())
+                parts = processes.gathered(json.dumps(own))
+                if processes.is_main():
+                    self.finish({k: v for part in parts for k, v in json.loads(part).items()})
+        processes.wait()
+
+    def shards(self, first: int = 0, every: int = 1) -> dict[str, str]:
+        """The digests of shards first, first + every, ..., written unless they are there."""
+        chunk, total = _chunk(self.x), len(self.x)
+        numbers = int(np.prod(self.bare.latent_shape))
+        size = max(1, BLOCK_BYTES // (8 * numbers) // chunk) * chunk
+        own = [
+            (self.folder / f"latents-{k:05d}.safetensors", start, min(start + size, total))
+            for k, start in list(enumerate(range(0, total, size)))[first::every]
+        ]
+        done = sum(stop - start for path, start, stop in own if path.exists())
+        digests = {}
+        share = sum(stop - start for _, start, stop in own)
+        with counting("encoding", share, self.say, done) as advance:
+            for path, start, stop in own:
+                if not path.exists():
+                    parts = self.x.split(chunk, start, stop)
+                    posterior = encode_parts(self.bare, parts, self.device, advance)
+                    tensors = {"mean": posterior.mean.float().contiguous()}
+                    if posterior.logvar is not None:
+                        tensors["logvar"] = posterior.logvar.float().contiguous()
+                    write_atomic(path, to_bytes(tensors))
+                digests[path.name] = store.file_digest(path)
+        return digests
+
+    def finish(self, digests: Mapping[str, str]) -> None:
+        """Write the entry, which makes it whole."""
+        cache.write_entry(
+            self.folder,
+            {
+                "format_version": FORMAT_VERSION,
+                "source": self.source,
+                "n": len(self.x),
+                "shards": dict(sorted(digests.items(), key=lambda item: (len(item[0]), item))),
+            },
+        )
 
 
 def _chunk(x: Examples) -> int:
     """How many examples are encoded at once."""
     return max(1, min(CHUNK, CHUNK_NUMBERS // int(np.prod(x.shape[1:]))))
-
-
-def _done(folder: Path, size: int, total: int) -> int:
-    return min(total, size * len(list(folder.glob("latents-*.safetensors"))))
 
 
 def _open(folder: Path) -> StoredLatents:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
-from monge import autoencoders
+from monge import autoencoders, processes
 from monge.autoencoders import (
     AutoencoderModule,
     Standardised,
@@ -44,11 +42,6 @@ AUTOENCODER_PART = 1 / 3
 
 MOST_LISTED = 64
 """Latent statistics that are written down."""
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes: the only one, or the first of several."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def is_folder(autoencoder: str) -> bool:
@@ -91,13 +84,13 @@ def prepare_autoencoder(
         loaded = autoencoders.load(home)
         assert isinstance(loaded, Standardised)
         wrapped = loaded.to(device).eval()
-        return wrapped, latents_for(spec, wrapped, data, device, say)
+        return wrapped, latents_for(spec, wrapped, data, device, say, together=True)
     start = time.monotonic()
     bare = _bare_autoencoder(spec, data, home, device, say).to(device)
+    processes.same(bare)
     seconds, start = time.monotonic() - start, time.monotonic()
-    latents = latents_of(
-        bare, data.train, data.fingerprint, data.name, device, say, flip=spec.flip == "yes"
-    )
+    flip, known = spec.flip == "yes", (data.fingerprint, data.name)
+    latents = latents_of(bare, data.train, *known, device, say, flip=flip, together=True)
     reference = data.train[: autoencoders.N_REFERENCE].to(device)
     if spec.network == "exact":
         shape = autoencoders.statistics_shape(bare.latent_shape)
@@ -107,17 +100,26 @@ def prepare_autoencoder(
     if wrapped.constant:
         say(f"latent coordinates that never vary, left unscaled: {wrapped.constant}")
     wrapped = wrapped.to(device).eval()
-    if is_main():
+    if processes.is_main():
         folders.add_costs(folder, encode_s=time.monotonic() - start)
         _keep(wrapped, spec, data, folder, device, seconds, say)
-    PartialState().wait_for_everyone()
+    processes.wait()
     return wrapped, in_units_of(wrapped, latents)
 
 
 def latents_for(
-    spec: TrainSpec, wrapped: Standardised, data: Data, device: torch.device, say: Say
+    spec: TrainSpec,
+    wrapped: Standardised,
+    data: Data,
+    device: torch.device,
+    say: Say,
+    together: bool = False,
 ) -> Latents:
-    """The latents of the training data in the run's units, from the cache where they are there."""
+    """The latents of the training data in the run's units, from the cache where they are there.
+
+    Args:
+        together: all processes are here, and share the work.
+    """
     latents = latents_of(
         wrapped,
         data.train,
@@ -127,6 +129,7 @@ def latents_for(
         say,
         flip=spec.flip == "yes",
         check=spec.check_cache,
+        together=together,
     )
     return in_units_of(wrapped, latents)
 

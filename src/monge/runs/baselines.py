@@ -7,13 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from monge.autoencoders import reconstruct
-from monge.data import latents as latent_data
+from monge import processes
 from monge.data.base import Data
 from monge.data.latent_cache import chunks
 from monge.progress import quiet
 from monge.runs.autoencoding import latents_for
-from monge.runs.run import Run
+from monge.runs.run import CHUNK, Run
 from monge.tensors import stream
 from monge.types import Posterior
 
@@ -37,13 +36,10 @@ def baselines(run: Run, data: Data, latents: Tensor, seed: int) -> dict[str, Ten
     Args:
         latents: (n, *latent), of the Gaussian, as `gaussian_latents` draws them.
     """
-    gaussian = latent_data.decode(run.autoencoder, latents, run.device)
+    gaussian = processes.spread(run.decode_rows, CHUNK, {}, {"z": latents})["x"]
     n = len(latents)
     rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    with torch.no_grad():
-        chosen = data.train[rows].split(256)
-        parts = [reconstruct(run.autoencoder, x.to(run.device)).cpu() for x in chosen]
-    rebuilt = torch.cat(parts)
+    rebuilt = processes.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     elif run.codec is not None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders
+from monge import autoencoders, processes
 from monge.components import build
 from monge.data import columns as table_columns
 from monge.data import sources
@@ -158,33 +158,19 @@ class Run:
         if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
         labels, given = self.draw_conditions(n, label, condition, seed)
-        flow = self.flow(steps, solver, grid, guidance)
-        shape = self.autoencoder.latent_shape
-        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        cond_all = self.condition(labels, given)
-        end = flow.domain[1]
-        finish = final_map(self.final(flow, final), flow.field, self.path, end)
-        x, z = [], []
-        for start in range(0, n, CHUNK):
-            stop = min(start + CHUNK, n)
-            x0 = noise(seed, start, stop, shape, "sample").to(self.device, dtype)
-            cond = cond_all and {k: c[start:stop].to(self.device) for k, c in cond_all.items()}
-            latent = finish(flow(x0, *flow.domain, cond), end, cond).float()
-            z.append(latent.cpu())
-            x.append(self.autoencoder.decode(latent).cpu())
-            if progress is not None:
-                progress(stop - start)
-        decoded = torch.cat(x)
+        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        info = self.describe_sampling(self.flow(**asked), final)
+        settings = {"flow": asked, "final": info["final"], "seed": seed}
+        rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
+        drawn = processes.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        decoded = drawn["x"]
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
         elif self.codec is not None:
             decoded = self.codec.harden(decoded)
-        info = self.describe_sampling(flow, final) | {
-            "n": n,
-            "seed": seed,
-            "evaluations_per_sample": round(_counts(flow)["rows"] / n, 2),
-        }
-        return Samples(decoded, torch.cat(z), labels, self, info, given)
+        evaluations = round(int(drawn["evaluations"].sum()) / n, 2)
+        info |= {"n": n, "seed": seed, "evaluations_per_sample": evaluations}
+        return Samples(decoded, drawn["z"], labels, self, info, given)
 
     @torch.no_grad()
     def log_density(
@@ -221,20 +207,73 @@ class Run:
             x, label, vector = self.codec.encode(x)
         if reason := self.without_density():
             raise UserError(f"no log-density: {reason}")
-        flow = self.flow(steps, solver, grid, guidance)
-        cond_all = self.condition(label, vector, standardised=True)
+        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        settings = {"flow": asked, "probes": probes, "seed": seed}
+        cond = self.condition(label, vector, standardised=True) or {}
+        rows = {"index": torch.arange(len(x)), "x": x, **cond}
+        found = processes.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
-        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        values, errors = [], []
-        for start in range(0, len(x), CHUNK):
-            rows = slice(start, start + CHUNK)
-            z = self.autoencoder.encode(x[rows].to(self.device)).mean.to(dtype)
-            cond = cond_all and {k: c[rows].to(self.device) for k, c in cond_all.items()}
-            found = log_density(flow, z, cond, probes=probes, seed=seed, first=start)
-            values.append(found.value.cpu() - (log_abs_det or 0.0))
-            errors.append(found.stderr.cpu())
         space = "latent" if log_abs_det is None else "data"
-        return Density(torch.cat(values), torch.cat(errors), space)
+        return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
+
+    # What processes share: tasks of `processes.spread`, on a chunk of rows each.
+
+    def tasks(self) -> tuple[processes.Task, ...]:
+        """What several processes may share of the work of this run."""
+        return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
+
+    @torch.no_grad()
+    def draw_rows(
+        self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The samples of these indices: x, z, and the chunk's evaluations, on its first row."""
+        flow, index, cond = self.flow(**settings["flow"]), rows["index"], self._cond_of(rows)
+        start, stop = int(index[0]), int(index[-1]) + 1
+        x0 = noise(settings["seed"], start, stop, self.autoencoder.latent_shape, "sample")
+        end = flow.domain[1]
+        x1 = flow(x0.to(self.device, self._dtype), *flow.domain, cond)
+        latent = final_map(settings["final"], flow.field, self.path, end)(x1, end, cond).float()
+        evaluations = torch.zeros_like(index)
+        evaluations[0] = _counts(flow)["rows"]
+        decoded = self.autoencoder.decode(latent)
+        return {"x": decoded.cpu(), "z": latent.cpu(), "evaluations": evaluations}
+
+    @torch.no_grad()
+    def density_rows(
+        self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The latent log-density of rows x, its value and stderr."""
+        z = self.autoencoder.encode(rows["x"].to(self.device)).mean.to(self._dtype)
+        found = log_density(
+            self.flow(**settings["flow"]),
+            z,
+            self._cond_of(rows),
+            probes=settings["probes"],
+            seed=settings["seed"],
+            first=int(rows["index"][0]),
+        )
+        return {"value": found.value.cpu(), "stderr": found.stderr.cpu()}
+
+    @torch.no_grad()
+    def decode_rows(self, _: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The data x of latents z."""
+        return {"x": self.autoencoder.decode(rows["z"].to(self.device)).cpu()}
+
+    @torch.no_grad()
+    def reconstruct_rows(
+        self, _: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The reconstructions x of data x."""
+        return {"x": autoencoders.reconstruct(self.autoencoder, rows["x"].to(self.device)).cpu()}
+
+    def _cond_of(self, rows: Mapping[str, Tensor]) -> Cond:
+        names = ("label", "vector")
+        return {k: rows[k].to(self.device) for k in names if k in rows} or None
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """In which the network computes."""
+        return next((p.dtype for p in self.network.parameters()), torch.float32)
 
     def without_density(self) -> str | None:
         """Why data of this run has no density; None where it has one."""

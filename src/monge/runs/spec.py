@@ -24,6 +24,9 @@ FORMAT_VERSION = 2
 NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
 """Keys that files of version 1 lack; their defaults are what those runs did."""
 
+LATER = frozenset({"shard"})
+"""Keys that came later; files without them are read as having the defaults."""
+
 MAY_CHANGE = frozenset(
     {
         "steps",
@@ -31,6 +34,7 @@ MAY_CHANGE = frozenset(
         "micro_batch",
         "precision",
         "compile",
+        "shard",
         "device",
         "threads",
         "save_every",
@@ -114,6 +118,9 @@ class TrainSpec(Reading):
     """auto: bf16 where the device has it, else float32."""
     compile: bool = False
     """Compile the network."""
+    shard: bool = False
+    """Share out weights, average and optimiser state over the processes (FSDP), for a network
+    that does not fit on each; nothing else changes."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     threads: int | None = None
@@ -187,7 +194,7 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
         if key not in known:
             raise UserError(f"{path}, line {line}: unknown key {key!r}: {nearest(key, known)}")
         values[key] = read_value(value, hints[key], f"{path}, line {line}: {key}")
-    lacking = NEW_IN_2 if version < 2 else frozenset()
+    lacking = NEW_IN_2 | LATER if version < 2 else LATER
     missing = [name for name in known if name not in values and name not in lacking]
     if complete and missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing[:3])}, ...")

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from monge import autoencoders, lock
+from monge import autoencoders, lock, processes
 from monge.components import FAMILIES, build
 from monge.data import columns, sources
 from monge.data import latents as latent_data
@@ -30,7 +29,6 @@ from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     autoencoder_from,
     is_folder,
-    is_main,
     prepare_autoencoder,
 )
 from monge.runs.card import write_card
@@ -80,8 +78,9 @@ def train(
     """
     set_threads(spec.threads)
     device = pick_device(spec.device)
+    processes.join()
     if data is None:
-        data = sources.load(spec.data, spec, say, spec.check_cache)
+        data = _load(spec, say)
     for line in data.summary:
         say(line)
     spec = resolve(spec, data, out)
@@ -96,10 +95,16 @@ def train(
                 initialise(network, Path(spec.init_from), data.label_names, say)
             _fit(spec, network, objective, latents, data, folder, say)
         run = Run.load(folder, spec.device)
-        if is_main():
+        if processes.is_main():
             write_card(folder)
             write_report(folder)
     return run
+
+
+def _load(spec: TrainSpec, say: Say) -> Data:
+    """The data; the main process decodes what is not in the cache yet, and tells of it."""
+    with processes.main_first():
+        return sources.load(spec.data, spec, say, spec.check_cache)
 
 
 @contextmanager
@@ -107,9 +112,8 @@ def _opened(
     folder: Path, spec: TrainSpec, data: Data, device: torch.device, say: Say
 ) -> Iterator[None]:
     """Hold and open the run folder, in the main process; the others wait until it is open."""
-    state = PartialState(cpu=device.type == "cpu")
     with ExitStack() as stack:
-        if state.is_main_process:
+        if processes.is_main():
             stack.enter_context(lock.hold(folder))
             done = checkpoint.newest_step(folder) or 0
             if spec.steps is not None and done > spec.steps:
@@ -125,7 +129,11 @@ def _opened(
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
-        state.wait_for_everyone()
+        if not processes.share_folder(folder):
+            raise UserError(
+                f"the run folder {folder} is not one folder for all processes: choose one with "
+                "--out on a disk that all machines share"
+            )
         yield
 
 
@@ -147,7 +155,8 @@ def train_autoencoder(
     """Train an autoencoder alone, or go on training it; returns its folder and its quality."""
     set_threads(spec.threads)
     device = pick_device(spec.device)
-    data = sources.load(spec.data, spec, say, spec.check_cache)
+    processes.join()
+    data = _load(spec, say)
     for line in data.summary:
         say(line)
     spec = resolve(spec, data, out)
@@ -354,7 +363,7 @@ def _fit(
         on_sample=show,
         quiet=say is quiet,
     )
-    if is_main():
+    if processes.is_main():
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
     return fitted

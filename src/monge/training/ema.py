@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from monge.training.sharding import Piece, own, part
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -33,8 +35,16 @@ class Average:
         self.module = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network
         # Parameters, not their detached tensors: distribution may give them new storage.
-        self._theirs = list(network.parameters())
-        self._ours = list(self.module.parameters())
+        self._theirs: list[Tensor] = list(network.parameters())
+        self._ours: list[Tensor] = list(self.module.parameters())
+
+    def share_out(self) -> None:
+        """Follow the network's parts, once it is sharded, with parts of the average."""
+        like = list(self._network.parameters())
+        self._theirs = [own(p) for p in like]
+        self._ours = [
+            part(whole, p).clone() for whole, p in zip(self.module.parameters(), like, strict=True)
+        ]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -44,7 +54,17 @@ class Average:
 
     @torch.no_grad()
     def look(self) -> nn.Module:
-        """The averaged network, with the network's present buffers."""
+        """The whole averaged network, with the network's present buffers; all take part."""
+        for into, piece in zip(self.module.parameters(), self.pieces().values(), strict=True):
+            if piece.own is not into:
+                into.copy_(piece.whole())
         for ours, theirs in zip(self.module.buffers(), self._network.buffers(), strict=True):
             ours.copy_(theirs)
         return self.module
+
+    def pieces(self) -> dict[str, Piece]:
+        """What this process has of the averaged parameters, by name."""
+        named = self._network.named_parameters()
+        return {
+            name: Piece(ours, like) for (name, like), ours in zip(named, self._ours, strict=True)
+        }

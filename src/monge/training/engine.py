@@ -7,6 +7,8 @@ need not wait for a step to end.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeAlias
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss
 from monge.training.ema import Average
+from monge.training.sharding import Piece, own, shard, whole
 from monge.training.spec import LoopSpec
 from monge.training.tally import Tally
 
@@ -52,10 +55,11 @@ class Engine:
     """The network, its average and its optimiser, and the step that moves them.
 
     Any number of processes and micro-batches computes the same gradient: each row weighs
-    1 / rows, a process sums over its rows, and the processes are added up.
+    1 / rows, a process sums over its rows, and the processes are added up. Sharded, a process
+    has a part of each tensor that a step changes, and moves that alone; see `sharding`.
 
     Args:
-        network: the bare network, on the accelerator's device.
+        network: the bare network, on the accelerator's device unless it is to be sharded.
         rows: size of the global batch.
 
     Raises:
@@ -68,8 +72,7 @@ class Engine:
         world, rank = accelerator.num_processes, accelerator.process_index
         if rows < world:
             raise UserError(f"a batch of {rows} rows cannot be shared by {world} processes")
-        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        if not self.parameters:
+        if not any(p.requires_grad for p in network.parameters()):
             raise UserError(f"{type(network).__name__} has no parameters to train")
         self.accelerator = accelerator
         self.device = accelerator.device
@@ -81,25 +84,31 @@ class Engine:
         self._world = world
         self._rows = rows
         self._share = slice(rows * rank // world, rows * (rank + 1) // world)
-        self._dtype = next(iter(self.parameters.values())).dtype
+        self._sharded = spec.shard and world > 1
         if world > 1:
             for tensor in _tensors(network).values():
                 torch.distributed.broadcast(tensor, 0)
         self.average = Average(network, spec.ema)
+        if self._sharded:
+            shard(network, self.device)
+            self.average.share_out()
+        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self._dtype = next(iter(self.parameters.values())).dtype
         self._step = Step(network, loss, autocast_of(spec, self.device))
         if spec.compile:
             self._step.compile()
         self._module: nn.Module = self._step
         # The kernel's gate against overflow (`found_inf`) skips steps without asking the host.
         self._gated = self.device.type in ("cpu", "cuda")
+        self._own = {n: own(p) for n, p in self.parameters.items()}
         self._optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            self._own.values(),
             lr=spec.lr,
             betas=spec.betas,
             weight_decay=spec.weight_decay,
             fused=self._gated,
         )
-        for p in self.parameters.values():
+        for p in self._own.values():
             self._optimizer.state[p] = {
                 "step": torch.zeros((), device=self.device if self._gated else "cpu"),
                 "exp_avg": torch.zeros_like(p),
@@ -127,8 +136,8 @@ class Engine:
             self._notes.append(f"not compiled, {type(error).__name__}: {_first_line(error)}")
             self._gradients(share)
         idle = any(p.grad is None for p in self.parameters.values())
-        self._optimizer.zero_grad()
-        if self._world > 1:
+        self._forget_gradients()
+        if self._world > 1 and not self._sharded:
             agreed = torch.tensor((-self.micro_batch, idle), device=self.device)
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
             self.micro_batch, idle = -int(agreed[0]), bool(agreed[1])
@@ -165,17 +174,48 @@ class Engine:
         notes, self._notes = self._notes, []
         return notes
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Every tensor that a step changes, by file and name: the tensors, not copies."""
+    def pieces(self) -> dict[str, dict[str, Piece]]:
+        """What this process has of every tensor that a step changes, by file and name."""
+        model = {name: Piece(own(t), t) for name, t in _tensors(self.network).items()}
         return {
-            "model": _tensors(self.network),
-            "ema": _tensors(self.average.look()),
+            "model": model,
+            "ema": {**model, **self.average.pieces()},
             "optimizer": {
-                f"{key}/{name}": value
-                for name, p in self.parameters.items()
+                f"{key}/{name}": Piece(value, self.parameters[name] if value.ndim else value)
+                for name, p in self._own.items()
                 for key, value in self._optimizer.state[p].items()
             },
         }
+
+    def whole(self) -> dict[str, dict[str, Tensor]]:
+        """The whole of those tensors, which one process saves and all take part in putting
+        together; sharded ones on the CPU, others as they are.
+        """
+        found: dict[str, dict[str, Tensor]] = {}
+        for group, pieces in self.pieces().items():
+            found[group] = {}
+            for name, piece in pieces.items():
+                tensor = piece.whole()
+                if self.accelerator.is_main_process:
+                    found[group][name] = tensor.cpu() if self._sharded else tensor
+        return found
+
+    def averaged(self) -> nn.Module:
+        """The averaged network, which all take part in putting together, on the device."""
+        found = self.average.look()
+        if self._sharded and self.accelerator.is_main_process:
+            found = copy.deepcopy(found).to(self.device)
+        return found
+
+    def trained(self) -> nn.Module:
+        """The bare network, in evaluation mode; a sharded one is put together on the CPU."""
+        if not self._sharded:
+            return self.network.eval()
+        found = copy.deepcopy(self.average.look())
+        with torch.no_grad():
+            for into, p in zip(found.parameters(), self.network.parameters(), strict=True):
+                into.copy_(whole(own(p), p))
+        return found
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Copy saved tensors into place.
@@ -183,7 +223,7 @@ class Engine:
         Raises:
             UserError: they belong to another network.
         """
-        for group, ours in self.tensors().items():
+        for group, ours in self.pieces().items():
             theirs = groups.get(group, {})
             names = ours.keys() | theirs.keys()
             odd = [n for n in sorted(names) if _shape(ours.get(n)) != _shape(theirs.get(n))]
@@ -193,9 +233,8 @@ class Engine:
                     f"shape {_shape(theirs.get(odd[0]))} there and {_shape(ours.get(odd[0]))} "
                     "here; go on with the configuration it was trained with"
                 )
-            with torch.no_grad():
-                for name, tensor in ours.items():
-                    tensor.copy_(theirs[name])
+            for name, piece in ours.items():
+                piece.put(theirs[name])
 
     def _seed(self, n: int) -> None:
         """Seed what the network itself draws (dropout) from (seed, n), so that it resumes."""
@@ -228,13 +267,13 @@ class Engine:
                     raise
                 reason = _first_line(error)
             # Here, not in the handler, because the error holds the activations.
-            exchanging = self._module is not self._step
+            exchanging = self._module is not self._step or self._sharded
             if self._spec.micro_batch is not None or exchanging or self.micro_batch == 1:
                 raise UserError(
                     f"out of memory with micro-batches of {self.micro_batch} rows ({reason}): "
                     "choose a smaller micro-batch or network, or a lower precision"
                 )
-            self._optimizer.zero_grad()
+            self._forget_gradients()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.micro_batch = -(-self.micro_batch // 2)
@@ -244,7 +283,7 @@ class Engine:
         # Distributed gradients are averaged over processes, where they are to be added up.
         weight = self._world / self._rows
         totals: Tensor | None = None
-        for chunk, last in _chunks(batch, self.micro_batch):
+        for chunk, last in self._chunks(batch):
             with nullcontext() if last else self.accelerator.no_sync(self._module):
                 total, parts = self._module(chunk)
                 self.accelerator.backward(total * weight)
@@ -254,9 +293,44 @@ class Engine:
         assert totals is not None
         return totals
 
-    def _update(self, n: int, lr: float, means: Tensor) -> None:
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+    def _chunks(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
+        """Micro-batches, and whether each is the last."""
+        rows = len(next(iter(batch.values())))
+        most = math.ceil(self._rows / self._world)
+        if not self._sharded or self.micro_batch >= most:
+            yield from _chunks(batch, self.micro_batch)
+            return
+        # Sharded, each is an exchange, so all processes need as many of them, of a row at least.
+        count = math.ceil(most / self.micro_batch)
+        if count > self._rows // self._world:
+            raise UserError(
+                f"sharded, a batch of {self._rows} rows cannot be cut into micro-batches of "
+                f"{self.micro_batch} in each of {self._world} processes: choose a batch that is a "
+                "multiple of the number of processes"
+            )
+        for k in range(count):
+            piece = slice(rows * k // count, rows * (k + 1) // count)
+            yield {name: x[piece] for name, x in batch.items()}, k + 1 == count
+
+    def _forget_gradients(self) -> None:
+        for tensor in (*self.parameters.values(), *self._own.values()):
+            tensor.grad = None
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        """The norm of the gradient."""
         norm = torch.nn.utils.get_total_norm(gradients)
+        if self._sharded:
+            squared = norm.square()
+            torch.distributed.all_reduce(squared)
+            norm = squared.sqrt()
+        return norm
+
+    def _update(self, n: int, lr: float, means: Tensor) -> None:
+        if self._sharded:
+            for name, p in self.parameters.items():
+                self._own[name].grad = None if p.grad is None else own(p.grad)
+        gradients = [p.grad for p in self._own.values() if p.grad is not None]
+        norm = self._norm(gradients)
         bad = ~(means[0].isfinite() & norm.isfinite())
         if self._spec.clip is not None:
             scale = (self._spec.clip / (norm + 1e-6)).clamp(max=1.0)
@@ -269,7 +343,7 @@ class Engine:
             optimizer.step()
         elif not bad:
             self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._forget_gradients()
         self.average.update(n)
         self.tally.add(means, norm, bad)
 
@@ -309,7 +383,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+def _shape(tensor: Tensor | Piece | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
 
 

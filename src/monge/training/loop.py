@@ -9,7 +9,6 @@ same to the bit.
 
 from __future__ import annotations
 
-import atexit
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from monge import lock
+from monge import lock, processes
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
 from monge.training import checkpoint
@@ -116,7 +115,7 @@ def fit(
             return run.fitted(None)
         plan = run.plan(quiet or not main)
         if not spec.dry_run:
-            run.train(stop, on_sample if main else None, quiet or not main)
+            run.train(stop, on_sample, quiet or not main)
         return run.fitted(plan)
 
 
@@ -137,7 +136,9 @@ class _Run:
         self.spec = spec
         self.folder = folder
         dtype = torch.float64 if spec.precision == "float64" else torch.float32
-        network.to(accelerator.device, dtype).train()
+        sharded = spec.shard and processes.world() > 1
+        # The whole of a network that is to be sharded stays in the host's memory.
+        network.to("cpu" if sharded else accelerator.device, dtype).train()
         self.engine = Engine(accelerator, network, loss, batches.size, spec)
         self.step = 0
         self.saved: int | None = None
@@ -151,7 +152,7 @@ class _Run:
             return False
         found = checkpoint.load(self.folder, clean=clean)
         # No process may write the next checkpoint before all have read this one.
-        self.accelerator.wait_for_everyone()
+        processes.wait()
         if found is None:
             return False
         facts = found.facts
@@ -209,7 +210,10 @@ class _Run:
                     raise self._diverged()
                 means = self._log(journal, rate) if logs else None
                 if on_sample and _due(self.step, spec.sample_every, last):
-                    on_sample(engine.average.look(), self.step)
+                    averaged = engine.averaged()
+                    if self.accelerator.is_main_process:
+                        on_sample(averaged, self.step)
+                    del averaged
                 for line in engine.taken_notes():
                     display.say(line)
                 display.update(self.step, means)
@@ -220,13 +224,13 @@ class _Run:
                     saved_at = time.monotonic()
                 if stopping:
                     raise self._stopped()
-            self.accelerator.wait_for_everyone()
+            processes.wait()
 
     def fitted(self, plan: Plan | None) -> Fitted:
         """The outcome as it stands."""
         assert self.steps is not None
         return Fitted(
-            network=self.engine.network.eval(),
+            network=self.engine.trained(),
             ema=self.engine.average.look(),
             step=self.step,
             steps=self.steps,
@@ -257,7 +261,11 @@ class _Run:
         return means
 
     def _save(self, journal: Journal | None) -> None:
-        if self.folder is None or journal is None or self.saved == self.step:
+        if self.folder is None or self.saved == self.step:
+            return
+        self.saved = self.step
+        tensors = self.engine.whole()
+        if journal is None:
             return
         journal.sync()
         facts = {
@@ -268,8 +276,7 @@ class _Run:
             "seconds": self.seconds,
             "tally": self.engine.tally.state(),
         }
-        checkpoint.save(self.folder, self.step, self.engine.tensors(), facts)
-        self.saved = self.step
+        checkpoint.save(self.folder, self.step, tensors, facts)
 
     def _stopped(self) -> Stopped:
         kept = f"saved in {self.folder}" if self.folder is not None else "nothing kept"
@@ -302,17 +309,8 @@ def _accelerator(spec: LoopSpec) -> Accelerator:
     # A process may train twice, on different devices. Mixed precision is written in `Step`,
     # inside what is compiled.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
-        atexit.unregister(_leave)
-        atexit.register(_leave)
-    return accelerator
-
-
-def _leave() -> None:
-    """Leave the group of processes, which otherwise may abort while the interpreter exits."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    processes.join()
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from monge.errors import UserError
 from monge.progress import size
 from monge.training.engine import Engine
 from monge.training.progress import clock
+from monge.training.sharding import Piece
 from monge.training.spec import Batches
 
 TIMED_STEPS = 3
@@ -88,15 +89,18 @@ def make_plan(
     """
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)
-    before = _copy(engine.tensors())
+    before = _copy(engine.pieces())
     tally = engine.tally.state()
     engine.prepare(batches.draw(step))
     least_s = 0.0 if minutes is None else SURE_AFTER_S
     step_s = _time_steps(engine, batches, step, least_s)
-    kept = sum(t.nbytes for group in before.values() for t in group.values())
+    copied = sum(t.nbytes for t, _ in before)
     # The copies made here are no part of the run.
-    peak = _peak_bytes(engine.device) - (kept if engine.device.type == "cpu" else 0)
-    engine.restore(before)
+    peak = _peak_bytes(engine.device) - (copied if engine.device.type == "cpu" else 0)
+    with torch.no_grad():
+        for saved, piece in before:
+            piece.own.copy_(saved)
+    kept = sum(piece.nbytes for _, piece in before)
     engine.tally.restore(tally)
     free = None if folder is None else shutil.disk_usage(_existing(folder)).free
     if free is not None and free < 2 * kept:
@@ -126,12 +130,10 @@ def _time_steps(engine: Engine, batches: Batches, step: int, least_s: float) -> 
     return engine.agreed(statistics.median(times))
 
 
-def _copy(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+def _copy(groups: Mapping[str, Mapping[str, Piece]]) -> list[tuple[Tensor, Piece]]:
     """Copies in the host's memory, so that the device's is measured as in the run."""
-    return {
-        name: {key: tensor.to("cpu", copy=True) for key, tensor in group.items()}
-        for name, group in groups.items()
-    }
+    pieces = [piece for group in groups.values() for piece in group.values()]
+    return [(piece.own.to("cpu", copy=True), piece) for piece in pieces]
 
 
 def _peak_bytes(device: torch.device) -> int:

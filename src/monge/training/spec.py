@@ -40,6 +40,7 @@ class LoopSpec:
         ema: final decay of the average of the weights.
         precision: "auto" is bf16 on a CUDA device that has it and float32 elsewhere.
         compile: compile the loss as a whole; eager when that fails.
+        shard: share out weights, average and optimiser state over the processes (FSDP).
         seed: of what the network itself draws (dropout); batches carry their own.
         device: "auto", "cpu", "cuda" or "mps".
         save_every_s: seconds between checkpoints; None for none by time.
@@ -62,6 +63,7 @@ class LoopSpec:
     ema: float = 0.999
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
     compile: bool = False
+    shard: bool = False
     seed: int = 0
     device: str = "auto"
     save_every_s: float | None = 120.0
@@ -84,6 +86,8 @@ class LoopSpec:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be greater than 0, not {value}")
+        if self.shard and self.compile:
+            raise UserError("a sharded network is not compiled: leave out shard or compile")
         if self.warmup < 0:
             raise UserError(f"warmup must be 0 steps or more, not {self.warmup}")
         if not 0 <= self.ema <= 1:
