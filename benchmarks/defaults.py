@@ -17,9 +17,9 @@ import time
 
 from torch import Tensor, nn
 
-from benchmarks import digits
-from benchmarks.digits import Digits, Quality, Variant
+from benchmarks import study
 from benchmarks.measure import Row, Rows, mean, parser, show
+from benchmarks.study import Quality, Study, Variant
 from monge.training.ema import Average
 
 STEPS = 300
@@ -32,7 +32,7 @@ VARIANTS = {
     "default (uniform times, independent coupling, QK-norm, width 128)": Variant(COMMON),
     "times logit_normal": Variant({**COMMON, "times": "logit_normal"}),
     "coupling ot:plan=256": Variant({**COMMON, "coupling": "ot:plan=256"}),
-    "no QK-norm": Variant(COMMON, digits.without_qk_norm),
+    "no QK-norm": Variant(COMMON, study.without_qk_norm),
     "width 64": Variant({**COMMON, "network": WIDTH.format(64)}),
     "width 192": Variant({**COMMON, "network": WIDTH.format(192)}),
 }
@@ -60,12 +60,12 @@ SAMPLING = {
 
 
 def train(
-    data: Digits, variant: Variant, seed: int, averages: dict[str, tuple[float, int]]
+    data: Study, variant: Variant, seed: int, averages: dict[str, tuple[float, int]]
 ) -> tuple[dict[str, nn.Module], float]:
     """The averaged network of a variant as "", others by their names; seconds of its steps."""
     others: dict[str, Average] = {}
     engine, start = None, time.perf_counter()
-    for n, engine in enumerate(digits.training(data, variant, seed, STEPS)):
+    for n, engine in enumerate(study.training(data, variant, seed, STEPS)):
         if not others:
             others = {k: Average(engine.network, decay) for k, (decay, _) in averages.items()}
         for name, average in others.items():
@@ -91,15 +91,15 @@ def rows_of(name: str, found: list[Quality], reference: list[Quality], note: str
 
 
 def run(seeds: int) -> Rows:
-    data = digits.prepare()
-    base = digits.floor(data)
+    data = study.prepare()
+    base = study.floor(data)
     rows: Rows = {"training images in the samples' place: energy distance": Row(base.energy)}
     rows["training images in the samples' place: C2ST AUC"] = Row(base.auc)
     qualities: dict[str, list[Quality]] = {}
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, z: Tensor) -> None:
-        found = digits.quality(data, z)
+        found = study.quality(data, z)
         qualities.setdefault(name, []).append(found)
         print(f"{name}: {found}", file=sys.stderr, flush=True)
 
@@ -109,9 +109,9 @@ def run(seeds: int) -> Rows:
             networks, spent = train(data, variant, seed, AVERAGES if default else {})
             seconds.setdefault(name, []).append(1e3 * spent / STEPS)
             for other, network in networks.items():
-                note(other or name, digits.sample(data, network, seed))
+                note(other or name, study.sample(data, network, seed))
             for how, (solver, grid) in SAMPLING.items() if default else ():
-                note(how, digits.sample(data, networks[""], seed, solver, grid))
+                note(how, study.sample(data, networks[""], seed, solver, grid))
     reference = next(iter(qualities.values()))
     for name, found in qualities.items():
         spent = seconds.get(name)

@@ -1,8 +1,9 @@
-"""What the studies on digits share: latents of one fixed autoencoder, variants, and their quality.
+"""What the studies share: latents of one fixed autoencoder, variants of a recipe, their quality.
 
-A variant is the digits recipe with some fields of its specification replaced, or with a change
-made to its network. All learn the same latents (32 numbers) and are judged there, against the
-latents of the 359 held-out images, with their labels: by energy distance and C2ST AUC.
+A variant is a recipe with some fields of its specification replaced, or with a change made to its
+network. All variants learn the same latents and are judged against the held-out data, by as many
+samples with the same labels. The recipe is that of the digits unless another one is given; then
+quality is taken in latent space (32 numbers, n = 359), by energy distance and C2ST AUC.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from monge.fields import Predict
 from monge.flows import Integrated
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.networks.layers import Attention, FeedForward
+from monge.objectives.flow_matching import FlowMatching
 from monge.progress import quiet
 from monge.recipes.digits import SPEC
 from monge.runs.autoencoding import prepare_autoencoder
-from monge.runs.train import facts_of, latent_batches, loop_spec, make_objective, resolve
 from monge.runs.run import build_network
+from monge.runs.spec import TrainSpec
+from monge.runs.train import facts_of, latent_batches, loop_spec, make_objective, resolve
 from monge.tensors import noise, stream
 from monge.training.engine import Engine
 from monge.training.schedule import learning_rate
@@ -40,27 +43,38 @@ from monge.types import Autoencoder
 
 
 @dataclass(frozen=True)
-class Digits:
-    """The digits and their latents, in the units of the fixed autoencoder."""
+class Study:
+    """A recipe, its data, and their latents in the units of the fixed autoencoder.
 
+    Attributes:
+        latents: of the training data.
+        heldout: latents of held-out data, and `label` their labels.
+    """
+
+    spec: TrainSpec
     data: Data
     autoencoder: Autoencoder
     latents: Latents
     heldout: Tensor
+    label: Tensor
 
 
-def prepare() -> Digits:
-    """Train the recipe's autoencoder (about 12 s on two cores) and encode the digits."""
-    data = sources.load("digits")
-    spec = resolve(SPEC, data)
+def prepare(spec: TrainSpec = SPEC, n: int | None = None) -> Study:
+    """Train the recipe's autoencoder and encode the data; n held-out examples, or all."""
+    data = sources.load(spec.data, spec)
+    spec = resolve(spec, data)
     with tempfile.TemporaryDirectory() as folder:
         autoencoder, latents = prepare_autoencoder(
             spec, data, Path(folder), torch.device("cpu"), quiet
         )
+    rng = stream(0, "heldout")
+    rows = torch.randperm(len(data.heldout), generator=rng)[:n]
     with torch.no_grad():
-        posterior = autoencoder.encode(data.heldout[:])
-    draws = torch.randn(posterior.mean.shape, generator=stream(0, "heldout"))
-    return Digits(data, autoencoder, latents, posterior.sample(draws))
+        posterior = autoencoder.encode(data.heldout[rows])
+    draws = torch.randn(posterior.mean.shape, generator=rng)
+    assert data.heldout_label is not None
+    heldout = posterior.sample(draws)
+    return Study(spec, data, autoencoder, latents, heldout, data.heldout_label[rows])
 
 
 def unchanged(network: nn.Module) -> None:
@@ -103,11 +117,16 @@ class Variant:
     """Changes to the fields of the recipe's specification, and to its network."""
 
     fields: dict[str, Any] = field(default_factory=dict)
-    network: Callable[[nn.Module], None] = unchanged
+    network: Callable[[Any], None] = unchanged
+
+
+def objective_of(study: Study, variant: Variant) -> FlowMatching:
+    """What a variant minimises."""
+    return make_objective(dataclasses.replace(study.spec, **variant.fields), study.data)
 
 
 def training(
-    digits: Digits, variant: Variant, seed: int, steps: int, batches: Batches | None = None
+    study: Study, variant: Variant, seed: int, steps: int, batches: Batches | None = None
 ) -> Iterator[Engine]:
     """The training of a variant, step by step.
 
@@ -115,19 +134,29 @@ def training(
         steps: where the cosine of the learning rate ends.
         batches: by default latents, encoded once.
     """
-    spec = dataclasses.replace(SPEC, steps=steps, seed=seed, **variant.fields)
-    shape = digits.autoencoder.latent_shape
-    network = build_network(spec, shape, facts_of(digits.data))
+    spec = dataclasses.replace(study.spec, steps=steps, seed=seed, **variant.fields)
+    network = build_network(spec, study.autoencoder.latent_shape, facts_of(study.data))
     variant.network(network)
-    objective = make_objective(spec, digits.data)
+    objective = objective_of(study, variant)
     if batches is None:
-        batches = latent_batches(spec, objective, digits.latents, digits.data)
+        batches = latent_batches(spec, objective, study.latents, study.data)
     loop = loop_spec(spec)
     engine = Engine(Accelerator(cpu=True), network.train(), objective.loss, batches.size, loop)
     for n in range(steps):
         rate = learning_rate(n, loop.lr, warmup=loop.warmup, steps=steps, schedule=loop.schedule)
         engine.step(n, rate, batches.draw(n))
         yield engine
+
+
+@torch.no_grad()
+def sample(
+    study: Study, network: nn.Module, seed: int, solver: str = "heun", grid: str = "uniform:n=20"
+) -> Tensor:
+    """As many latents as are held out, with the same labels."""
+    field = Predict(network, objective_of(study, Variant()).path)
+    flow = Integrated(field, build("solver", solver), build("grid", grid))
+    x0 = noise(seed, 0, len(study.heldout), tuple(study.heldout.shape[1:]), "x0")
+    return flow(x0, 0.0, flow.domain[1], {"label": study.label})
 
 
 @dataclass(frozen=True)
@@ -138,30 +167,15 @@ class Quality:
     auc: float
 
 
-@torch.no_grad()
-def sample(
-    digits: Digits, network: nn.Module, seed: int, solver: str = SPEC.solver, grid: str = SPEC.grid
-) -> Tensor:
-    """As many latents as are held out, with the same labels."""
-    objective = make_objective(SPEC, digits.data)
-    flow = Integrated(
-        Predict(network, objective.path), build("solver", solver), build("grid", grid)
-    )
-    x0 = noise(seed, 0, len(digits.heldout), tuple(digits.heldout.shape[1:]), "x0")
-    label = digits.data.heldout_label
-    assert label is not None
-    return flow(x0, 0.0, flow.domain[1], {"label": label})
+def quality(study: Study, z: Tensor) -> Quality:
+    """Of sampled latents z."""
+    auc = classifier_test(z, study.heldout).auc
+    return Quality(energy_distance(z, study.heldout), auc)
 
 
-def quality(digits: Digits, z: Tensor) -> Quality:
-    """Of samples z, n = 359."""
-    auc = classifier_test(z, digits.heldout).auc
-    return Quality(energy_distance(z, digits.heldout), auc)
-
-
-def floor(digits: Digits) -> Quality:
+def floor(study: Study) -> Quality:
     """What training examples get in the samples' place."""
     rng = stream(0, "floor")
-    rows = torch.randperm(len(digits.latents), generator=rng)[: len(digits.heldout)]
-    posterior = digits.latents.rows(rows)
-    return quality(digits, posterior.sample(torch.randn(posterior.mean.shape, generator=rng)))
+    rows = torch.randperm(len(study.latents), generator=rng)[: len(study.heldout)]
+    posterior = study.latents.rows(rows)
+    return quality(study, posterior.sample(torch.randn(posterior.mean.shape, generator=rng)))
