@@ -13,12 +13,11 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-import time
 
 from torch import Tensor, nn
 
 from benchmarks import study
-from benchmarks.measure import Row, Rows, mean, parser, show
+from benchmarks.measure import Row, Rows, clock, mean, parser, show
 from benchmarks.study import Quality, Study, Variant
 from monge.training.ema import Average
 
@@ -64,14 +63,14 @@ def train(
 ) -> tuple[dict[str, nn.Module], float]:
     """The averaged network of a variant as "", others by their names; seconds of its steps."""
     others: dict[str, Average] = {}
-    engine, start = None, time.perf_counter()
+    engine, start = None, clock()
     for n, engine in enumerate(study.training(data, variant, seed, STEPS)):
         if not others:
             others = {k: Average(engine.network, decay) for k, (decay, _) in averages.items()}
         for name, average in others.items():
             average.update(n + averages[name][1])
     assert engine is not None
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     networks: dict[str, nn.Module] = {"": copy.deepcopy(engine.average.look()).eval()}
     return networks | {k: average.look() for k, average in others.items()}, seconds
 

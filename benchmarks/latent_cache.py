@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from benchmarks.measure import Row, Rows, interleave, parser, ratio, show, timed
+from benchmarks.measure import Row, Rows, clock, interleave, parser, ratio, show, timed
 from monge.autoencoders.conv import ConvSpec
 from monge.couplings import source_like
 from monge.data.arrays import Pixels, Shards
@@ -79,9 +78,9 @@ def run(rounds: int) -> Rows:
     cpu, objective = torch.device("cpu"), FlowMatching()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MONGE_CACHE"] = folder
-        start = time.perf_counter()
+        start = clock()
         latents = latents_of(bare, images, "benchmark", "random", cpu, quiet)
-        once = time.perf_counter() - start
+        once = clock() - start
         wrapper = standardised_by(bare, latents, images[:8]).eval()
         batches = {
             "cache": LatentBatches(in_units_of(wrapper, latents), {}, objective, BATCH, 0),

@@ -11,13 +11,12 @@ import copy
 import itertools
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Rows, interleave, median, parser, ratio, show
+from benchmarks.measure import Rows, clock, interleave, median, parser, ratio, show
 from monge.data.latents import LatentBatches
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.base import Batch
@@ -44,7 +43,7 @@ class Clocked:
         self.asked: list[float] = []
 
     def draw(self, step: int) -> Batch:
-        self.asked.append(time.perf_counter())
+        self.asked.append(clock())
         return self.batches.draw(step)
 
     def step_s(self, last: int) -> float:
