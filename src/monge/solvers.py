@@ -41,19 +41,38 @@ class Solver(Component, abc.ABC):
         """y at t, from y at s, by one step or as many as the solver wants."""
 
 
-def _axpy(y: Tensor, h: Tensor | float, slopes: list[tuple[float, Tensor]]) -> Tensor:
-    """y + h * sum of weighted slopes."""
-    weighted = [(w, k) for w, k in slopes if w]
-    if not weighted:
-        return y
-    if not isinstance(h, Tensor):
-        for w, k in weighted:
-            y = torch.add(y, k, alpha=h * w)
-        return y
-    total = weighted[0][0] * weighted[0][1]
-    for w, k in weighted[1:]:
+def _weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """The sum of slopes with weights of which one, at least, is not zero."""
+    (w, k), *rest = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
+    total = w * k
+    for w, k in rest:
         total = torch.add(total, k, alpha=w)
-    return y + expand(h, y).to(y.dtype) * total
+    return total
+
+
+def _moved(
+    y: Tuple, h: list[Tensor] | float, weights: tuple[float, ...], slopes: list[Tuple]
+) -> Tuple:
+    """y + h * the sum of weighted slopes; h is a float, or shaped like each part of y."""
+    if not any(weights):
+        return y
+    columns = zip(*slopes, strict=True)
+    if isinstance(h, list):
+        return tuple(
+            torch.addcmul(part, step, _weighted(weights, list(k)))
+            for part, step, k in zip(y, h, columns, strict=True)
+        )
+    moved = []
+    for part, column in zip(y, columns, strict=True):
+        for w, k in zip(weights, column, strict=True):
+            part = torch.add(part, k, alpha=h * w) if w else part
+        moved.append(part)
+    return tuple(moved)
+
+
+def _shaped(h: Tensor, y: Tuple) -> list[Tensor]:
+    """Steps, one per example, shaped and typed to multiply each part of y."""
+    return [expand(h, part).to(part.dtype) for part in y]
 
 
 class RungeKutta(Solver, abc.ABC):
@@ -69,19 +88,14 @@ class RungeKutta(Solver, abc.ABC):
     @final
     def advance(self, f: RightHandSide, y: Tuple, s: Tensor | float, t: Tensor | float) -> Tuple:
         h = t - s
+        step = _shaped(h, y) if isinstance(h, Tensor) else h
         slopes: list[Tuple] = []
         for row in self.a:
             c = sum(row)
-            stage = tuple(
-                _axpy(part, h, [(w, k[i]) for w, k in zip(row, slopes, strict=True)])
-                for i, part in enumerate(y)
-            )
             # The last node is t itself, not s + h, so that a domain's end is met exactly.
-            slopes.append(f(stage, t if c == 1 else s + c * h, None))
-        return tuple(
-            _axpy(part, h, [(w, k[i]) for w, k in zip(self.b, slopes, strict=True)])
-            for i, part in enumerate(y)
-        )
+            node = t if c == 1 else s + c * h
+            slopes.append(f(_moved(y, step, row, slopes), node, None))
+        return _moved(y, step, self.b, slopes)
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,20 +236,13 @@ class Dopri5(Solver):
         self, f: RightHandSide, y: Tuple, slope: Tuple, now: Tensor, h: Tensor, rows: Tensor
     ) -> tuple[Tuple, Tuple, Tensor]:
         """A step and its scaled error (accept below 1); the last stage starts the next step."""
-        slopes, stage = [slope], y
+        slopes, stage, step = [slope], y, _shaped(h, y)
         for c, row in zip(_DOPRI_C[1:], _DOPRI_A[1:], strict=True):
-            stage = tuple(
-                _axpy(part, h, [(w, k[i]) for w, k in zip(row, slopes, strict=True)])
-                for i, part in enumerate(y)
-            )
+            stage = _moved(y, step, row, slopes)
             slopes.append(f(stage, now + c * h, rows))
         error = [
-            _axpy(
-                torch.zeros_like(part),
-                h,
-                [(w, k[i]) for w, k in zip(_DOPRI_ERROR, slopes, strict=True)],
-            )
-            for i, part in enumerate(y)
+            size * _weighted(_DOPRI_ERROR, list(k))
+            for size, k in zip(step, zip(*slopes, strict=True), strict=True)
         ]
         scale = [
             self.atol + self.rtol * torch.maximum(old.abs(), new.abs())
@@ -255,7 +262,7 @@ class Dopri5(Solver):
         span = (end - now).abs()
         h = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
         h = torch.minimum(h, span) * (end - now).sign()
-        trial = tuple(_axpy(part, h, [(1.0, k)]) for part, k in zip(y, slope, strict=True))
+        trial = _moved(y, _shaped(h, y), (1.0,), [slope])
         change = [
             (new - k) / c for new, k, c in zip(f(trial, now + h, rows), slope, scale, strict=True)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -430,6 +431,28 @@ def test_batches_are_drawn_ahead_in_order_and_not_past_the_end() -> None:
         for n in (4, 5, 6):
             assert torch.equal(draw(n)["x"], Rows().draw(n)["x"])
     assert drawn == [4, 5, 6]
+
+
+def test_blocks_of_several_steps_are_drawn_ahead_on_a_cpu_and_are_the_same() -> None:
+    begun = threading.Event()
+
+    class Blocks(Rows):
+        span = 3
+
+        def draw(self, step: int) -> Batch:
+            if step == 3:
+                begun.set()
+            return super().draw(step)
+
+    with loop._drawing(Blocks(), 7, torch.device("cpu")) as draw:
+        first = draw(0)
+        assert begun.wait(10)  # the next block, long before its first step is asked for
+        drawn = [first, *(draw(n) for n in range(1, 7))]
+    for n, batch in enumerate(drawn):
+        assert torch.equal(batch["x"], Rows().draw(n)["x"])
+    ahead, plain = train(batches=Blocks()), train()
+    for ours, theirs in zip(ahead.ema.parameters(), plain.ema.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(

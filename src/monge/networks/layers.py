@@ -206,10 +206,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        # Heads move forward last: norms of strided tensors cost copies in the backward pass.
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).unbind(2)
         q = F.rms_norm(q, q.shape[-1:], self.query_norm.to(q), eps=1e-6)
         k = F.rms_norm(k, k.shape[-1:], self.key_norm.to(k), eps=1e-6)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
 

@@ -334,17 +334,26 @@ def _signals() -> Iterator[threading.Event]:
 def _drawing(
     batches: Batches, steps: int, device: torch.device
 ) -> Iterator[Callable[[int], Batch]]:
-    """Draws the batch of each step; the next one while the device works on this one."""
-    if device.type == "cpu":
+    """Draws the batch of each step, in a thread ahead of it where that pays.
+
+    A device works while the host draws. Where several steps are drawn at once, as for a coupling
+    that plans more rows than a batch has, the next of these blocks is drawn during the steps of
+    this one; the solvers of such plans leave Python to the other threads.
+    """
+    ahead = getattr(batches, "span", 1)
+    if device.type == "cpu" and ahead == 1:
         yield batches.draw
         return
     with ThreadPoolExecutor(1) as pool:
         pending: dict[int, Future[Batch]] = {}
 
         def draw(step: int) -> Batch:
-            batch = pending.pop(step).result() if step in pending else batches.draw(step)
-            if step + 1 < steps:
-                pending[step + 1] = pool.submit(batches.draw, step + 1)
-            return batch
+            for later in range(step, min(step + ahead + 1, steps)):
+                if later not in pending:
+                    pending[later] = pool.submit(batches.draw, later)
+            return pending.pop(step).result()
 
-        yield draw
+        try:
+            yield draw
+        finally:
+            pool.shutdown(cancel_futures=True)
