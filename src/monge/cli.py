@@ -75,12 +75,8 @@ class Train(TrainSpec):
     """Print the result as JSON."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    run: Positional[Path]
-    """Run folder."""
-    n: Annotated[int, arg(aliases=["-n"])] = 64
-    """How many samples."""
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
     steps: int | None = None
     """Solver steps; none: the run's own."""
     solver: str | None = None
@@ -99,6 +95,14 @@ class Sampling:
     """CPU threads."""
     json: bool = False
     """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Sampling(Sampler):
+    run: Positional[Path]
+    """Run folder."""
+    n: Annotated[int, arg(aliases=["-n"])] = 64
+    """How many samples."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Evaluate(Sampling):
 
 
 @dataclass(frozen=True)
-class Verify(Sampling):
+class Verify(Sampler):
     """Say where the Wasserstein-2 error of the samples comes from, and which setting to change.
 
     Every part of the way from noise to data is compared with a better one from the same noise:

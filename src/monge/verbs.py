@@ -200,8 +200,8 @@ def _selftest(arguments: Any) -> dict[str, Any]:
 
 
 def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
-    from monge.conformance.loading import load
     from monge.data import sources
+    from monge.loading import load
     from monge.runs.restoring import set_threads
     from monge.runs.verify import verify_component
 

@@ -29,7 +29,9 @@ from monge.metrics.differences import Difference, differences, of_intervals, rem
 from monge.metrics.feature_rows import feature_comparisons
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.intervals import GROUPS, wilson
-from monge.metrics.labels import Labelled, as_labels, label_rows
+from monge.metrics.label_rows import label_rows
+from monge.metrics.labels import Labelled, as_labels
+from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
 from monge.metrics.spaces import GAUSSIAN, Chosen, Given
 from monge.metrics.table import Row, Table
@@ -99,7 +101,11 @@ def compare(
 
     parts: list[tuple[Sequence[Comparison], tuple[Draws, ...]]] = []
     beside = partial(_gaussian, seed=seed)
-    parts.append((comparisons(flat["A"].shape[1], seed), spaces.draws(chosen, _numbers, beside)))
+    drawn = spaces.draws(chosen, _numbers, beside)
+    # Kernels are scaled by examples outside the tested sets, or by both of them together.
+    first_floor = drawn[0].floors[0]
+    scale = median_distance(first_floor[0] if real else torch.cat(first_floor))
+    parts.append((comparisons(flat["A"].shape[1], seed, scale), drawn))
     if network is not None:
         network.require(first.x.shape[1:])
         seen = spaces.draws(chosen, lambda x: network.features(x.x).x.double(), beside)

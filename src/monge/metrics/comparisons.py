@@ -71,8 +71,9 @@ class Draws:
         return Draws(
             self.samples[rows],
             self.real[rows],
-            tuple(x[rows] for x in self.floors),
+            tuple((x[rows], y[rows]) for x, y in self.floors),
             {name: x[rows] for name, x in self.baselines.items()},
+            self.protocol,
         )
 
 

@@ -127,7 +127,7 @@ def evaluate(
     labels = _labelled((x, sample_labels), (known, train_labels), (real, real_labels))
 
     draws = draw(x, known, real, others, n, seed)
-    listed = comparisons(x.shape[1], seed, median_distance(draws.floors[0]))
+    listed = comparisons(x.shape[1], seed, median_distance(draws.floors[0][0]))
     parts = [c.heads[0].name for c in listed] + ["memorisation"] + ["labels"] * bool(labels)
 
     def tell(part: int) -> None:

@@ -12,7 +12,7 @@ from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.files import write_json
 from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
-from monge.metrics.features import load_network
+from monge.metrics.feature_sources import load_network
 from monge.metrics.labels import Labelled
 from monge.progress import Say, counting, quiet
 from monge.runs import images
@@ -95,7 +95,7 @@ def compare_sources(
             seed=seed,
             n=result.n,
             sets={t.name: t.facts for t in taken},
-            features=network and {"network": network.name, "sha256": network.weights},
+            features=network and {"network": network.name, **network.settings},
         ),
         **result.to_json(),
     }

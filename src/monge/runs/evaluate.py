@@ -156,7 +156,7 @@ def _card(
         seed=seed,
         run=of_run(run),
         data={**read, "training": len(data.train), "held out": len(data.heldout)},
-        features=network and {"network": network.name, "sha256": network.weights},
+        features=network and {"network": network.name, **network.settings},
     )
 
 

@@ -102,9 +102,9 @@ def source_word(text: str) -> str:
 
 
 def network_word(text: str) -> str:
-    """A feature network, NAME:FILE, as it is written in any working directory."""
-    name, _, file = text.partition(":")
-    return f"{name}:{source_word(file)}"
+    """A feature network as it is written in any working directory: its files absolute."""
+    parts = text.split(":")
+    return ":".join(source_word(part) if Path(part).suffix else part for part in parts)
 
 
 def shown(found: Mapping[str, Any], heading: str = "") -> str:

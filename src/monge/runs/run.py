@@ -33,6 +33,7 @@ from monge.runs.restoring import build_network, load_weights, pick_device, read_
 from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
 from monge.tensors import noise
+from monge.types import Cond
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
