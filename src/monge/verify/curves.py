@@ -197,7 +197,7 @@ def trajectories(
     cond = None if cond is None else {k: c[:n] for k, c in cond.items()}
     centre = z.mean(0)
     axes = torch.linalg.svd(z - centre, full_matrices=False)[2][:2].T
-    flow, end = pipeline.reference, pipeline.end
+    flow, end = pipeline.sampler, pipeline.end
     lo = pipeline.begin
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
     state, now, points = x0, lo, []

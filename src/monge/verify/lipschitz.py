@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,17 +44,21 @@ def jacobian_norm(f: Map, x: Tensor, iterations: int = ITERATIONS, seed: int = 0
     return norm.detach()
 
 
-def expansion_rate(f: Map, x: Tensor, iterations: int = ITERATIONS, seed: int = 0) -> PerExample:
+def expansion_rate(
+    f: Map, x: Tensor, shift: PerExample, iterations: int = 2 * ITERATIONS, seed: int = 0
+) -> PerExample:
     """The largest eigenvalue of the symmetric part of the Jacobian of f at each of x, (B,).
 
-    By power iteration on the symmetric part, shifted by the Jacobian's norm so that the largest
-    eigenvalue, not the most negative, is the largest in modulus.
+    By power iteration on the symmetric part, shifted so that the largest eigenvalue, not the most
+    negative, is the largest in modulus.
+
+    Args:
+        shift: (B,), at least the modulus of every eigenvalue: the norm of the Jacobian.
     """
-    shift = jacobian_norm(f, x, iterations, seed)
     u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
     rate = x.new_zeros(len(x))
     with forward_mode():
-        for _ in range(2 * iterations):
+        for _ in range(iterations):
             v = (_along(f, x, u) + _against(f, x, u)) / 2
             rate = sum_except_batch(u * v)
             u = _unit(v + expand(shift, u) * u)
@@ -118,8 +123,9 @@ def stretching(
         def at(y: Tensor, t: float = t) -> Tensor:
             return pipeline.field(y, t, cond)
 
-        norm.append(float(jacobian_norm(at, state).max()))
-        rate.append(float(expansion_rate(at, state).max()))
+        norms = jacobian_norm(at, state)
+        norm.append(float(norms.max()))
+        rate.append(float(expansion_rate(at, state, norms).max()))
         if pipeline.truth is not None and t <= pipeline.truth.field(pipeline.path).domain[1]:
             exact.append(_exact_rate(pipeline.truth, pipeline, state, t, cond))
     latents = pipeline.latents(flow, x0, cond)
@@ -143,11 +149,12 @@ def _exact_rate(truth: Target, pipeline: Pipeline, x: Tensor, t: float, cond: Co
 def amplification(
     pipeline: Pipeline, x0: Latent, cond: Cond, step: float = 1e-2, directions: int = 8
 ) -> float:
-    """The largest |X(x0 + h u) - X(x0)| / h over noises and directions u, by finite differences.
+    """The largest |X(x0 + h u) - X(x0)| / h over noises and directions u, by finite differences
+    of the sampler's map without guidance.
 
     A lower bound of the flow's Lipschitz constant: directions are random, points are samples.
     """
-    flow = pipeline.unguided
+    flow = dataclasses.replace(pipeline.sampler, field=pipeline.field)
     lo, end = pipeline.begin, pipeline.end
     most = 0.0
     with torch.no_grad():
