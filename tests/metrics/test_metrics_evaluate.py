@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -166,6 +167,7 @@ def test_without_labels_there_are_no_label_rows() -> None:
     assert found.labels is None and "label agreement" not in [row.name for row in found.table]
     assert found.to_json()["labels"] is None
     assert all(row.n == 30 for row in found.table)
+    assert math.isnan(found.table["W2² max-sliced"].interval[0])  # halves of 15 are too few
 
 
 def test_baselines_with_labels_enter_the_label_rows() -> None:

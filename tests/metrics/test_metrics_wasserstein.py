@@ -205,7 +205,7 @@ def test_max_sliced_repeats_and_its_error_is_that_of_repetition() -> None:
         values.append(max_sliced_w2_squared(x, y))
         errors.append(max_sliced_stderr(x, y, stream(r)))
     spread = float(torch.tensor(values).std())
-    assert sum(errors) / 40 == pytest.approx(spread, rel=0.35)
+    assert 0.65 * spread < sum(errors) / 40 < 1.6 * spread  # see `jackknife`
     assert max_sliced_w2_squared(x, y, 3) == max_sliced_w2_squared(x, y, 3)
     with pytest.raises(UserError, match="4 examples in a set, not 3"):
         max_sliced_w2_squared(x[:3], y[:3])

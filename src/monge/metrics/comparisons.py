@@ -271,7 +271,6 @@ def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
             {
                 "estimator": "W2² along the worst direction, found on one half by gradient "
                 "ascent and measured on the other; mean of both ways",
-                "interval": "for the directions that were found",
             },
             stderr=lambda x, y, rng: (max_sliced_stderr(x, y, rng, seed),),
             group=TRANSPORT,

@@ -14,8 +14,8 @@ No bootstrap: a resample repeats points, and distances of a point to itself are 
 every estimator here. No unbiased variance for the energy distance either: it is exact on average,
 but so noisy where the two laws agree that its intervals cover 60 % there. Estimators whose mean
 depends on n (plug-in Wasserstein distances, coverage) get an interval for that mean at this n,
-which is what a floor of equal n can be compared with. The direction of max-sliced W2 and the
-classifier that is trained on samples are taken as they were found: their intervals are given them.
+which is what a floor of equal n can be compared with. The classifier that is trained on samples is
+taken as it was found: its interval is given it.
 
 References:
     | Interval estimation for a binomial proportion (Brown et al., 2001)
