@@ -82,7 +82,7 @@ def test_folders_of_images_against_a_reference_fill_a_page(
     words = [home / "clean", home / "noisy", "--reference", home / "real"]
     found = compared(capsys, *words, *N, "--out", out, "--fail-if-different", code=3)
     assert found["verdict"]["word"] == "A"
-    told = {d["name"]: d["closer_among_all"] for d in found["differences"]}
+    told = {d["name"]: d["closer"] for d in found["differences"]}
     assert told["C2ST AUC"] == "A" and "label agreement" in told
     assert "label shares" in told
     sets = found["card"]["sets"]
