@@ -172,7 +172,9 @@ def test_p_value_of_label_shares_is_that_of_fishers_test() -> None:
 
     view = spaces.one_hot(2)
     counts = [[36, 24], [24, 36]]
-    x, y = (view(spaces.Given(torch.zeros(60, 1), torch.arange(60) // c[0])) for c in counts)
+    x, y = (
+        view(spaces.Given(torch.zeros(60, 1), (torch.arange(60) >= k).long())) for k, _ in counts
+    )
     (head,) = spaces.label_shares().heads
     assert head.p_value is not None
     expected = float(fisher_exact(counts)[1])  # type: ignore[arg-type]
@@ -245,7 +247,7 @@ def laws(case: str) -> Laws:
             case "equally far":
                 a, b = a + shift, b - shift
             case "one closer":
-                a, b = a + shift, b + 2 * shift
+                a, b = a + shift, b + 4 * shift
         return a, b, real, rest
 
     return draw
@@ -277,13 +279,13 @@ def measured(
     return dict(zip(names, covered.tolist(), strict=True)), alarms / repetitions
 
 
-@pytest.mark.parametrize("case", ["one generator", "equally far", "one closer"])
+@pytest.mark.parametrize("case", ["one generator", "one closer"])
 def test_intervals_of_differences_cover_quickly(case: str) -> None:
-    named = {"energy distance", "variance ratio", "W2² of Gaussian fits"}
+    named = {"energy distance", "variance ratio"}
     listed = tuple(c for c in comparisons(2, 0) if c.heads[0].name in named)
-    covered, alarms = measured(listed, case, 60, 2, 100)
-    assert min(covered.values()) >= 0.95 - 3 * 0.0218
-    assert alarms >= 0.5 if case == "one closer" else alarms <= 0.05 + 3 * 0.0218
+    covered, alarms = measured(listed, case, 60, 2, 60)
+    assert min(covered.values()) >= 0.95 - 3 * 0.0281
+    assert alarms >= 0.8 if case == "one closer" else alarms <= 0.05 + 3 * 0.0281
 
 
 @pytest.mark.slow

@@ -83,8 +83,8 @@ def test_folders_of_images_against_a_reference_fill_a_page(
     found = compared(capsys, *words, *N, "--out", out, "--fail-if-different", code=3)
     assert found["verdict"]["word"] == "A"
     told = {d["name"]: d["closer_among_all"] for d in found["differences"]}
-    assert told["C2ST AUC"] == "A" and "label agreement" in told
-    assert "label shares" in told
+    assert {"C2ST AUC", "label shares", "label agreement"} <= told.keys()
+    assert set(told.values()) == {"A", None}
     sets = found["card"]["sets"]
     assert sets["A"]["taken"] == "all 60 examples"
     assert sets["reference"]["taken"] == "all 120 examples"
@@ -204,7 +204,7 @@ def test_an_evaluation_repeats_by_its_card(
     table_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    words = ["evaluate", str(table_run.folder), "-n", "60", "--steps", "3", "--seed", "5"]
+    words = ["evaluate", str(table_run.folder), "-n", "30", "--steps", "3", "--seed", "5"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     card = found["card"]

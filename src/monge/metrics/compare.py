@@ -81,6 +81,8 @@ def compare(
     >>> compare(x, y + 1, n=100).verdict.word
     'different'
     """
+    if rest is not None and reference is None:
+        raise UserError("a rest of the reference needs the reference itself")
     if n < FEWEST:
         raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
     given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
@@ -194,7 +196,7 @@ def _label_rows(rows: list[list[Row]], chosen: Chosen) -> list[Difference]:
         even = torch.arange(len(real)) % 2 == 0
         known, real = real[even.nonzero()[:, 0]], real[(~even).nonzero()[:, 0]]
     train, heldout = _labelled(known), _labelled(real)
-    if len(set(train.label.tolist()) - {-1}) < 2:
+    if len(set(train.label.tolist()) - {-1}) < 2 or not (heldout.label >= 0).any():
         return []
     for table, side in zip(rows, chosen.sides, strict=True):
         table += label_rows(_labelled(side), train, heldout, {}, chosen.seed)[1]
