@@ -86,7 +86,7 @@ def bare_step(
     optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        torch._foreach_lerp_(means, weights, 1 - EMA)
+        torch._foreach_lerp_(means, weights, 1 - EMA)  # type: ignore[attr-defined]
     return loss
 
 

@@ -73,7 +73,7 @@ def interleave(
     """Seconds of each contestant in each round; every round runs all, in alternating order."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for k in range(rounds):
-        order = list(contestants) if k % 2 == 0 else list(reversed(contestants))
+        order = list(contestants)[:: 1 if k % 2 == 0 else -1]
         for name in order:
             seconds[name].append(contestants[name]())
     return seconds

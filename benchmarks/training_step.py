@@ -62,7 +62,7 @@ class Diffusers(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        from diffusers import DiTTransformer2DModel
+        from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 
         self.dit = DiTTransformer2DModel(
             num_attention_heads=size.heads,
@@ -145,7 +145,7 @@ def run(rounds: int) -> Rows:
     for size in SIZES:
         networks = {"monge": ours(size)}
         for name, contestant in (("diffusers", Diffusers), ("azula", Azula)):
-            if installed(name):
+            if installed(name) and (name != "azula" or installed("einops")):
                 networks[name] = contestant(size)
         notes = {name: facts(network, size) for name, network in networks.items()}
         steppers = {name: stepper(network, size) for name, network in networks.items()}
