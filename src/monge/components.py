@@ -65,6 +65,10 @@ FAMILIES: dict[str, dict[str, str]] = {
     "target": {
         "gaussian": "monge.targets.gaussian:GaussianSpec",
         "mixture": "monge.targets.mixture:MixtureSpec",
+        "box": "monge.targets.product:BoxSpec",
+        "hypercube": "monge.targets.product:HypercubeSpec",
+        "product": "monge.targets.product:ProductSpec",
+        "latent": "monge.targets.latent:LatentSpec",
     },
 }
 
