@@ -34,7 +34,7 @@ from monge.targets.base import (
     require,
     scales,
 )
-from monge.targets.line import QuantileMap, normal_cdf
+from monge.targets.line import QuantileMap, log_cdf
 from monge.targets.minimal_loss import minimal_loss_on_the_line
 from monge.types import FlowMap, PerExample, State, Time
 
@@ -122,7 +122,7 @@ class Atoms(Target):
             return super().quantile(z)
         points, order = self.points[:, 0].sort()
         weights = self.weights[order]
-        lower, upper = normal_cdf(z).double(), normal_cdf(-z).double()
+        lower, upper = log_cdf(z.double()).exp(), log_cdf(-z.double()).exp()
         # The least point with F >= lower: counted from whichever end is nearer.
         below = weights.cumsum(0)
         above = weights.flip(0).cumsum(0).flip(0)
@@ -228,16 +228,17 @@ class AtomMarginals(Marginals):
 
         return self._sliced(f, x, t, label)[0].to(x.dtype)
 
-    def tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:
-            return super().tails(x, t, label)
+            return super().log_tails(x, t, label)
         fine = precise(x)
         alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, fine))
-        weights = self.target.log_prior(label, fine).exp()
+        log_weights = self.target.log_prior(label, fine)
         points = self.target.points.to(fine)[:, 0]
         z = (fine - alpha * points) / sigma.clamp_min(torch.finfo(fine.dtype).tiny)
-        lower = (weights * normal_cdf(z)).sum(1, keepdim=True)
-        return lower.to(x.dtype), (weights * normal_cdf(-z)).sum(1, keepdim=True).to(x.dtype)
+        lower = (log_weights + log_cdf(z)).logsumexp(1, keepdim=True)
+        upper = (log_weights + log_cdf(-z)).logsumexp(1, keepdim=True)
+        return lower.to(x.dtype), upper.to(x.dtype)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:

@@ -154,8 +154,8 @@ class Marginals(abc.ABC):
     def divergence(self, x: State, t: Time, label: Label = None) -> PerExample:
         """The divergence of the velocity, the trace of its Jacobian, (B,)."""
 
-    def tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
-        """On the line, P(x_t <= x) and P(x_t > x), each (B, 1) with all their digits.
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+        """On the line, log P(x_t <= x) and log P(x_t > x), each (B, 1), both with their digits.
 
         Raises:
             UserError: the law is not on the line.

@@ -30,7 +30,7 @@ from monge.targets.base import (
     require,
     scales,
 )
-from monge.targets.line import QuantileMap, normal_cdf, solve_tails
+from monge.targets.line import QuantileMap, log_cdf
 from monge.targets.minimal_loss import minimal_loss_on_the_line
 from monge.targets.quadrature import NODES, WEIGHTS
 from monge.types import FlowMap, PerExample, State, Time
@@ -105,23 +105,26 @@ class Line(Target):
         return self.quantile(z), None
 
     def quantile(self, z: Tensor) -> Tensor:
-        """By bisection in the panel that holds it."""
-        flat = precise(z).reshape(-1, 1)
+        """By Newton's method, kept inside the panel that holds it."""
+        flat = precise(z).flatten()
         edges, below, above = (a.to(flat) for a in (self.edges, self._below, self._above))
-        lower, upper = normal_cdf(flat), normal_cdf(-flat)
+        lower, upper = log_cdf(flat).exp(), log_cdf(-flat).exp()
+        left = lower < upper  # from which end mass is counted, so that far tails keep digits
         from_left = torch.searchsorted(below, lower, right=True) - 1
-        from_right = len(above) - 1 - torch.searchsorted(above.flip(0), upper, right=False)
-        panel = torch.where(lower < upper, from_left, from_right).clamp(0, len(edges) - 2)
+        from_right = len(above) - 1 - torch.searchsorted(above.flip(0), upper, right=True)
+        panel = torch.where(left, from_left, from_right).clamp(0, len(edges) - 2)
         lo, hi = edges[panel], edges[panel + 1]
-
-        def tails(y: Tensor) -> tuple[Tensor, Tensor]:
-            left, right = self._panels(lo, y)[1], self._panels(y, hi)[1]
-            return (
-                below[panel] + (left.logsumexp(-1) - self.log_total).exp(),
-                above[panel + 1] + (right.logsumexp(-1) - self.log_total).exp(),
-            )
-
-        return solve_tails(tails, lower, upper, lo, hi).reshape(z.shape).to(z.dtype)
+        start, sign = torch.where(left, lo, hi), torch.where(left, 1.0, -1.0).to(flat)
+        missing = torch.where(left, lower - below[panel], upper - above[panel + 1])
+        y = (lo + hi) / 2
+        for _ in range(20):
+            first, last = torch.minimum(start, y), torch.maximum(start, y)
+            mass = (self._panels(first, last)[1].logsumexp(-1) - self.log_total).exp()
+            short = (mass < missing) == left
+            lo, hi = torch.where(short, y, lo), torch.where(short, hi, y)
+            y = y + sign * (missing - mass) * (-self.log_density(y)).exp()
+            y = torch.where((y >= lo) & (y <= hi), y, (lo + hi) / 2)
+        return y.reshape(z.shape).to(z.dtype)
 
     def at(self, path: Path) -> LineMarginals:
         return LineMarginals(self, path)
@@ -191,14 +194,14 @@ class LineMarginals(Marginals):
     def jacobian(self, x: State, t: Time, label: Label = None) -> Tensor:
         return self.divergence(x, t, label)[:, None, None]
 
-    def tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         def f(x: State, t: Time, _: Label) -> tuple[Tensor, Tensor]:
             y, log_mass = self._nodes(x, t)
             alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, x))
-            mass = (log_mass - self.target.log_total).exp()
             z = (x - alpha * y) / sigma.clamp_min(torch.finfo(x.dtype).tiny)
-            lower = (mass * normal_cdf(z)).sum(1, keepdim=True)
-            return lower, (mass * normal_cdf(-z)).sum(1, keepdim=True)
+            lower = (log_mass + log_cdf(z)).logsumexp(1, keepdim=True)
+            upper = (log_mass + log_cdf(-z)).logsumexp(1, keepdim=True)
+            return lower - self.target.log_total, upper - self.target.log_total
 
         lower, upper = self._sliced(f, x, t, label)
         return lower.to(x.dtype), upper.to(x.dtype)
@@ -260,8 +263,8 @@ class Uniform(Line):
 
     def quantile(self, z: Tensor) -> Tensor:
         lo, hi = self.edges.tolist()
-        left, right = lo + (hi - lo) * normal_cdf(z), hi - (hi - lo) * normal_cdf(-z)
-        return torch.where(z < 0, left, right)
+        left, right = (hi - lo) * log_cdf(z).exp(), (hi - lo) * log_cdf(-z).exp()
+        return torch.where(z < 0, lo + left, hi - right)
 
     def jacobian_range(self, path: Path, t: float) -> JacobianRange:
         """Exact: the highest in the middle, the lowest far away."""

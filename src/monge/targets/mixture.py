@@ -44,7 +44,7 @@ from monge.targets.base import (
     require,
     scales,
 )
-from monge.targets.line import QuantileMap, marginal_quantile, normal_cdf
+from monge.targets.line import QuantileMap, log_cdf, marginal_quantile
 from monge.targets.minimal_loss import minimal_loss_on_the_line
 from monge.targets.spectrum import Spectrum, diagonalise
 from monge.tensors import stream
@@ -246,15 +246,15 @@ class MixtureMarginals(Marginals):
 
         return self._sliced(f, x, t, label)[0].to(x.dtype)
 
-    def tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:
-            return super().tails(x, t, label)
+            return super().log_tails(x, t, label)
         means, stds = self._on_the_line(x, t)
-        weights = self.target.spectrum_like(x).log_prior(label).exp()
+        log_weights = self.target.spectrum_like(x).log_prior(label)
         z = (x - means) / stds
         return (
-            (weights * normal_cdf(z)).sum(1, keepdim=True),
-            (weights * normal_cdf(-z)).sum(1, keepdim=True),
+            (log_weights + log_cdf(z)).logsumexp(1, keepdim=True),
+            (log_weights + log_cdf(-z)).logsumexp(1, keepdim=True),
         )
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:

@@ -167,10 +167,10 @@ class ProductMarginals(Marginals):
         ]
         return torch.stack(parts).sum(0)
 
-    def tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:
-            return super().tails(x, t, label)
-        return self.target.factors[0].at(self.path).tails(x, t)
+            return super().log_tails(x, t, label)
+        return self.target.factors[0].at(self.path).log_tails(x, t)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:
