@@ -65,9 +65,9 @@ FAMILIES: dict[str, dict[str, str]] = {
     "target": {
         "gaussian": "monge.targets.gaussian:GaussianSpec",
         "mixture": "monge.targets.mixture:MixtureSpec",
-        "box": "monge.targets.product:BoxSpec",
-        "hypercube": "monge.targets.product:HypercubeSpec",
-        "product": "monge.targets.product:ProductSpec",
+        "box": "monge.targets.coordinates:BoxSpec",
+        "hypercube": "monge.targets.coordinates:HypercubeSpec",
+        "product": "monge.targets.coordinates:ProductSpec",
         "latent": "monge.targets.latent:LatentSpec",
     },
 }

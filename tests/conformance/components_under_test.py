@@ -17,12 +17,13 @@ from monge.networks.mlp import MLPSpec
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import RK4, Dopri5, Euler, Heun
 from monge.targets.atoms import Atoms
+from monge.targets.coordinates import box
 from monge.targets.densities import beta, laplace
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.latent import LinearLatent
 from monge.targets.mixture import GaussianMixture, MixtureSpec
 from monge.targets.noised import noised
-from monge.targets.product import Product, box
+from monge.targets.product import Product
 from monge.tensors import expand, stream
 from monge.times import Geometric, Shifted, Uniform
 

@@ -16,7 +16,7 @@ from monge.errors import UserError
 from monge.flows import Integrated
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import Dopri5
-from monge.targets import base
+from monge.targets import slices
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.line import log_cdf, normal_score
@@ -260,7 +260,7 @@ def test_slices_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
         label = torch.arange(23) % 4 - 1
         calls = [law.log_density, law.moments, law.velocity, law.divergence, law.jacobian]
         whole = [f(x, t, label) for f in calls]
-        monkeypatch.setattr(base, "CHUNK", 200)
+        monkeypatch.setattr(slices, "CHUNK", 200)
         for before, f in zip(whole, calls, strict=True):
             torch.testing.assert_close(f(x, t, label), before, rtol=1e-12, atol=1e-12)
         monkeypatch.undo()

@@ -28,7 +28,6 @@ from monge.targets.base import (
     Marginals,
     Target,
     check_states,
-    in_slices,
     jacobian_parts,
     precise,
     require,
@@ -36,6 +35,7 @@ from monge.targets.base import (
 )
 from monge.targets.line import QuantileMap, log_cdf
 from monge.targets.minimal_loss import minimal_loss_on_the_line
+from monge.targets.slices import in_slices
 from monge.types import FlowMap, PerExample, State, Time
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, final
@@ -78,38 +77,6 @@ def at_least_float32(x: State) -> State:
 def precise(x: State) -> State:
     """x in float64, where differences of large numbers need it and the device has it."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
-
-
-CHUNK = 2**22
-"""Numbers in one intermediate tensor; larger batches are taken in slices."""
-
-
-def in_slices(
-    f: Callable[[State, Time, Label], tuple[Tensor, ...]],
-    x: State,
-    t: Time,
-    label: Label,
-    per_row: int,
-) -> tuple[Tensor, ...]:
-    """f over slices of the rows of x, its results concatenated.
-
-    Args:
-        per_row: numbers that one row needs in the largest intermediate tensor.
-    """
-    rows = max(1, CHUNK // per_row)
-    if len(x) <= rows:
-        return f(x, t, label)
-    slices = [slice(i, i + rows) for i in range(0, len(x), rows)]
-    parts = [
-        f(x[i], t[i] if per_example(t) else t, None if label is None else label[i])  # type: ignore[index]
-        for i in slices
-    ]
-    return tuple(torch.cat(p) for p in zip(*parts, strict=True))
-
-
-def per_example(t: Time) -> bool:
-    """Whether a time is one for each example."""
-    return isinstance(t, Tensor) and t.ndim > 0
 
 
 def check_states(x: State, target: Target) -> None:

@@ -24,7 +24,6 @@ from monge.targets.base import (
     Marginals,
     Target,
     check_states,
-    in_slices,
     jacobian_parts,
     precise,
     require,
@@ -33,6 +32,7 @@ from monge.targets.base import (
 from monge.targets.line import QuantileMap, log_cdf
 from monge.targets.minimal_loss import minimal_loss_on_the_line
 from monge.targets.quadrature import NODES, WEIGHTS
+from monge.targets.slices import in_slices
 from monge.types import FlowMap, PerExample, State, Time
 
 OFFSETS = torch.tensor([-9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0], dtype=torch.float64)

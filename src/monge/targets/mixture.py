@@ -38,14 +38,13 @@ from monge.targets.base import (
     TargetSpec,
     at_least_float32,
     check_states,
-    in_slices,
-    per_example,
     rates,
     require,
     scales,
 )
 from monge.targets.line import QuantileMap, log_cdf, marginal_quantile
 from monge.targets.minimal_loss import minimal_loss_on_the_line
+from monge.targets.slices import in_slices, per_example
 from monge.targets.spectrum import Spectrum, diagonalise
 from monge.tensors import stream
 from monge.types import FlowMap, PerExample, State, Time
