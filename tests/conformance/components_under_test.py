@@ -17,8 +17,8 @@ from monge.networks.mlp import MLPSpec
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import RK4, Dopri5, Euler, Heun
 from monge.targets.atoms import Atoms
-from monge.targets.coordinates import box
-from monge.targets.densities import beta, laplace
+from monge.targets.coordinates import hypercube
+from monge.targets.densities import Uniform
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.latent import LinearLatent
 from monge.targets.mixture import GaussianMixture, MixtureSpec
@@ -39,7 +39,7 @@ SETTINGS = {
     "autoencoder": "pca:dim=3 conv:down=2,channels=2,width=8,blocks=1",
     "target": """gaussian:dim=1 mixture:dim=1,modes=2 gaussian:dim=6,condition=50
         mixture:dim=3,modes=3,covariance=shared mixture:dim=3,modes=3,covariance=full
-        box:dim=1 hypercube:dim=3,half=2 product:dim=3,laws=uniform+student+exponential
+        box:dim=1 hypercube:dim=3,half=2 product:dim=2,laws=student+exponential
         latent:dim=4,noise=0,modes=2""",
 }
 """Texts beside the default settings of each component."""
@@ -129,8 +129,8 @@ FLOWS: list[Any] = [
     GAUSSIAN.flow_map(Linear()),
     Gaussian(torch.zeros(2), torch.tensor([0.5, 2.0])).flow_map(Power(0.75)),
     LINE.flow_map(OrnsteinUhlenbeck()),
-    box(2).flow_map(Linear()),
-    LinearLatent(box(1), torch.eye(2)[:, :1].double(), 0.3).flow_map(Trigonometric()),
+    hypercube(2).flow_map(Linear()),
+    LinearLatent(LINE, torch.eye(2)[:, :1].double(), 0.3).flow_map(Trigonometric()),
     *(Integrated(EXACT, solver, Uniform(6)) for solver in (Euler(), RK4(), Dopri5())),
     *(Integrated(EXACT, Heun(), grid) for grid in (Shifted(5), Geometric(5))),
     Integrated(EXACT, Heun(), per_span=4),
@@ -162,10 +162,9 @@ OTHERS: dict[str, list[Any]] = {
         MIXTURE,
         LINE,
         Gaussian(torch.zeros(2), torch.tensor(4.0)),
-        laplace(),
         POINTS,
         Product([LINE, GAUSSIAN, LINE]),
         noised(POINTS, 0.8, 0.3),
-        noised(beta(), 1.0, 0.2),
+        noised(Uniform(), 1.0, 0.2),
     ],
 }

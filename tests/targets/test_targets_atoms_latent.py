@@ -124,7 +124,9 @@ def test_noised_laws_are_laws_at_a_time() -> None:
         x = stopped.sample(5, rng)
         close(stopped.at(Linear()).log_density(x, 1.0), law.at(Linear()).log_density(x, t))
         close(stopped.at(Linear()).score(x, 1.0), law.at(Linear()).score(x, t))
-        close(stopped.covariance, t**2 * law.covariance + (1 - t) ** 2 * torch.eye(3), 1e-12)
+        close(
+            stopped.covariance, t**2 * law.covariance + (1 - t) ** 2 * torch.eye(3).double(), 1e-12
+        )
         assert stopped.smooth
     wide = noised(noised(laplace(), 0.5, 1.0), 2.0, 1.0)
     once = noised(laplace(), 1.0, math.sqrt(5))
@@ -137,7 +139,9 @@ def test_noised_laws_are_laws_at_a_time() -> None:
 
 
 def embedded(noise: float, seed: int = 0) -> LinearLatent:
-    latent = GaussianMixture(torch.tensor([[-2.0, 0.0], [1.0, 1.0]]), torch.tensor(0.3))
+    latent = GaussianMixture(
+        torch.tensor([[-2.0, 0.0], [1.0, 1.0]]), torch.tensor(0.3, dtype=torch.float64)
+    )
     drawn = torch.randn(5, 2, dtype=torch.float64, generator=stream(seed, "basis"))
     return LinearLatent(latent, torch.linalg.qr(drawn)[0], noise)
 
@@ -241,10 +245,10 @@ def test_pushforward_is_a_bijection_with_its_constants() -> None:
     close(inverse(law.decode(z)) @ jacobian(z), torch.eye(4).double().expand(50, 4, 4), 1e-8)
     values = torch.linalg.svdvals(jacobian(4 * z))
     assert float(values.max()) <= law.lipschitz and float(1 / values.min()) <= law.inverse_lipschitz
-    ends = torch.stack([torch.zeros(4), torch.full((4,), math.pi)]).double()
+    ends = torch.stack([torch.zeros(4).double(), torch.full((4,), math.pi, dtype=torch.float64)])
     steep, flat = torch.linalg.svdvals(jacobian(ends))
-    close(steep, torch.full((4,), law.lipschitz).double(), 1e-10)
-    close(1 / flat, torch.full((4,), law.inverse_lipschitz).double(), 1e-9)
+    close(steep, torch.full((4,), law.lipschitz, dtype=torch.float64), 1e-10)
+    close(1 / flat, torch.full((4,), law.inverse_lipschitz, dtype=torch.float64), 1e-9)
     assert law.lipschitz == pytest.approx(1.6**3) and law.inverse_lipschitz == pytest.approx(
         0.4**-3
     )

@@ -60,7 +60,8 @@ def test_fields_on_the_line_by_bayes_rule(name: str, t: float) -> None:
     law, oracle = LINES[name]
     alpha, sigma = (float(c) for c in Linear().scales(torch.tensor(t, dtype=torch.float64)))
     x = alpha * float(law.mean) + 0.3 * sigma
-    lo, hi = oracle.ppf(1e-13), oracle.isf(1e-13)
+    reach = 12 * sigma / alpha
+    lo, hi = max(oracle.ppf(1e-13), x / alpha - reach), min(oracle.isf(1e-13), x / alpha + reach)
     points = [p for p in (0.0, x / alpha) if lo < p < hi]
 
     def moment(power: int) -> float:
@@ -191,12 +192,15 @@ SMOOTH = GaussianMixture(torch.tensor([[-1.0], [0.5]]), torch.tensor(0.25), torc
 @pytest.mark.parametrize(
     ("law", "divided"),
     [
-        pytest.param(SMOOTH, 2.0, id="smooth"),
+        pytest.param(SMOOTH, 2.0, id="smooth", marks=pytest.mark.slow),
         pytest.param(Gaussian(torch.ones(3), torch.tensor([0.3, 1, 2])), 2.0, id="gaussian"),
         pytest.param(box(2), 1.5, id="box"),
         pytest.param(hypercube(2), 1.0, id="atoms"),
         pytest.param(
-            LinearLatent(hypercube(1), torch.eye(2)[:, :1].double(), 0.5), 2.0, id="latent"
+            LinearLatent(hypercube(1), torch.eye(2)[:, :1].double(), 0.5),
+            2.0,
+            id="latent",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -224,7 +228,7 @@ def test_flow_map_of_the_box_carries_quantiles_and_composes() -> None:
     flow = box(2).flow_map(Linear())
     x = torch.tensor([[0.3, -2.0], [5.0, 0.0]], dtype=torch.float64)
     end = flow(x, 0.0, 0.99)
-    assert float(end.abs().max()) < 1.05 and end[0, 1] < -0.9 and float(end[1, 1]) == 0
+    assert float(end.abs().max()) < 1.05 and end[0, 1] < -0.9 and abs(float(end[1, 1])) < 1e-12
     close(flow(end, 0.99, 0.0), x, 1e-7)
     exact = marginal_quantile(Uniform(), Linear(), x[:1, :1], 0.99)
     close(end[:1, :1], exact, 1e-10)

@@ -49,7 +49,7 @@ class Line(Target):
             polynomial of degree 15; outside the first and the last it is taken to be 0. The mass
             and the second moment cut off by that are the error of the law.
 
-    >>> laplace = Line("laplace", lambda y: -y.abs(), torch.arange(-40.0, 41.0, 2.0))
+    >>> laplace = Line("laplace", lambda y: -y.abs(), torch.arange(-80.0, 81.0, 4.0))
     >>> round(float(laplace.covariance), 12)
     2.0
     """
@@ -117,13 +117,15 @@ class Line(Target):
         start, sign = torch.where(left, lo, hi), torch.where(left, 1.0, -1.0).to(flat)
         missing = torch.where(left, lower - below[panel], upper - above[panel + 1])
         y = (lo + hi) / 2
-        for _ in range(20):
+        for step in range(20):
             first, last = torch.minimum(start, y), torch.maximum(start, y)
             mass = (self._panels(first, last)[1].logsumexp(-1) - self.log_total).exp()
             short = (mass < missing) == left
             lo, hi = torch.where(short, y, lo), torch.where(short, hi, y)
             y = y + sign * (missing - mass) * (-self.log_density(y)).exp()
-            y = torch.where((y >= lo) & (y <= hi), y, (lo + hi) / 2)
+            # A root may be an end of its panel; but two ends could send y to each other for ever.
+            halved = torch.where((y >= lo) & (y <= hi), y, (lo + hi) / 2)
+            y = torch.minimum(torch.maximum(y, lo), hi) if step % 2 else halved
         return y.reshape(z.shape).to(z.dtype)
 
     def at(self, path: Path) -> LineMarginals:
@@ -276,13 +278,13 @@ class Uniform(Line):
 
 def laplace(scale: float = 1.0) -> Line:
     """The density exp(-|y| / scale) / (2 scale)."""
-    edges = scale * torch.arange(-40.0, 41.0, 2.0)
+    edges = scale * torch.arange(-80.0, 81.0, 4.0)
     return Line(f"laplace, scale {scale:g}", lambda y: -y.abs() / scale, edges)
 
 
 def exponential(scale: float = 1.0) -> Line:
     """The density exp(-y / scale) / scale of y > 0."""
-    edges = scale * torch.arange(0.0, 41.0, 2.0)
+    edges = scale * torch.arange(0.0, 81.0, 4.0)
     return Line(f"exponential, scale {scale:g}", lambda y: -y / scale, edges)
 
 
