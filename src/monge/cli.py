@@ -43,7 +43,8 @@ usage: monge VERB ... [--help]
   demo                train, sample and evaluate on the bundled digits, in about three minutes
 
 SOURCE is a folder of images or parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
-hf:ORG/NAME, digits, target:gaussian:dim=2, or target:mixture:dim=16,modes=5.
+hf:ORG/NAME, digits, or a law known exactly: target:gaussian:dim=2, target:mixture:dim=16,modes=5,
+target:box:dim=2, target:hypercube:dim=2, target:product:laws=laplace+beta, target:latent:dim=16.
 
   monge train photos/ --image-size 64 --minutes 30
   monge train table.csv --label-column species --drop id
@@ -58,7 +59,8 @@ class Train(TrainSpec):
 
     SOURCE: a folder of images (classes by folder, or by a labels.csv), a folder of parquet files,
     a .csv, .tsv, .parquet, .npz or .npy file (images are uint8, or floats in [-1, 1]),
-    hf:ORG/NAME, digits, target:gaussian:dim=.., or target:mixture:dim=..,modes=..
+    hf:ORG/NAME, digits, or a known law, target:NAME:dim=..: gaussian, mixture, box, hypercube,
+    product, latent
     """
 
     data: Positional[str] = "digits"

@@ -65,6 +65,10 @@ FAMILIES: dict[str, dict[str, str]] = {
     "target": {
         "gaussian": "monge.targets.gaussian:GaussianSpec",
         "mixture": "monge.targets.mixture:MixtureSpec",
+        "box": "monge.targets.coordinates:BoxSpec",
+        "hypercube": "monge.targets.coordinates:HypercubeSpec",
+        "product": "monge.targets.coordinates:ProductSpec",
+        "latent": "monge.targets.latent:LatentSpec",
     },
 }
 

@@ -16,8 +16,14 @@ from monge.networks.exact import ExactNetwork
 from monge.networks.mlp import MLPSpec
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import RK4, Dopri5, Euler, Heun
+from monge.targets.atoms import Atoms
+from monge.targets.coordinates import hypercube
+from monge.targets.densities import Uniform
 from monge.targets.gaussian import Gaussian, GaussianSpec
+from monge.targets.latent import LinearLatent
 from monge.targets.mixture import GaussianMixture, MixtureSpec
+from monge.targets.noised import noised
+from monge.targets.product import Product
 from monge.tensors import expand, stream
 from monge.times import Geometric, Shifted, Uniform
 
@@ -32,7 +38,9 @@ SETTINGS = {
     "network": "transformer:width=32,depth=2,heads=2,patch=2,token=4 mlp:width=32,depth=1",
     "autoencoder": "pca:dim=3 conv:down=2,channels=2,width=8,blocks=1",
     "target": """gaussian:dim=1 mixture:dim=1,modes=2 gaussian:dim=6,condition=50
-        mixture:dim=3,modes=3,covariance=shared mixture:dim=3,modes=3,covariance=full""",
+        mixture:dim=3,modes=3,covariance=shared mixture:dim=3,modes=3,covariance=full
+        box:dim=1 hypercube:dim=3,half=2 product:dim=2,laws=student+exponential
+        latent:dim=4,noise=0,modes=2""",
 }
 """Texts beside the default settings of each component."""
 
@@ -59,6 +67,12 @@ GAUSSIAN = GaussianSpec(dim=3, condition=20.0).build()
 
 LINE = GaussianMixture(
     torch.tensor([[-1.5], [1.0]]), torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.6])
+)
+
+POINTS = Atoms(
+    torch.randn(6, 2, generator=stream(0, "points"), dtype=torch.float64),
+    torch.arange(1.0, 7.0),
+    torch.tensor([0, 1, 2, 2, 1, 0]),
 )
 
 EXACT = MIXTURE.field(Linear())
@@ -115,6 +129,8 @@ FLOWS: list[Any] = [
     GAUSSIAN.flow_map(Linear()),
     Gaussian(torch.zeros(2), torch.tensor([0.5, 2.0])).flow_map(Power(0.75)),
     LINE.flow_map(OrnsteinUhlenbeck()),
+    hypercube(2).flow_map(Linear()),
+    LinearLatent(LINE, torch.eye(2)[:, :1].double(), 0.3).flow_map(Trigonometric()),
     *(Integrated(EXACT, solver, Uniform(6)) for solver in (Euler(), RK4(), Dopri5())),
     *(Integrated(EXACT, Heun(), grid) for grid in (Shifted(5), Geometric(5))),
     Integrated(EXACT, Heun(), per_span=4),
@@ -141,5 +157,14 @@ OTHERS: dict[str, list[Any]] = {
         )
     ],
     "network": [ExactNetwork(MIXTURE, Power(0.75), "score"), trained_mlp()],
-    "target": [GAUSSIAN, MIXTURE, LINE, Gaussian(torch.zeros(2), torch.tensor(4.0))],
+    "target": [
+        GAUSSIAN,
+        MIXTURE,
+        LINE,
+        Gaussian(torch.zeros(2), torch.tensor(4.0)),
+        POINTS,
+        Product([LINE, GAUSSIAN, LINE]),
+        noised(POINTS, 0.8, 0.3),
+        noised(Uniform(), 1.0, 0.2),
+    ],
 }

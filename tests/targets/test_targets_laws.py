@@ -16,10 +16,10 @@ from monge.errors import UserError
 from monge.flows import Integrated
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import Dopri5
-from monge.targets import mixture
+from monge.targets import slices
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian, GaussianSpec
-from monge.targets.line import normal_cdf
+from monge.targets.line import log_cdf, normal_score
 from monge.targets.mixture import GaussianMixture, MixtureSpec
 from monge.tensors import stream, value_and_rate
 from monge.types import domain_of
@@ -170,10 +170,15 @@ def test_quantile_map_far_out_and_by_label() -> None:
     assert domain_of(flow) == (0.0, 1.0) and repr(path) in repr(flow)
 
 
-def test_normal_cdf_keeps_its_digits() -> None:
-    z = torch.tensor([-30.0, -9.0, -1.0, 0.0, 0.5, 3.0], dtype=torch.float64)
-    exact = torch.from_numpy(scipy.special.ndtr(z.numpy()))
-    torch.testing.assert_close(normal_cdf(z), exact, rtol=1e-12, atol=0.0)
+def test_normal_tails_keep_their_digits() -> None:
+    z = torch.tensor([-1e4, -30.0, -9.0, -1.0, -1e-9, 0.0, 0.5, 3.0, 20.0], dtype=torch.float64)
+    exact = torch.from_numpy(scipy.special.log_ndtr(z.numpy()))
+    torch.testing.assert_close(log_cdf(z), exact, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(normal_score(exact[:6]), z[:6], rtol=1e-12, atol=1e-15)
+
+
+def normal_cdf(z: torch.Tensor) -> torch.Tensor:
+    return log_cdf(z).exp()
 
 
 def test_quantiles_of_the_line() -> None:
@@ -255,7 +260,7 @@ def test_slices_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
         label = torch.arange(23) % 4 - 1
         calls = [law.log_density, law.moments, law.velocity, law.divergence, law.jacobian]
         whole = [f(x, t, label) for f in calls]
-        monkeypatch.setattr(mixture, "CHUNK", 200)
+        monkeypatch.setattr(slices, "CHUNK", 200)
         for before, f in zip(whole, calls, strict=True):
             torch.testing.assert_close(f(x, t, label), before, rtol=1e-12, atol=1e-12)
         monkeypatch.undo()

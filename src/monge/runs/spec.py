@@ -57,7 +57,8 @@ class TrainSpec(Reading):
 
     data: str = "digits"
     """Source: a folder of images or of parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
-    hf:ORG/NAME, digits, or target:gaussian:..., target:mixture:..."""
+    hf:ORG/NAME, digits, or a known law, target:NAME:...: gaussian, mixture, box, hypercube,
+    product, latent"""
 
     # What is trained
     autoencoder: str = "auto"

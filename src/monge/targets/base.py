@@ -20,7 +20,7 @@ import abc
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -57,9 +57,44 @@ def _finer(t: Time, x: State) -> Tensor:
     return t.to(torch.promote_types(t.dtype, x.dtype))
 
 
+def jacobian_parts(path: Path, t: Time, x: State) -> tuple[Tensor, Tensor]:
+    r"""(a, c) of :math:`\nabla v = a I + c\,\mathrm{Cov}[x_1 | x_t]`, each () or (B,).
+
+    :math:`a = \dot\sigma / \sigma` and :math:`c = \alpha (\sigma \dot\alpha - \alpha
+    \dot\sigma) / \sigma^3 \ge 0`; infinite where no noise is left.
+    """
+    (alpha, sigma), (d_alpha, noise_rate) = scales(path, t, x), rates(path, t, x)
+    variance = sigma.square()
+    gain = alpha * (d_alpha - alpha * noise_rate / variance) / variance
+    return noise_rate / variance, gain
+
+
 def at_least_float32(x: State) -> State:
     """x in the precision that closed forms are computed in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def precise(x: State) -> State:
+    """x in float64, where differences of large numbers need it and the device has it."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
+
+
+def check_states(x: State, target: Target) -> None:
+    """Refuse states that are not (B, D)."""
+    if x.ndim != 2 or x.shape[1] != target.dim:
+        raise UserError(f"{target!r} takes states of shape (B, {target.dim}), not {tuple(x.shape)}")
+
+
+class JacobianRange(NamedTuple):
+    """Between which numbers the eigenvalues of the velocity's Jacobian lie, for all states.
+
+    The Jacobian is symmetric, so the greater magnitude is the Lipschitz constant of the velocity
+    and the highest its one-sided one.
+    """
+
+    lowest: float
+    highest: float
+    exact: bool  # the infimum and supremum themselves, not bounds of them
 
 
 class Marginals(abc.ABC):
@@ -85,6 +120,18 @@ class Marginals(abc.ABC):
     @abc.abstractmethod
     def divergence(self, x: State, t: Time, label: Label = None) -> PerExample:
         """The divergence of the velocity, the trace of its Jacobian, (B,)."""
+
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+        """On the line, log P(x_t <= x) and log P(x_t > x), each (B, 1), both with their digits.
+
+        Raises:
+            UserError: the law is not on the line.
+        """
+        raise UserError(f"{self!r} has no distribution function: it is not one-dimensional")
+
+    def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+        """On the line, two points around the quantile of Phi(z), each (B, 1)."""
+        raise UserError(f"{self!r} has no quantiles: it is not one-dimensional")
 
     @final
     def score(self, x: State, t: Time, label: Label = None) -> State:
@@ -176,6 +223,31 @@ class Target(abc.ABC):
             UserError: the law is not one-dimensional, or its quantiles are not known.
         """
         raise UserError(f"{self!r} has no quantiles: they belong to one-dimensional laws")
+
+    def jacobian_range(self, path: Path, t: float) -> JacobianRange:
+        """Between which numbers the eigenvalues of the velocity's Jacobian at t lie.
+
+        Raises:
+            UserError: it has no closed form.
+        """
+        raise UserError(f"{self!r} has no closed Lipschitz constants of its velocity")
+
+    @final
+    def lipschitz(self, path: Path, t: float) -> float:
+        """The Lipschitz constant of the velocity in x at t, or a bound of it: see
+        `jacobian_range`, which says which and where none is known."""
+        check_time(t, self.field(path).domain, self)
+        lowest, highest, _ = self.jacobian_range(path, t)
+        return max(-lowest, highest)
+
+    @final
+    def one_sided_lipschitz(self, path: Path, t: float) -> float:
+        """The least L with (v(x) - v(y)) . (x - y) <= L |x - y|^2 at t, or a bound of it.
+
+        Negative where the flow contracts everywhere.
+        """
+        check_time(t, self.field(path).domain, self)
+        return self.jacobian_range(path, t).highest
 
     @final
     @property

@@ -23,6 +23,7 @@ from monge.fields import check_time
 from monge.paths import Path
 from monge.targets.base import (
     ExactField,
+    JacobianRange,
     Target,
     TargetSpec,
     at_least_float32,
@@ -97,6 +98,10 @@ class Gaussian(Target):
             return super().quantile(z)
         spectrum = self.mixture.spectrum_like(z)
         return spectrum.means[0, 0] + spectrum.variances[0, 0].sqrt() * z
+
+    def jacobian_range(self, path: Path, t: float) -> JacobianRange:
+        """Exact."""
+        return self.mixture.jacobian_range(path, t)
 
     def minimal_loss(self, path: Path, interval: tuple[float, float] = (0.0, 1.0)) -> float:
         """The linear path gives (pi/2) tr C^(1/2)."""

@@ -23,35 +23,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import debug_unwrap
 
-from monge.errors import UserError
-from monge.fields import check_time
-from monge.paths import Path
+from monge.paths import Linear, Path
 from monge.targets.base import (
-    ExactField,
+    JacobianRange,
     Label,
     Marginals,
     Target,
     TargetSpec,
     at_least_float32,
-    label_of,
+    check_states,
     rates,
     require,
     scales,
 )
-from monge.targets.line import normal_cdf, normal_density, solve_tails
+from monge.targets.line import QuantileMap, log_cdf, marginal_quantile
+from monge.targets.minimal_loss import minimal_loss_on_the_line
+from monge.targets.slices import in_slices, per_example
 from monge.targets.spectrum import Spectrum, diagonalise
 from monge.tensors import stream
-from monge.types import Cond, FlowMap, PerExample, State, Time
-
-CHUNK = 2**22
-"""Numbers in one intermediate tensor; larger batches are taken in slices."""
+from monge.types import FlowMap, PerExample, State, Time
 
 
 class GaussianMixture(Target):
@@ -160,15 +156,38 @@ class GaussianMixture(Target):
     def quantile(self, z: Tensor) -> Tensor:
         if self.dim != 1:
             return super().quantile(z)
-        spectrum = self.spectrum_like(z)
-        means, stds = spectrum.means[:, 0], spectrum.variances[:, 0].sqrt().expand(self.n_classes)
-        flat = z.reshape(-1, 1)
-        ends = means + stds * flat
-        y = solve_tails(
-            normal_cdf(flat), normal_cdf(-flat), spectrum.log_weights.exp(),
-            means, stds, ends.amin(1, keepdim=True), ends.amax(1, keepdim=True),
-        )  # fmt: skip
-        return y.reshape(z.shape)
+        return marginal_quantile(self, Linear(), z.reshape(-1, 1), 1.0).reshape(z.shape)
+
+    def minimal_loss(self, path: Path, interval: tuple[float, float] = (0.0, 1.0)) -> float:
+        """In one dimension, by quadrature."""
+        if self.dim != 1:
+            return super().minimal_loss(path, interval)
+        return minimal_loss_on_the_line(self, path, interval)
+
+    def jacobian_range(self, path: Path, t: float) -> JacobianRange:
+        r"""Exact for one component, and for two of equal, isotropic covariance.
+
+        With equal covariances the posterior means of two components differ by
+        :math:`\sigma^2 S^{-1} (m_k - m_l)` everywhere, and no direction's variance is above a
+        quarter of its range squared (Popoviciu). With unequal ones they may differ by anything.
+        """
+        spectrum, one = self.spectrum, torch.ones((), dtype=torch.float64)
+        (alpha, sigma), (d_alpha, noise_rate) = scales(path, t, one), rates(path, t, one)
+        variances = alpha**2 * spectrum.variances + sigma**2
+        own = (alpha * d_alpha * spectrum.variances + noise_rate) / variances
+        lowest, highest = float(own.min()), float(own.max())
+        if self.n_classes == 1:
+            return JacobianRange(lowest, highest, exact=True)
+        if (
+            not bool((spectrum.variances == spectrum.variances[:1]).all())
+            or len(spectrum.basis) > 1
+        ):
+            return JacobianRange(lowest, math.inf, exact=False)
+        gain = alpha * (sigma**2 * d_alpha - alpha * noise_rate)
+        apart = torch.pdist(spectrum.centres / variances[0]).square().max()
+        isotropic = bool((spectrum.variances == spectrum.variances[0, 0]).all())
+        exact = isotropic and self.n_classes == 2
+        return JacobianRange(lowest, highest + float(gain * apart) / 4, exact)
 
 
 class _Given(NamedTuple):
@@ -226,6 +245,32 @@ class MixtureMarginals(Marginals):
 
         return self._sliced(f, x, t, label)[0].to(x.dtype)
 
+    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+        if self.target.dim != 1:
+            return super().log_tails(x, t, label)
+        means, stds = self._on_the_line(x, t)
+        log_weights = self.target.spectrum_like(x).log_prior(label)
+        z = (x - means) / stds
+        return (
+            (log_weights + log_cdf(z)).logsumexp(1, keepdim=True),
+            (log_weights + log_cdf(-z)).logsumexp(1, keepdim=True),
+        )
+
+    def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+        if self.target.dim != 1:
+            return super().bracket(z, t, label)
+        means, stds = self._on_the_line(z, t)
+        ends = means + stds * z
+        return ends.amin(1, keepdim=True), ends.amax(1, keepdim=True)
+
+    def _on_the_line(self, x: State, t: Time) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of the components at t, (B or 1, K)."""
+        spectrum = self.target.spectrum_like(x)
+        alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, x))
+        stds = (alpha**2 * spectrum.variances[:, 0] + sigma**2).sqrt()
+        tiny = torch.finfo(stds.dtype).tiny  # an atom is a steep step
+        return alpha * spectrum.means[:, 0], stds.clamp_min(tiny)
+
     def _given(self, x: State, t: Time, label: Label) -> _Given:
         spectrum, dim = self.target.spectrum_like(x), self.target.dim
         alpha, sigma = (c.reshape(-1, 1, 1) for c in scales(self.path, t, x))
@@ -259,75 +304,9 @@ class MixtureMarginals(Marginals):
         per_row: int = 0,
     ) -> tuple[Tensor, ...]:
         """f over slices of the rows, in float32 at least, its results concatenated."""
-        if x.ndim != 2 or x.shape[1] != self.target.dim:
-            raise UserError(
-                f"{self.target!r} takes states of shape (B, {self.target.dim}), "
-                f"not {tuple(x.shape)}"
-            )
-        x = at_least_float32(x)
-        rows = max(1, CHUNK // max(self.target.means.numel(), per_row))
-        if len(x) <= rows:
-            return f(x, t, label)
-        slices = [slice(i, i + rows) for i in range(0, len(x), rows)]
-        parts = [
-            f(x[i], t[i] if per_example(t) else t, None if label is None else label[i])  # type: ignore[index]
-            for i in slices
-        ]
-        return tuple(torch.cat(p) for p in zip(*parts, strict=True))
-
-
-def per_example(t: Time) -> bool:
-    """Whether a time is one for each example."""
-    return isinstance(t, Tensor) and t.ndim > 0
-
-
-@dataclass(frozen=True)
-class QuantileMap:
-    r"""The flow map of a mixture on the line: equal quantiles, :math:`F_t^{-1}(F_s(x))`.
-
-    First derivatives in x, s and t are exact, by the implicit function theorem; higher ones are
-    not. Between modes so far apart that F is flat to rounding, the map is as ill-conditioned
-    as its inputs.
-    """
-
-    target: GaussianMixture
-    path: Path
-
-    @cached_property
-    def domain(self) -> tuple[float, float]:
-        return self.target.field(self.path).domain
-
-    @property
-    def tangent(self) -> ExactField:
-        return self.target.field(self.path)
-
-    def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
-        check_time(s, self.domain, self)
-        check_time(t, self.domain, self)
-        y = at_least_float32(x)
-        weights = self.target.spectrum_like(y).log_prior(label_of(cond)).exp()
-        (m_s, c_s), (m_t, c_t) = self._components(y, s), self._components(y, t)
-        z = (y - m_s) / c_s
-        lower = (weights * normal_cdf(z)).sum(1, keepdim=True)
-        upper = (weights * normal_cdf(-z)).sum(1, keepdim=True)
-        # F_s(x) lies between Phi of the least and the greatest z, so y between their images.
-        lo = (m_t + c_t * z.amin(1, keepdim=True)).amin(1, keepdim=True)
-        hi = (m_t + c_t * z.amax(1, keepdim=True)).amax(1, keepdim=True)
-        detached = (a.detach() for a in (lower, upper, weights, m_t, c_t, lo, hi))
-        root = solve_tails(*detached)
-        # A Newton step that moves nothing and carries the derivatives.
-        z = (root - m_t) / c_t
-        density = (weights * normal_density(z) / c_t).sum(1, keepdim=True).detach()
-        gap = (weights * normal_cdf(z)).sum(1, keepdim=True) - lower
-        step = gap / density.clamp_min(torch.finfo(density.dtype).tiny)
-        return (root - (step - step.detach())).to(x.dtype)
-
-    def _components(self, x: State, t: Time) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of the components at t, (B or 1, K)."""
-        spectrum = self.target.spectrum_like(x)
-        alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, x))
-        variances = alpha**2 * spectrum.variances[:, 0] + sigma**2
-        return alpha * spectrum.means[:, 0], variances.sqrt()
+        check_states(x, self.target)
+        size = max(self.target.means.numel(), per_row)
+        return in_slices(f, at_least_float32(x), t, label, size)
 
 
 @dataclass(frozen=True, repr=False)
