@@ -18,7 +18,7 @@ from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import RK4, Dopri5, Euler, Heun
 from monge.targets.atoms import Atoms
 from monge.targets.coordinates import hypercube
-from monge.targets.densities import Uniform
+from monge.targets.densities import Uniform as UniformLaw
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.latent import LinearLatent
 from monge.targets.mixture import GaussianMixture, MixtureSpec
@@ -165,6 +165,6 @@ OTHERS: dict[str, list[Any]] = {
         POINTS,
         Product([LINE, GAUSSIAN, LINE]),
         noised(POINTS, 0.8, 0.3),
-        noised(Uniform(), 1.0, 0.2),
+        noised(UniformLaw(), 1.0, 0.2),
     ],
 }

@@ -26,6 +26,7 @@ from monge.runs.labels import asked_labels
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
+from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.tensors import noise, stream
 from monge.types import Cond
@@ -193,12 +194,14 @@ def examine(
     draws = draw(pipeline, known, cond, effort.n, seed)
     found = budget(pipeline, known, draws, seed, say)
     say("error of the field over time")
-    optimum = pipeline.truth
+    optimum, z, z_cond = pipeline.truth, draws.z, draws.z_cond
+    if optimum is None and known.train is not None:
+        optimum, z, z_cond = _empirical(pipeline, known, effort.n)
     errors = []
     if optimum is not None:
         domain = (pipeline.begin, pipeline.end)
         errors = curves.field_errors(
-            pipeline.field, pipeline.path, optimum, draws.z, draws.z_cond, domain, effort.bins, seed
+            pipeline.field, pipeline.path, optimum, z, z_cond, domain, effort.bins, seed
         )
     say("error against steps")
     few = slice(0, effort.curves_n)
@@ -220,7 +223,9 @@ def examine(
         "units": _units(data),
         **content_of(found, advice),
         "field_errors": {
-            "against": "the true field" if pipeline.truth else "the empirical optimum",
+            "against": "the true field"
+            if pipeline.truth
+            else "the memoriser of the training latents",
             "bins": [dataclasses.asdict(e) for e in errors],
             "growth_bound": bound,
         },
@@ -277,7 +282,32 @@ def known_of(data: Data, seed: int, home: float | None = None) -> Known:
         cond["label"] = data.heldout_label
     if data.heldout_vector is not None:
         cond["vector"] = data.heldout_vector.float()
-    return Known(data.heldout[:] / scale, cond or None, data.train[rows] / scale, home)
+    train_cond = {}
+    if data.train_label is not None:
+        train_cond["label"] = data.train_label[rows]
+    if data.train_vector is not None:
+        train_cond["vector"] = data.train_vector[rows].float()
+    return Known(
+        data.heldout[:] / scale, cond or None, data.train[rows] / scale, train_cond or None, home
+    )
+
+
+def _empirical(pipeline: Pipeline, known: Known, n: int) -> tuple[Target | None, Tensor, Cond]:
+    """The law of the training latents themselves, and draws from it with their conditions.
+
+    Its field is the one that the training loss is least for: that of a perfect memoriser. None
+    where a label or a vector condition makes its law another one for each example.
+    """
+    assert known.train is not None
+    z = pipeline.encoded(known.train)
+    cond = None if known.train_cond is None else dict(known.train_cond)
+    few = None if cond is None else {k: c[:n] for k, c in cond.items()}
+    if cond is not None and "vector" in cond:
+        return None, z[:n], few
+    label = None if cond is None else cond["label"]
+    if label is not None and len(label.unique()) <= int(label.max()):
+        return None, z[:n], few
+    return Atoms(z.flatten(1).cpu(), labels=label), z[:n], few
 
 
 def _scale(data: Data) -> Tensor:

@@ -42,6 +42,7 @@ class Known:
         x: held-out data (N, ...), none of them trained on.
         cond: their conditions.
         train: training data, for the floor: real, and independent of `x`.
+        train_cond: their conditions.
         home: the reconstruction term on the law that the autoencoder was trained on, where that
             is another.
     """
@@ -49,6 +50,7 @@ class Known:
     x: State
     cond: Mapping[str, Tensor] | None = None
     train: State | None = None
+    train_cond: Mapping[str, Tensor] | None = None
     home: float | None = None
 
 

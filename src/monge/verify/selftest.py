@@ -17,6 +17,7 @@ from monge.flows import Integrated
 from monge.paths import Linear, Path
 from monge.solvers import RK4, Euler, Heun, Solver
 from monge.targets.base import ExactField, Target
+from monge.targets.coordinates import box, hypercube
 from monge.targets.gaussian import Gaussian
 from monge.targets.mixture import GaussianMixture
 from monge.tensors import as_time, expand, stream
@@ -245,6 +246,8 @@ def stopped_laws() -> dict[str, tuple[Target, float]]:
     return {
         "gaussian": (Gaussian(torch.zeros(1), torch.tensor(0.49)), 2.0),
         "mixture": (GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor(0.25)), 2.0),
+        "box": (box(1), 1.5),
+        "atoms": (hypercube(1), 1.0),
     }
 
 
