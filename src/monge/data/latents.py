@@ -17,7 +17,7 @@ from monge.couplings import source_like
 from monge.data.arrays import Examples
 from monge.objectives.base import Batch, Objective
 from monge.tensors import stream
-from monge.types import Autoencoder, Latent, Posterior, State
+from monge.types import Autoencoder, Posterior
 
 
 @runtime_checkable
@@ -57,14 +57,6 @@ def encode_parts(
         if progress is not None:
             progress(len(part))
     return Posterior(torch.cat(means), torch.cat(logvars) if logvars else None)
-
-
-@torch.no_grad()
-def decode(
-    autoencoder: Autoencoder, z: Latent, device: torch.device | str = "cpu", chunk: int = 256
-) -> State:
-    """The decoded examples, on CPU, in chunks."""
-    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in z.split(chunk)])
 
 
 @dataclass

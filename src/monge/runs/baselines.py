@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from monge import processes
+from monge import crew
 from monge.data.base import Data
 from monge.data.latent_cache import chunks
 from monge.progress import quiet
@@ -29,9 +29,9 @@ def baselines(run: Run, data: Data, n: int, seed: int) -> dict[str, Tensor]:
     white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
     drawn = mean + (white * values.clamp_min(0).sqrt()) @ vectors.T
     latent = drawn.float().reshape(n, *run.autoencoder.latent_shape)
-    gaussian = processes.spread(run.decode_rows, CHUNK, {}, {"z": latent})["x"]
+    gaussian = crew.spread(run.decode_rows, CHUNK, {}, {"z": latent})["x"]
     rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    rebuilt = processes.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
+    rebuilt = crew.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     elif run.codec is not None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from monge import autoencoders, processes
+from monge import autoencoders, crew
 from monge.components import build
 from monge.data import columns as table_columns
 from monge.data import sources
@@ -163,7 +163,7 @@ class Run:
         info = self.describe_sampling(self.flow(**asked), final)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self._cond(labels, given) or {})}
-        drawn = processes.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        drawn = crew.spread(self.draw_rows, CHUNK, settings, rows, progress)
         decoded = drawn["x"]
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
@@ -211,14 +211,14 @@ class Run:
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
         settings = {"flow": asked, "probes": probes, "seed": seed}
         rows = {"index": torch.arange(len(x)), "x": x, **(self._cond(label, vector, True) or {})}
-        found = processes.spread(self.density_rows, CHUNK, settings, rows)
+        found = crew.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
         return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
 
-    # What processes share: tasks of `processes.spread`, on a chunk of rows each.
+    # What processes share: tasks of `crew.spread`, on a chunk of rows each.
 
-    def tasks(self) -> tuple[processes.Task, ...]:
+    def tasks(self) -> tuple[crew.Task, ...]:
         """What several processes may share of the work of this run."""
         return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
 
