@@ -1,34 +1,30 @@
 """The processes of one command, as ``torchrun`` or ``accelerate launch`` starts them.
 
-Rank 0 is the main process, which alone talks and writes. Training is the work of all, step by
-step. All else is the main process's: it runs as if it were alone, and `spread`s what goes row by
-row, such as sampling, over the others, who `serve` it until it is through. So what the main
-process does in between, and for how long, is nobody's concern.
+Rank 0 is the main process, which alone talks and writes. Encoding and training are the work of all;
+for what the main process does on its own, and how others lend it a hand, see `monge.crew`.
 
 Whatever fails, wherever, ends all (`together`): the first to fail says so in the store that the
-processes share, a thread in each of the others sees it and leaves.
+processes share; a thread in each of the others sees it and leaves.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from monge.errors import UserError
 from monge.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 PATIENCE = timedelta(days=30)
 """How long one process waits for another, which may be measuring or decoding; what has failed
@@ -45,11 +41,6 @@ FINISH_WITHIN_S = 60.0
 
 LOST_WITHIN_S = 1.0
 """The same where one of them is gone already."""
-
-Task: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, "Tensor"]], dict[str, "Tensor"]]
-"""task(settings, rows): a chunk of rows of each tensor to as many rows of each result, all on the
-CPU. Settings are what JSON holds."""
-
 
 _store: Any = None
 """What the processes know of each other, once they have met."""
@@ -173,9 +164,6 @@ def same(module: torch.nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-# Failing
-
-
 @contextmanager
 def together() -> Iterator[None]:
     """Errors in any process end all of them: with one message, its exit code, and no delay.
@@ -190,7 +178,12 @@ def together() -> Iterator[None]:
     if world() == 1:
         yield
         return
-    join()
+    try:
+        join()
+    except KeyboardInterrupt:  # before there is a way to agree on who tells of it
+        if is_main():
+            raise
+        raise SystemExit(130) from None
     assert _store is not None
     ours, done = _store.clone(), threading.Event()
     threading.Thread(target=_watch, args=(_store.clone(), done), daemon=True).start()
@@ -278,127 +271,3 @@ def _watch(store: Any, done: threading.Event) -> None:
         except Exception:  # the store is gone: whoever kept it has ended
             return
         os._exit(code)
-
-
-# Spreading
-
-
-_leading = False
-
-
-@contextmanager
-def crew(*tasks: Task) -> Iterator[bool]:
-    """True in the main process, which may now `spread` these tasks; the others serve it first.
-
-    A process that has served gets False when the main process leaves this block.
-
-    Args:
-        tasks: known by their names, the same in all processes.
-    """
-    global _leading
-    if world() == 1:
-        yield True
-        return
-    join()
-    if not is_main():
-        _serve({task.__name__: task for task in tasks})
-        yield False
-        return
-    _leading = True
-    try:
-        yield True
-    finally:
-        _leading = False
-    agreed("[]")
-
-
-def spread(
-    task: Task,
-    chunk: int,
-    settings: Mapping[str, Any],
-    rows: Mapping[str, Tensor],
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, Tensor]:
-    """The results of a task, chunk by chunk, shared by the processes if they serve this one.
-
-    A process takes consecutive chunks, the same chunks whatever the number of processes, so
-    that on equal machines results are the same to the bit.
-
-    Args:
-        chunk: rows that the task is given at once.
-        settings: what JSON holds.
-        rows: tensors on the CPU with as many rows each.
-        progress: told of every chunk that is done here, and of others' shares.
-    """
-    import torch
-    import torch.distributed as dist
-
-    if not _leading:
-        return _work(task, chunk, settings, rows, progress)
-    n = len(next(iter(rows.values())))
-    shares = [_share(n, chunk, r) for r in range(world())]
-    forms = {name: _form(tensor) for name, tensor in rows.items()}
-    header = (task.__name__, chunk, dict(settings), forms, shares)  # type: ignore[attr-defined]
-    agreed(json.dumps(header))
-    busy = [r for r, (start, stop) in enumerate(shares) if r and stop > start]
-    for r in busy:
-        for tensor in rows.values():
-            dist.send(tensor[slice(*shares[r])].contiguous(), r)
-    own = {name: tensor[slice(*shares[0])] for name, tensor in rows.items()}
-    parts = [_work(task, chunk, settings, own, progress)]
-    for r in busy:
-        size = shares[r][1] - shares[r][0]
-        parts.append({name: _receive(size, _form(t), r) for name, t in parts[0].items()})
-        if progress is not None:
-            progress(size)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _serve(tasks: Mapping[str, Task]) -> None:
-    """Do what the main process spreads until it is through."""
-    import torch.distributed as dist
-
-    while header := json.loads(agreed("[]")):
-        name, chunk, settings, forms, shares = header
-        start, stop = shares[rank()]
-        if stop > start:
-            rows = {key: _receive(stop - start, form, 0) for key, form in forms.items()}
-            for tensor in _work(tasks[name], chunk, settings, rows, None).values():
-                dist.send(tensor.contiguous(), 0)
-
-
-def _work(
-    task: Task,
-    chunk: int,
-    settings: Mapping[str, Any],
-    rows: Mapping[str, Tensor],
-    progress: Callable[[int], None] | None,
-) -> dict[str, Tensor]:
-    import torch
-
-    parts = []
-    for some in zip(*(tensor.split(chunk) for tensor in rows.values()), strict=True):
-        parts.append(task(settings, dict(zip(rows, some, strict=True))))
-        if progress is not None:
-            progress(len(some[0]))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _share(n: int, chunk: int, which: int) -> tuple[int, int]:
-    """The rows of a process; the main process has some whenever there are any."""
-    chunks, size = -(-n // chunk), world()
-    ends = [-(-chunks * r // size) * chunk for r in (which, which + 1)]
-    return min(ends[0], n), min(ends[1], n)
-
-
-def _form(tensor: Tensor) -> tuple[str, list[int]]:
-    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:])
-
-
-def _receive(n: int, form: tuple[str, list[int]], source: int) -> Tensor:
-    import torch
-    import torch.distributed as dist
-
-    tensor = torch.empty((n, *form[1]), dtype=getattr(torch, form[0]))
-    dist.recv(tensor, source)
-    return tensor

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders, processes
+from monge import autoencoders, crew
 from monge.components import build
 from monge.data import columns as table_columns
 from monge.data import sources
@@ -163,7 +163,7 @@ class Run:
         info = self.describe_sampling(self.flow(**asked), final)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
-        drawn = processes.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        drawn = crew.spread(self.draw_rows, CHUNK, settings, rows, progress)
         decoded = drawn["x"]
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
@@ -212,14 +212,14 @@ class Run:
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
-        found = processes.spread(self.density_rows, CHUNK, settings, rows)
+        found = crew.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
         return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
 
-    # What processes share: tasks of `processes.spread`, on a chunk of rows each.
+    # What processes share: tasks of `crew.spread`, on a chunk of rows each.
 
-    def tasks(self) -> tuple[processes.Task, ...]:
+    def tasks(self) -> tuple[crew.Task, ...]:
         """What several processes may share of the work of this run."""
         return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
 
