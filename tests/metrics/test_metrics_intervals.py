@@ -169,8 +169,10 @@ def test_intervals_cover_95_percent_of_the_time(
         print(f"{name}: {covered:.3f}, sd {spread:.4g}, width {width:.4g}")
         assert covered >= 0.95 - 3 * 0.00975, name
         # Not merely safe. Shares of neighbours are counts, near 1 in some laws, and not smooth.
+        # Directions and batches that are chosen anew with each group left out add to the jackknife.
         share = name in ("coverage", "precision", "recall")
-        assert width <= (3 * spread + 2 / n if share else 2 * spread), name
+        anew = name in ("W2² max-sliced", "Frechet distance (white), n → ∞")
+        assert width <= (3 * spread + 2 / n if share else (3 if anew else 2) * spread), name
 
 
 # Means and shares of independent examples, whose truth is known

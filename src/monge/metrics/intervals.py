@@ -123,8 +123,11 @@ def jackknife(
     """Standard errors of estimates from n independent examples, by deleting groups of them.
 
     `estimate` is given the rows to keep. For two independent samples of equal size an example is
-    a pair. Too long, by up to about 1.6 times, where an estimate is degenerate (both samples of
-    one law) or counts neighbours; right elsewhere.
+    a pair. Too long, by up to about 1.9 times, where an estimate is degenerate (both samples of
+    one law) or counts neighbours, and up to 2.8 times where it then also chooses directions or
+    batches anew. Right elsewhere, but for skewed estimates of few examples: at n = 60 nominal
+    95 % intervals covered 90 to 96 % in 100 repetitions (N(0.3, 0.7² I) against N(0, I) in two
+    dimensions, eight estimators).
 
     Raises:
         UserError: fewer than two examples for each group.
