@@ -125,6 +125,6 @@ def configuration(seed: int) -> tuple[Pipeline, Target, Callable[[Tensor], Tenso
     shift = pick(0.0, 0.3)  # the decoder reconstructs with an error
     made = Pipeline(
         Field(), path, Integrated(Field(), solver, grid), final,
-        lambda x, _: x @ back, lambda z: z @ lift + shift, target,
+        lambda x, _: x @ back, lambda z: z @ lift + shift, target, 32,
     )  # fmt: skip
     return made, target, lambda z: z @ lift

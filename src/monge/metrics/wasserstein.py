@@ -162,7 +162,7 @@ def max_sliced_stderr(x: Tensor, y: Tensor, rng: torch.Generator, seed: int = 0)
     size = len(halves[0])
     if size < 2 * GROUPS:
         return math.nan
-    return jackknife(lambda kept: (_crosswise(*(z[kept] for z in halves), seed),), size, rng)[0]
+    return jackknife(lambda kept: (_crosswise(*(z[kept] for z in halves), seed=seed),), size, rng)[0]
 
 
 def _halves(x: Tensor, y: Tensor, seed: int) -> tuple[Samples, Samples, Samples, Samples]:

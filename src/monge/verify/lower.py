@@ -12,7 +12,7 @@ from monge.metrics.intervals import jackknife
 from monge.metrics.wasserstein import (
     exact_w2_squared,
     gaussian_w2_squared,
-    max_sliced_w2_squared,
+    worst_direction,
 )
 from monge.tensors import stream
 from monge.verify.terms import Points
@@ -32,14 +32,22 @@ def bounds(x: Points, y: Points, seed: int = 0) -> dict[str, tuple[float, float]
     measured on the other. In one dimension it is W2 itself.
     """
     m = min(len(x), len(y))
-    x, y = _projected(x, y)
-    estimators: dict[str, Squared] = {"Gelbrich": gaussian_w2_squared}
-    if x.shape[1] == 1:
-        estimators = {"W2 in one dimension": lambda a, b: exact_w2_squared(*_even(a, b))}
-    else:
-        estimators["max-sliced"] = lambda a, b: max_sliced_w2_squared(*_even(a, b), seed)
+    x, y = _projected(x[:m], y[:m])
     rng = stream(seed, "verify", "lower")
-    return {name: corrected(squared, x[:m], y[:m], rng) for name, squared in estimators.items()}
+    if x.shape[1] == 1:
+        return {"W2 in one dimension": corrected(_on_the_line, x, y, rng)}
+    half = m // 2
+    direction = worst_direction(x[:half], y[:half], seed)[:, None]
+    along = x[half : 2 * half] @ direction, y[half : 2 * half] @ direction
+    return {
+        "Gelbrich": corrected(gaussian_w2_squared, x, y, rng),
+        "max-sliced": corrected(_on_the_line, *along, rng),
+    }
+
+
+def _on_the_line(a: Points, b: Points) -> float:
+    m = min(len(a), len(b))
+    return exact_w2_squared(a[:m], b[:m], "sort")
 
 
 def corrected(squared: Squared, x: Points, y: Points, rng: torch.Generator) -> tuple[float, float]:
@@ -61,11 +69,6 @@ def corrected(squared: Squared, x: Points, y: Points, rng: torch.Generator) -> t
     root = math.sqrt(max(found, 0.0))
     # Where the square is within its error of zero the delta method would divide by it.
     return root, error / (2 * max(root, math.sqrt(error), 1e-300))
-
-
-def _even(a: Points, b: Points) -> tuple[Points, Points]:
-    m = min(len(a), len(b))
-    return a[:m], b[:m]
 
 
 def _projected(x: Points, y: Points) -> tuple[Points, Points]:

@@ -20,10 +20,10 @@ from monge.times import Uniform
 from monge.types import Cond, Latent, State, VelocityField
 
 CHUNK = 256
-"""Examples that pass the networks at once; results do not depend on it."""
+"""Examples that pass the networks at once, at least; results do not depend on it."""
 
-REFERENCE_STEPS = 64
-"""Steps of the reference solution at least; of a sampler with more steps, twice its own."""
+CHUNK_NUMBERS = 2**17
+"""Numbers in the states of small examples that pass at once."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Pipeline:
             the posterior, whose noise belongs to the example.
         decode: latents to data.
         truth: the law of the latents where it is known exactly.
+        fine: steps of the reference solution at least; of a sampler with more, twice its own.
     """
 
     field: VelocityField
@@ -48,6 +49,7 @@ class Pipeline:
     encode: Callable[[State, int], Latent]
     decode: Callable[[Latent], State]
     truth: Target | None = None
+    fine: int = 64
 
     @property
     def end(self) -> float:
@@ -75,7 +77,7 @@ class Pipeline:
         return self.reference if self.guidance == 1 else self._fine(self.field)
 
     def _fine(self, velocity: VelocityField) -> Integrated:
-        n = max(REFERENCE_STEPS, 2 * (len(self.sampler.knots) - 1))
+        n = max(self.fine, 2 * (len(self.sampler.knots) - 1))
         return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
 
     @cached_property
@@ -83,7 +85,7 @@ class Pipeline:
         """The flow of the true field, solved finely; None where the truth is not known."""
         if self.truth is None:
             return None
-        return Integrated(self.truth.field(self.path), RK4(), Uniform(4 * REFERENCE_STEPS))
+        return Integrated(self.truth.field(self.path), RK4(), Uniform(2 * self.fine))
 
     def finish(self) -> VelocityField:
         """The final map of the true field where that is known, of the learned one elsewhere."""
@@ -117,8 +119,9 @@ class Pipeline:
 def in_chunks(f: Callable[[Tensor, Cond], Tensor], x: Tensor, cond: Cond = None) -> Tensor:
     """f over slices of the rows, with the conditions of each."""
     parts = []
-    for start in range(0, len(x), CHUNK):
-        rows = slice(start, start + CHUNK)
+    size = max(CHUNK, CHUNK_NUMBERS // x[0].numel())
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
         part = None if cond is None else {k: c[rows] for k, c in cond.items()}
         parts.append(f(x[rows], part))
     return torch.cat(parts)
