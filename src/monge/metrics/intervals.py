@@ -127,7 +127,7 @@ def jackknife(
     one law) or counts neighbours, and up to 2.8 times where it then also chooses directions or
     batches anew. Right elsewhere, but for skewed estimates of few examples: at n = 60 nominal
     95 % intervals covered 90 to 96 % in 100 repetitions (N(0.3, 0.7² I) against N(0, I) in two
-    dimensions, eight estimators).
+    dimensions, seven estimators).
 
     Raises:
         UserError: fewer than two examples for each group.

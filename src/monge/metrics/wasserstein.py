@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -149,7 +150,7 @@ def max_sliced_w2_squared(x: Tensor, y: Tensor, seed: int = 0) -> float:
     Raises:
         UserError: unequal sizes, fewer than four examples, or bad entries.
     """
-    return _crosswise(*_halves(x, y, seed), seed)
+    return _crosswise(_halves(x, y, seed), seed)
 
 
 def max_sliced_stderr(x: Tensor, y: Tensor, rng: torch.Generator, seed: int = 0) -> float:
@@ -162,10 +163,10 @@ def max_sliced_stderr(x: Tensor, y: Tensor, rng: torch.Generator, seed: int = 0)
     size = len(halves[0])
     if size < 2 * GROUPS:
         return math.nan
-    return jackknife(lambda kept: (_crosswise(*(z[kept] for z in halves), seed=seed),), size, rng)[0]
+    return jackknife(lambda kept: (_crosswise([z[kept] for z in halves], seed),), size, rng)[0]
 
 
-def _halves(x: Tensor, y: Tensor, seed: int) -> tuple[Samples, Samples, Samples, Samples]:
+def _halves(x: Tensor, y: Tensor, seed: int) -> list[Samples]:
     """Two random halves of the first set, and two of the second one, all of one size."""
     x, y = as_pair(x, y, equal=True)
     if len(x) < 4:
@@ -174,14 +175,13 @@ def _halves(x: Tensor, y: Tensor, seed: int) -> tuple[Samples, Samples, Samples,
     order_x, order_y = (
         torch.randperm(len(x), generator=stream(seed, "halves", name)) for name in ("x", "y")
     )
-    return (
-        *(x[order_x[:half]], x[order_x[half : 2 * half]]),
-        *(y[order_y[:half]], y[order_y[half : 2 * half]]),
-    )
+    parts = [z[order[: 2 * half]].split(half) for z, order in ((x, order_x), (y, order_y))]
+    return [*parts[0], *parts[1]]
 
 
-def _crosswise(x0: Samples, x1: Samples, y0: Samples, y1: Samples, seed: int) -> float:
+def _crosswise(halves: Sequence[Samples], seed: int) -> float:
     """Mean W2 squared of each pair of halves along the direction that the other pair has found."""
+    x0, x1, y0, y1 = halves
     along_0 = _along(x0, y0, worst_direction(x1, y1, seed)[:, None])
     along_1 = _along(x1, y1, worst_direction(x0, y0, seed)[:, None])
     return float(along_0 + along_1) / 2
