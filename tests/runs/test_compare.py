@@ -147,8 +147,9 @@ def test_images_of_other_sizes_are_refused_with_both_shapes_and_can_be_brought_t
 def test_tables_are_matched_by_name_whatever_their_order_and_file(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = compared(capsys, home / "a.csv", home / "b.parquet", *N)
-    second = compared(capsys, home / "a.csv", home / "b.npz", *N)
+    few = ["-n", "20"]
+    first = compared(capsys, home / "a.csv", home / "b.parquet", *few)
+    second = compared(capsys, home / "a.csv", home / "b.npz", *few)
     assert values(first) == values(second)
     found = compared(capsys, home / "a.csv", home / "b.tsv", *N, "--out", tmp_path / "out")
     # w is moved by 0.2, which is two of its deviations: units do not matter.
@@ -200,18 +201,19 @@ def test_two_draws_of_one_run_are_independent_and_known_laws_have_columns(
     )
 
 
+@pytest.mark.slow
 def test_an_evaluation_repeats_by_its_card(
-    table_run: Run, capsys: pytest.CaptureFixture[str]
+    digits_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    words = ["evaluate", str(table_run.folder), "-n", "30", "--steps", "3", "--seed", "5"]
+    words = ["evaluate", str(digits_run.folder), "-n", "30", "--steps", "2", "--seed", "5"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     card = found["card"]
     assert card["run"]["weights"]["file"] == "ema.safetensors"
-    assert card["data"]["fingerprint"] == table_run.facts["fingerprint"]
+    assert card["data"]["fingerprint"] == digits_run.facts["fingerprint"]
     assert {"monge", "torch", "threads", "seed"} <= card.keys()
-    report = (table_run.folder / "report.html").read_text()
+    report = (digits_run.folder / "report.html").read_text()
     assert "How to repeat this" in report and card["command"] in report
     assert main([*shlex.split(card["command"])[1:], "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
