@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.measure import (
     Rows,
@@ -123,6 +123,8 @@ def run(rounds: int) -> Rows:
         return rows | {"torchdiffeq": skipped("torchdiffeq")}
     mlp = MLPSpec(width=32, depth=2).build((2,)).eval()
     transformer = TransformerSpec(width=128, depth=4, heads=4, patch=2).build((2, 4, 4)).eval()
+    for network in (mlp, transformer):  # whose outputs are zero before training
+        nn.init.normal_(network.out.weight, std=0.1, generator=stream(0, "out"))
     latents = torch.randn(64, 2, 4, 4, generator=stream(0, "x0"))
     for name, network, state, n in (
         ("MLP 2 x 32", mlp, x, EVALUATIONS),
