@@ -291,9 +291,9 @@ def exponential(scale: float = 1.0) -> Line:
 def student(freedom: float = 5.0) -> Line:
     """Student's t; the freedom must be above 2 for a finite variance."""
     require(freedom > 2, "student", f"freedom must be above 2, not {freedom}")
-    # E y^2 beyond 2^k falls like 2^(k (2 - freedom)).
-    steps = math.ceil(min(55 / (freedom - 2), 200.0)) + 2
-    wings = 2.0 ** torch.arange(0, steps, dtype=torch.float64)
+    # E y^2 beyond 4^k falls like 4^(k (2 - freedom)).
+    steps = math.ceil(min(28 / (freedom - 2), 100.0)) + 2
+    wings = 4.0 ** torch.arange(0, steps, dtype=torch.float64)
     edges = torch.cat([-wings.flip(0), torch.zeros(1), wings])
     power = -(freedom + 1) / 2
     return Line(
@@ -306,9 +306,8 @@ def student(freedom: float = 5.0) -> Line:
 def beta(a: float = 2.0, b: float = 5.0) -> Line:
     """The density of y in [0, 1] proportional to y^(a-1) (1-y)^(b-1); a, b at least 1."""
     require(a >= 1 and b >= 1, "beta", f"a and b must be at least 1, not {a} and {b}")
-    towards_zero = 2.0 ** torch.arange(-40, 0, dtype=torch.float64)  # ends at 1/2
-    zero, one = torch.zeros(1), torch.ones(1)
-    edges = torch.cat([zero, towards_zero, 1 - towards_zero[:-1].flip(0), one])
+    towards_zero = 4.0 ** torch.arange(-16, 0, dtype=torch.float64)  # ends at 1/4
+    edges = torch.cat([torch.zeros(1), towards_zero, 1 - towards_zero.flip(0), torch.ones(1)])
     return Line(
         f"beta, a {a:g}, b {b:g}",
         lambda y: (
