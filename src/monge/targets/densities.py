@@ -196,17 +196,17 @@ class LineMarginals(Marginals):
     def jacobian(self, x: State, t: Time, label: Label = None) -> Tensor:
         return self.divergence(x, t, label)[:, None, None]
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
-        def f(x: State, t: Time, _: Label) -> tuple[Tensor, Tensor]:
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
+        def f(x: State, t: Time, left: Label) -> tuple[Tensor]:
+            assert left is not None
             y, log_mass = self._nodes(x, t)
             alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, x))
-            z = (x - alpha * y) / sigma.clamp_min(torch.finfo(x.dtype).tiny)
-            lower = (log_mass + log_cdf(z)).logsumexp(1, keepdim=True)
-            upper = (log_mass + log_cdf(-z)).logsumexp(1, keepdim=True)
-            return lower - self.target.log_total, upper - self.target.log_total
+            away = torch.where(left, x - alpha * y, alpha * y - x)
+            z = away / sigma.clamp_min(torch.finfo(x.dtype).tiny)
+            return ((log_mass + log_cdf(z)).logsumexp(1, keepdim=True) - self.target.log_total,)
 
-        lower, upper = self._sliced(f, x, t, label)
-        return lower.to(x.dtype), upper.to(x.dtype)
+        # Labels are ignored, so their place among what is sliced is free.
+        return self._sliced(f, x, t, left)[0].to(x.dtype)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, z))
