@@ -17,8 +17,6 @@ from monge.networks.mlp import MLPSpec
 from monge.paths import Linear, OrnsteinUhlenbeck, Path, Power, Trigonometric
 from monge.solvers import RK4, Dopri5, Euler, Heun
 from monge.targets.atoms import Atoms
-from monge.targets.coordinates import hypercube
-from monge.targets.densities import Uniform as UniformLaw
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.latent import LinearLatent
 from monge.targets.mixture import GaussianMixture, MixtureSpec
@@ -129,7 +127,7 @@ FLOWS: list[Any] = [
     GAUSSIAN.flow_map(Linear()),
     Gaussian(torch.zeros(2), torch.tensor([0.5, 2.0])).flow_map(Power(0.75)),
     LINE.flow_map(OrnsteinUhlenbeck()),
-    hypercube(2).flow_map(Linear()),
+    Product([LINE, GAUSSIAN]).flow_map(Trigonometric()),
     LinearLatent(LINE, torch.eye(2)[:, :1].double(), 0.3).flow_map(Trigonometric()),
     *(Integrated(EXACT, solver, Uniform(6)) for solver in (Euler(), RK4(), Dopri5())),
     *(Integrated(EXACT, Heun(), grid) for grid in (Shifted(5), Geometric(5))),
@@ -165,6 +163,6 @@ OTHERS: dict[str, list[Any]] = {
         POINTS,
         Product([LINE, GAUSSIAN, LINE]),
         noised(POINTS, 0.8, 0.3),
-        noised(UniformLaw(), 1.0, 0.2),
+        noised(build("target", "box:dim=1").build(), 1.0, 0.2),
     ],
 }

@@ -53,8 +53,9 @@ class Atoms(Target):
     >>> from monge.paths import Linear
     >>> pair = Atoms(torch.tensor([[-1.0], [1.0]]))
     >>> x = torch.tensor([[0.5]], dtype=torch.float64)
-    >>> float(pair.at(Linear()).posterior_mean(x, 0.5)) - math.tanh(1.0)  # tanh(t x / (1-t)^2)
-    0.0
+    >>> mean = pair.at(Linear()).posterior_mean(x, 0.5)
+    >>> abs(float(mean) - math.tanh(1.0)) < 1e-12  # tanh(t x / (1-t)^2)
+    True
     """
 
     def __init__(
@@ -228,17 +229,15 @@ class AtomMarginals(Marginals):
 
         return self._sliced(f, x, t, label)[0].to(x.dtype)
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
         if self.target.dim != 1:
-            return super().log_tails(x, t, label)
+            return super().log_tail(x, left, t, label)
         fine = precise(x)
         alpha, sigma = (c.reshape(-1, 1) for c in scales(self.path, t, fine))
+        away = fine - alpha * self.target.points.to(fine)[:, 0]
+        z = torch.where(left, away, -away) / sigma.clamp_min(torch.finfo(fine.dtype).tiny)
         log_weights = self.target.log_prior(label, fine)
-        points = self.target.points.to(fine)[:, 0]
-        z = (fine - alpha * points) / sigma.clamp_min(torch.finfo(fine.dtype).tiny)
-        lower = (log_weights + log_cdf(z)).logsumexp(1, keepdim=True)
-        upper = (log_weights + log_cdf(-z)).logsumexp(1, keepdim=True)
-        return lower.to(x.dtype), upper.to(x.dtype)
+        return (log_weights + log_cdf(z)).logsumexp(1, keepdim=True).to(x.dtype)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:

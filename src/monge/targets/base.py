@@ -121,8 +121,11 @@ class Marginals(abc.ABC):
     def divergence(self, x: State, t: Time, label: Label = None) -> PerExample:
         """The divergence of the velocity, the trace of its Jacobian, (B,)."""
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
-        """On the line, log P(x_t <= x) and log P(x_t > x), each (B, 1), both with their digits.
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
+        """On the line, log P(x_t <= x) where `left`, else log P(x_t > x), (B, 1).
+
+        Args:
+            left: bool, (B, 1). Either tail keeps its digits; the smaller one determines x.
 
         Raises:
             UserError: the law is not on the line.

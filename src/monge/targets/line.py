@@ -40,26 +40,17 @@ def normal_score(log_tail: Tensor) -> Tensor:
     return z
 
 
-def solve_tails(
-    log_tails: Callable[[Tensor], tuple[Tensor, Tensor]],
-    lower: Tensor,
-    upper: Tensor,
-    lo: Tensor,
-    hi: Tensor,
+def solve_tail(
+    log_tail: Callable[[Tensor], Tensor], left: Tensor, tail: Tensor, lo: Tensor, hi: Tensor
 ) -> Tensor:
-    """The y in [lo, hi] where log F(y) is `lower` and log(1 - F(y)) is `upper`.
+    """The y in [lo, hi] where log_tail(y) is `tail`: log F(y) where `left`, else log(1 - F(y)).
 
-    Bisection on whichever tail is smaller, so that quantiles far out keep their digits. The
-    number of halvings is fixed, so that the solution runs under vmap and without synchronising.
-
-    Args:
-        log_tails: y -> (log F(y), log(1 - F(y))).
+    By bisection. The number of halvings is fixed, so that the solution runs under vmap and
+    without synchronising.
     """
-    left = lower < upper
     for _ in range(60):
         middle = (lo + hi) / 2
-        reached_lower, reached_upper = log_tails(middle)
-        below = torch.where(left, reached_lower < lower, reached_upper >= upper)
+        below = (log_tail(middle) < tail) == left
         lo, hi = torch.where(below, middle, lo), torch.where(below, hi, middle)
     return (lo + hi) / 2
 
@@ -70,9 +61,9 @@ def marginal_quantile(target: Target, path: Path, z: Tensor, t: Time, cond: Cond
     Raises:
         UserError: the law is not on the line.
     """
-    law, label = target.at(path), label_of(cond)
+    law, label, left = target.at(path), label_of(cond), z < 0
     ends = law.bracket(z, t, label)
-    return solve_tails(lambda y: law.log_tails(y, t, label), log_cdf(z), log_cdf(-z), *ends)
+    return solve_tail(lambda y: law.log_tail(y, left, t, label), left, log_cdf(-z.abs()), *ends)
 
 
 @dataclass(frozen=True)
@@ -99,19 +90,17 @@ class QuantileMap:
         check_time(s, self.domain, self)
         check_time(t, self.domain, self)
         law, label, y = self.target.at(self.path), label_of(cond), at_least_float32(x)
-        lower, upper = law.log_tails(y, s, label)
-        left = (lower < upper).detach()
-        tail = torch.where(left, lower, upper)
-        z = normal_score(tail.detach())
+        everywhere = torch.ones_like(y, dtype=torch.bool)
+        left = law.log_tail(y.detach(), everywhere, s, label).detach() < -math.log(2)
+        tail = law.log_tail(y, left, s, label)  # the smaller one keeps its digits
+        level = tail.detach()
         still = t.detach() if isinstance(t, Tensor) else t
-        root = solve_tails(
-            lambda y: law.log_tails(y, still, label),
-            lower.detach(),
-            upper.detach(),
-            *law.bracket(torch.where(left, z, -z), still, label),
-        )
+        z = normal_score(level)
+        ends = law.bracket(torch.where(left, z, -z), still, label)
+        root = solve_tail(lambda y: law.log_tail(y, left, still, label), left, level, *ends)
         # A Newton step that moves nothing and carries the derivatives: d log F = p / F dx.
-        reached = torch.where(left, *law.log_tails(root, t, label))
+        reached = law.log_tail(root, left, t, label)
         log_density = law.log_density(root, still, label)[:, None].to(tail)
-        step = (reached - tail) * (tail - log_density).detach().exp() * torch.where(left, 1.0, -1.0)
+        slope = torch.where(left, 1.0, -1.0) * (level - log_density).exp()
+        step = (reached - tail) * slope
         return (root - (step - step.detach())).to(x.dtype)

@@ -57,7 +57,7 @@ def minimal_loss_on_the_line(
         z = torch.tensor([[-FARTHEST], [FARTHEST]], dtype=torch.float64)
         first, last = law.bracket(z, time)
         total = integrate(
-            density_times_variance, float(first[0]), float(last[1]), rtol=0.1 * rtol, pieces=16
+            density_times_variance, float(first[0]), float(last[1]), rtol=0.1 * rtol, pieces=8
         )
         return float(-wronskian * sigma / alpha) * total
 

@@ -245,16 +245,13 @@ class MixtureMarginals(Marginals):
 
         return self._sliced(f, x, t, label)[0].to(x.dtype)
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
         if self.target.dim != 1:
-            return super().log_tails(x, t, label)
+            return super().log_tail(x, left, t, label)
         means, stds = self._on_the_line(x, t)
+        z = torch.where(left, x - means, means - x) / stds
         log_weights = self.target.spectrum_like(x).log_prior(label)
-        z = (x - means) / stds
-        return (
-            (log_weights + log_cdf(z)).logsumexp(1, keepdim=True),
-            (log_weights + log_cdf(-z)).logsumexp(1, keepdim=True),
-        )
+        return (log_weights + log_cdf(z)).logsumexp(1, keepdim=True)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:

@@ -156,8 +156,8 @@ class NoisedMarginals(Marginals):
     def divergence(self, x: State, t: Time, label: Label = None) -> PerExample:
         return self._base.divergence(x, t, label)
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
-        return self._base.log_tails(x, t, label)
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
+        return self._base.log_tail(x, left, t, label)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         return self._base.bracket(z, t, label)

@@ -162,10 +162,10 @@ class ProductMarginals(Marginals):
         ]
         return torch.stack(parts).sum(0)
 
-    def log_tails(self, x: State, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
+    def log_tail(self, x: State, left: Tensor, t: Time, label: Label = None) -> Tensor:
         if self.target.dim != 1:
-            return super().log_tails(x, t, label)
-        return self.target.factors[0].at(self.path).log_tails(x, t)
+            return super().log_tail(x, left, t, label)
+        return self.target.factors[0].at(self.path).log_tail(x, left, t)
 
     def bracket(self, z: Tensor, t: Time, label: Label = None) -> tuple[Tensor, Tensor]:
         if self.target.dim != 1:

@@ -95,7 +95,7 @@ def between_quantiles(a: Target, b: Target) -> float:
         density = (-0.5 * z.square()).exp() / math.sqrt(2 * math.pi)
         return (a.quantile(z) - b.quantile(z)).square() * density
 
-    return math.sqrt(integrate(gap, -FARTHEST, FARTHEST, rtol=1e-10))
+    return math.sqrt(integrate(gap, -FARTHEST, FARTHEST, rtol=1e-10, pieces=8))
 
 
 def bures(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
