@@ -152,7 +152,7 @@ class Atoms(Target):
             float(torch.cdist(rows, self.points).max()) for rows in self.points.split(1024)
         )
         spread = min(farthest**2 / 4, float(radius) ** 2)
-        exact = len(self.points) == 2
+        exact = len(self.points) == 2 and bool((self.weights > 0).all())
         return JacobianRange(float(shrink), float(shrink + gain * spread), exact)
 
     def like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -169,7 +169,8 @@ class GaussianMixture(Target):
 
         With equal covariances the posterior means of two components differ by
         :math:`\sigma^2 S^{-1} (m_k - m_l)` everywhere, and no direction's variance is above a
-        quarter of its range squared (Popoviciu). With unequal ones they may differ by anything.
+        quarter of its range squared (Popoviciu). With unequal ones no finite bound is known, and
+        in two dimensions or more there is none: far out they differ by anything.
         """
         spectrum, one = self.spectrum, torch.ones((), dtype=torch.float64)
         (alpha, sigma), (d_alpha, noise_rate) = scales(path, t, one), rates(path, t, one)
@@ -178,15 +179,13 @@ class GaussianMixture(Target):
         lowest, highest = float(own.min()), float(own.max())
         if self.n_classes == 1:
             return JacobianRange(lowest, highest, exact=True)
-        if (
-            not bool((spectrum.variances == spectrum.variances[:1]).all())
-            or len(spectrum.basis) > 1
-        ):
+        equal = bool((spectrum.variances == spectrum.variances[:1]).all())
+        if not equal or len(spectrum.basis) > 1:
             return JacobianRange(lowest, math.inf, exact=False)
         gain = alpha * (sigma**2 * d_alpha - alpha * noise_rate)
         apart = torch.pdist(spectrum.centres / variances[0]).square().max()
         isotropic = bool((spectrum.variances == spectrum.variances[0, 0]).all())
-        exact = isotropic and self.n_classes == 2
+        exact = isotropic and self.n_classes == 2 and bool((self.weights > 0).all())
         return JacobianRange(lowest, highest + float(gain * apart) / 4, exact)
 
 
