@@ -48,8 +48,10 @@ def scales(path: Path, t: Time, x: State) -> tuple[Tensor, Tensor]:
 def rates(path: Path, t: Time, x: State) -> tuple[Tensor, Tensor]:
     r""":math:`\dot\alpha_t, \sigma_t\dot\sigma_t`, each () or (B,); finite under every path."""
     t = _finer(t, x)
-    _, (d_alpha, _) = value_and_rate(path.scales, t)
-    return d_alpha.to(x.dtype), path.noise_rate(t).to(x.dtype)
+    (_, sigma), (d_alpha, d_sigma) = value_and_rate(path.scales, t)
+    # One derivative where both rates are finite; the path's own form where a product alone is.
+    noise_rate = sigma * d_sigma if path.rates_are_finite else path.noise_rate(t)
+    return d_alpha.to(x.dtype), noise_rate.to(x.dtype)
 
 
 def _finer(t: Time, x: State) -> Tensor:
