@@ -298,7 +298,7 @@ def test_intervals_of_differences_cover_and_verdicts_are_right(case: str) -> Non
 
 
 @pytest.mark.slow
-def test_equal_laws_are_told_apart_in_about_one_of_twenty_comparisons() -> None:
+def test_equal_laws_are_told_apart_in_at_most_one_of_twenty_comparisons() -> None:
     words = [
         compare(normals(60, 2, key="a", seed=k), normals(60, 2, key="b", seed=k), seed=k)
         for k in range(300)

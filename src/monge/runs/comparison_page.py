@@ -152,8 +152,7 @@ def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str,
     legend = (
         "Below each value its 95 % interval. The floor is what the same estimator gives for other "
         "real examples in the place of A and B. A farther by: below zero A is closer; told at 5 % "
-        "for each metric alone. Below p the same by Holm's rule for all metrics together, as in the "
-        "verdict."
+        "for each metric alone. Below p the same by Holm's rule, for all metrics together."
     )
     return _boxed(head, body, legend, a)
 
