@@ -180,10 +180,12 @@ class Compare(Reading):
     hf:ORG/NAME, digits, target:...: all their examples are taken), or run folders, which are
     sampled. heldout:SOURCE and train:SOURCE take one side of a split. No model is needed.
 
-    monge compare ours/ theirs/ --reference photos/   A and B meet the same n real examples; the
-    floor is other real examples in their place; each metric tells which is closer, all together
-    by Holm's rule. monge compare samples.csv table.csv   tells whether two sets differ at all, and
-    if not, what would have been seen. monge compare RUN heldout:RUN   a run and its own data.
+    `monge compare ours/ theirs/ --reference photos/`: A and B meet the same n real examples; the
+    floor is other real examples in their place; each metric tells which is closer, and the verdict
+    takes all together by Holm's rule.
+
+    `monge compare samples.csv table.csv`: whether two sets differ at all, and if that cannot be
+    told, which shift would have been seen. `monge compare RUN heldout:RUN`: a run and its data.
 
     The numbers are biased by n, so n is equal for all: give many examples, and of R twice as many.
     """

@@ -23,6 +23,7 @@ from monge.metrics.labels import Labelled
 from monge.metrics.power import detectable_shift
 from monge.metrics.table import Row
 from monge.metrics.two_sample import energy_test
+from monge.metrics.verdicts import closer
 from monge.tensors import stream
 
 
@@ -256,8 +257,9 @@ def laws(case: str) -> Laws:
 def measured(
     listed: tuple[Comparison, ...], case: str, n: int, d: int, repetitions: int
 ) -> tuple[dict[str, float], float]:
-    """For each metric how often its interval holds the mean difference; how often Holm alarms."""
-    values, ends, alarms = [], [], 0
+    """For each metric how often its interval holds the mean difference; how often it is said that
+    A is closer (one closer), or that any set is (the others)."""
+    values, ends, said = [], [], 0
     for k in range(repetitions):
         a, b, real, rest = laws(case)(n, d, k)
         found = []
@@ -271,34 +273,35 @@ def measured(
         told = with_holm(found)
         values.append([x.value for x in told])
         ends.append([x.interval for x in told])
-        alarms += any(x.closer_among_all for x in told)
+        verdict = closer(told, n, same=False)
+        said += verdict.word == "A" if case == "one closer" else verdict.differs
         names = [x.name for x in told]
     value, end = np.asarray(values), np.asarray(ends)
     mean = value.mean(0) if case == "one closer" else np.zeros(value.shape[1])
     covered = ((end[..., 0] <= mean) & (mean <= end[..., 1])).mean(0)
-    return dict(zip(names, covered.tolist(), strict=True)), alarms / repetitions
+    return dict(zip(names, covered.tolist(), strict=True)), said / repetitions
 
 
 @pytest.mark.parametrize("case", ["one generator", "one closer"])
 def test_intervals_of_differences_cover_quickly(case: str) -> None:
     named = {"energy distance", "variance ratio"}
     listed = tuple(c for c in comparisons(2, 0) if c.heads[0].name in named)
-    covered, alarms = measured(listed, case, 60, 2, 60)
+    covered, said = measured(listed, case, 60, 2, 60)
     assert min(covered.values()) >= 0.95 - 3 * 0.0281
-    assert alarms >= 0.8 if case == "one closer" else alarms <= 0.05 + 3 * 0.0281
+    assert said >= 0.8 if case == "one closer" else said <= 0.05 + 3 * 0.0281
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["equal", "one generator", "equally far", "one closer"])
 def test_intervals_of_differences_cover_and_verdicts_are_right(case: str) -> None:
-    covered, alarms = measured(comparisons(4, 0), case, 100, 4, 200)
-    print(case, covered, alarms)
+    covered, said = measured(comparisons(4, 0), case, 100, 4, 200)
+    print(case, covered, said)
     assert min(covered.values()) >= 0.95 - 3 * 0.0154
-    assert alarms >= 0.8 if case == "one closer" else alarms <= 0.05 + 3 * 0.0154
+    assert said >= 0.8 if case == "one closer" else said <= 0.05 + 3 * 0.0154
 
 
 @pytest.mark.slow
-def test_equal_laws_are_told_apart_in_about_one_of_twenty_comparisons() -> None:
+def test_equal_laws_are_told_apart_in_at_most_one_of_twenty_comparisons() -> None:
     words = [
         compare(normals(60, 2, key="a", seed=k), normals(60, 2, key="b", seed=k), seed=k)
         for k in range(300)

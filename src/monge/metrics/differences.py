@@ -93,7 +93,7 @@ def differences(comparison: Comparison, a: Draws, b: Draws, seed: int) -> list[D
 
     def farther(a: Tensor, b: Tensor, floor: Tensor) -> Tensor:
         # On one side of the floor it cancels, and is not even estimated.
-        return sign_a * (a - floor) - sign_b * (b - floor)
+        return sign_a * a - sign_b * b - (sign_a - sign_b) * floor
 
     def left_out(kept: Tensor) -> list[float]:
         first, second = (_tensor(estimate(s.samples[kept], real[kept])) for s in (a, b))
@@ -140,7 +140,7 @@ def of_intervals(a: Row, b: Row) -> Difference:
     reference. The p-value is the level at which a normal interval so skewed would end at zero.
     """
     sign_a, sign_b = (_sign(a.better, row.value, a.floor) for row in (a, b))
-    value = sign_a * (a.value - a.floor) - sign_b * (b.value - a.floor)
+    value = sign_a * a.value - sign_b * b.value - (sign_a - sign_b) * a.floor
     up_a, down_a = _reach(a, sign_a)
     up_b, down_b = _reach(b, sign_b)
     low, high = value - math.hypot(down_a, up_b), value + math.hypot(up_a, down_b)

@@ -21,7 +21,7 @@ PAGE = "comparison.html"
 PICTURE = {"A": "a.png", "B": "b.png", "reference": "reference.png"}
 """The picture of each set."""
 
-CAPTION = "None selected. Columns of a table are shown in deviations."
+CAPTION = "None selected. Columns of a table are in deviations."
 
 
 def write_page(folder: Path) -> Path:
@@ -139,20 +139,20 @@ def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str,
         cells = [_value(x), _value(y), number(x.floor), number(x.baselines.get(GAUSSIAN))]
         if d := tested.get(x.name):
             ends = interval([float("nan") if e is None else float(e) for e in d["interval"]])
+            badge = f" <span class='badge'>{escaped(d['closer'])} closer</span>"
             cells.append(
-                f"{number(d['value'])}<small title='{escaped(d['method'])}'>{ends}</small>"
+                f"{number(d['value'])}{badge if d['closer'] else ''}"
+                f"<small title='{escaped(d['method'])}'>{ends}</small>"
             )
-            cells += [number(d["p_value"]), number(d["p_holm"])]
-            told = f"<span class='badge'>{escaped(d['closer'])} is closer</span>"
-            cells.append(told if d["closer"] else "not told")
+            cells.append(f"{number(d['p_value'])}<small>{number(d['p_holm'])}</small>")
         else:
-            cells += ["–"] * 4
+            cells += ["–"] * 2
         body += f"<tr>{_about(x)}{_cells(cells)}</tr>"
-    head = ["", "A", "B", "floor", GAUSSIAN, "A farther by", "p", "p (Holm)", ""]
+    head = ["", "A", "B", "floor", GAUSSIAN, "A farther by", "p"]
     legend = (
         "Below each value its 95 % interval. The floor is what the same estimator gives for other "
         "real examples in the place of A and B. A farther by: below zero A is closer; told at 5 % "
-        "for each metric alone. p (Holm): all metrics taken together, as in the verdict."
+        "for each metric alone. Below p the same by Holm's rule, for all metrics together."
     )
     return _boxed(head, body, legend, a)
 
