@@ -184,7 +184,9 @@ def test_p_value_of_label_shares_is_that_of_fishers_test() -> None:
 
 def test_images_are_compared_in_the_features_of_a_network() -> None:
     torch.manual_seed(0)
-    network = FeatureNetwork("lenet5", LeNet5().eval(), 1, (28,), ("0", "1"), "none")
+    network = FeatureNetwork(
+        "lenet5", LeNet5().eval(), 1, (28,), ("0", "1"), {"weights": "sha256 none"}
+    )
     dark, light, real = (
         (0.3 * torch.rand(40 * (2 if k == 2 else 1), 1, 28, 28, generator=stream(k)) + c)
         for k, c in enumerate((-1.0, 0.5, -1.0))
@@ -198,11 +200,11 @@ def test_images_are_compared_in_the_features_of_a_network() -> None:
 def test_a_new_comparison_appears_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Head("mean gap", lambda value, stderr, n: student(value, stderr), "lower")
 
-    def extended(d: int, seed: int) -> tuple[Comparison, ...]:
+    def extended(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
         def gap(x: Tensor, y: Tensor) -> tuple[float, ...]:
             return (float((x.mean(0) - y.mean(0)).norm()),)
 
-        return (*comparisons(d, seed), Comparison(gap, (head,), {}))
+        return (*comparisons(d, seed, scale), Comparison(gap, (head,), {}))
 
     monkeypatch.setattr(module, "comparisons", extended)
     found = compare(near(0, "a"), near(1.0, "b"), near(0, "r", 240), n=60)
@@ -285,7 +287,7 @@ def measured(
 @pytest.mark.parametrize("case", ["one generator", "one closer"])
 def test_intervals_of_differences_cover_quickly(case: str) -> None:
     named = {"energy distance", "variance ratio"}
-    listed = tuple(c for c in comparisons(2, 0) if c.heads[0].name in named)
+    listed = tuple(c for c in comparisons(2, 0, 1.0) if c.heads[0].name in named)
     covered, said = measured(listed, case, 60, 2, 60)
     assert min(covered.values()) >= 0.95 - 3 * 0.0281
     assert said >= 0.8 if case == "one closer" else said <= 0.05 + 3 * 0.0281
@@ -294,7 +296,7 @@ def test_intervals_of_differences_cover_quickly(case: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["equal", "one generator", "equally far", "one closer"])
 def test_intervals_of_differences_cover_and_verdicts_are_right(case: str) -> None:
-    covered, said = measured(comparisons(4, 0), case, 100, 4, 200)
+    covered, said = measured(comparisons(4, 0, 1.0), case, 100, 4, 200)
     print(case, covered, said)
     assert min(covered.values()) >= 0.95 - 3 * 0.0154
     assert said >= 0.8 if case == "one closer" else said <= 0.05 + 3 * 0.0154

@@ -126,8 +126,9 @@ def compare(
         made = [comparison.rows(side, seed) for side in drawn]
         for table, new in zip(rows, made, strict=True):
             table += new
-        if len(drawn) == 2 and comparison.jackknifed:
-            found += differences(comparison, *drawn, seed)
+        if len(drawn) == 2 and comparison.jackknifed and comparison.stderr is None:
+            first, second = (side.cut(comparison.most, seed) for side in drawn)
+            found += differences(comparison, first, second, seed)
         elif len(drawn) == 2:
             found += [of_intervals(*pair) for pair in zip(*made, strict=True)]
     if classes > 1:
