@@ -185,7 +185,7 @@ def test_the_sinkhorn_divergence_takes_a_random_part_of_large_sets(
     table = measured(*modes(60, "good")).table
     row = table["W2² blurred (Sinkhorn)"]
     assert row.n == 30 and table["W2² exact"].n == 60
-    assert row.protocol["compared with"] == "30 held-out examples"
+    assert row.protocol["part"] == "30 random examples of each set"
     assert "at most 30 examples" in str(row.protocol["estimator"])
 
 

@@ -73,7 +73,7 @@ class Draws:
             self.real[rows],
             tuple((x[rows], y[rows]) for x, y in self.floors),
             {name: x[rows] for name, x in self.baselines.items()},
-            self.protocol,
+            {**self.protocol, "part": f"{most} random examples of each set"},
         )
 
 
