@@ -37,7 +37,7 @@ N = 2000
 @pytest.mark.parametrize("group", GROUPS)
 def test_what_the_theory_predicts_is_measured(group: str) -> None:
     checks = list(GROUPS[group](False))
-    assert len(checks) > 2
+    assert len(checks) >= 2
     assert [check.text for check in checks if not check.holds] == []
 
 

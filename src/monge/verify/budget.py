@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monge.errors import UserError
 from monge.metrics.samples import random_rows
 from monge.metrics.wasserstein import exact_w2_squared
 from monge.paths import Path
 from monge.progress import Say, quiet
+from monge.targets.wasserstein import early_stopping as closed_early_stopping
 from monge.tensors import noise, stream
 from monge.types import Cond, Latent, State
 from monge.verify import lower
@@ -289,8 +291,20 @@ def early_stopping(pipeline: Pipeline, draws: Draws, seed: int) -> Term:
         "early stopping", (pipeline.data(there), pipeline.data(z)), (there, z),
         "final(alpha_T z + sigma_T e) and z, the noise coupling",
         f"stop at T = {pipeline.end:g}, final map {pipeline.final}",
-        along_the_flow=value,
+        along_the_flow=value, exact_latent=_exact_early_value(pipeline),
     )  # fmt: skip
+
+
+def _exact_early_value(pipeline: Pipeline) -> float | None:
+    """W2 between the latents at T and at 1, where it is closed: on the line and for Gaussians."""
+    if pipeline.truth is None or pipeline.final == "posterior_mean":
+        return None
+    try:
+        return closed_early_stopping(
+            pipeline.truth, pipeline.path, pipeline.end, divided=pipeline.final == "divide"
+        )
+    except UserError:
+        return None
 
 
 def _early_value(pipeline: Pipeline, draws: Draws) -> float | None:
