@@ -107,7 +107,7 @@ def test_continuing_encodes_nothing_again(run: Run, monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("monge.data.latent_cache._encode_into", fail)
+    monkeypatch.setattr("monge.data.latent_cache._Encoding.shards", fail)
     monkeypatch.setattr("monge.data.decoding.decode", fail)
     again = train(replace(run.spec, steps=8), out=run.folder)
     assert again.spec.steps == 8

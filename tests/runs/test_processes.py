@@ -19,7 +19,7 @@ from monge.cli import main
 from monge.data import latent_cache
 from monge.errors import UserError
 from monge.runs import evaluate as evaluation
-from monge.runs.baselines import baselines
+from monge.runs.baselines import baselines, gaussian_latents
 from monge.runs.run import Run
 
 
@@ -53,7 +53,13 @@ def test_the_shared_parts_of_an_evaluation_are_the_same_to_the_bit(
                 samples = run.sample(600, solver="dopri5:rtol=1e-2,atol=1e-2")
                 density = run.log_density(data.heldout[:600], data.heldout_label[:600], probes=2)
                 found = {"x": samples.x, "value": density.value, "stderr": density.stderr}
-                save_file({**found, **baselines(run, data, 600, seed=0)}, file)
+                save_file(
+                    {
+                        **found,
+                        **baselines(run, data, gaussian_latents(run, data, 600, seed=0), seed=0),
+                    },
+                    file,
+                )
                 print(samples.info["evaluations_per_sample"])
         return 0
 

@@ -11,7 +11,7 @@ from monge.autoencoders import SETTINGS
 from monge.errors import UserError
 from monge.files import write_json
 from monge.networks.mlp import MLPSpec
-from monge.runs.folder import open_folder, read_config
+from monge.runs.folder import in_short, open_folder, read_config
 from monge.runs.spec import TrainSpec
 
 
@@ -20,11 +20,11 @@ def test_an_autoencoder_may_train_longer_until_it_is_finished(tmp_path: Path) ->
     assert open_folder(tmp_path, spec) == {}
     longer = replace(spec, autoencoder_steps=9)
     assert open_folder(tmp_path, longer) == {"autoencoder_steps": (5, 9)}
-    assert read_config(tmp_path) == longer
+    assert read_config(tmp_path) == in_short(longer)
     write_json(tmp_path / "autoencoder" / SETTINGS, {})
     with pytest.raises(UserError, match=r"autoencoder_steps  9            12"):
         open_folder(tmp_path, replace(spec, autoencoder_steps=12))
-    assert read_config(tmp_path) == longer
+    assert read_config(tmp_path) == in_short(longer)
 
 
 def test_a_run_stays_what_it_is_when_a_default_changes(
