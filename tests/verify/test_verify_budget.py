@@ -43,7 +43,7 @@ def test_what_the_theory_predicts_is_measured(group: str) -> None:
 
 def test_terms_that_are_absent_are_exactly_zero() -> None:
     target = gaussian(3)
-    found = measured(pipeline_of(target, solver=RK4(), steps=100), target, N)
+    found = measured(pipeline_of(target, solver=RK4(), steps=40, fine=32), target, N)
     assert all(term(found, k).value == 0 for k in ("guidance", "source", "early stopping"))
     assert term(found, "velocity").value < 1e-6 and term(found, "discretisation").value < 1e-5
     assert term(found, "reconstruction").value == 0
@@ -55,7 +55,9 @@ def test_a_source_gap_is_what_the_path_leaves() -> None:
     mean = torch.tensor([3.0, 4.0], dtype=torch.float64)
     target = Gaussian(mean, torch.tensor(1.0))
     path = OrnsteinUhlenbeck(1.0)
-    found = measured(pipeline_of(target, path=path, solver=RK4(), steps=100, stop=0.999), target, N)
+    found = measured(
+        pipeline_of(target, path=path, solver=RK4(), steps=16, stop=0.999, fine=32), target, N
+    )
     alpha, sigma = math.exp(-1.0), math.sqrt(1 - math.exp(-2.0))
     # E|x0 - (alpha z + sigma x0)|^2 with z ~ N(m, I), d = 2.
     expected = math.sqrt(alpha**2 * (25 + 2) + 2 * (1 - sigma) ** 2)

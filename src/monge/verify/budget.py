@@ -32,7 +32,7 @@ from monge.verify.terms import (
     zero,
 )
 
-MOST_PLUG_IN = 2000
+MOST_PLUG_IN = 1000
 """Examples of each side in the exact plug-in W2, which is displayed beside the budget."""
 
 

@@ -275,7 +275,7 @@ def _discretisation(full: bool) -> Iterator[Check]:
 
 
 def _stopping(full: bool) -> Iterator[Check]:
-    return stopping_checks(stopped_laws(), 4000 if full else 1000)
+    return stopping_checks(stopped_laws(), 2000 if full else 100)
 
 
 def _shift(full: bool) -> Iterator[Check]:
