@@ -208,13 +208,15 @@ def discretisation_checks(
             yield Check(f"largest share of switched samples, {what}", switches)
 
 
-def stopping_checks(targets: dict[str, tuple[Target, float]], n: int) -> Iterator[Check]:
+def stopping_checks(
+    targets: dict[str, tuple[Target, float]], n: int, rest: Sequence[float]
+) -> Iterator[Check]:
     """The value of early stopping, exact on the line: 1 raw, and as the law says divided by alpha.
 
     Args:
         targets: a law on the line and its slope when divided by alpha.
+        rest: 1 - T.
     """
-    rest = (0.04, 0.02, 0.01)
     finals: tuple[Final, Final] = ("none", "divide")
     for name, (target, divided) in targets.items():
         for final, expected in zip(finals, (1.0, divided), strict=True):
@@ -275,7 +277,9 @@ def _discretisation(full: bool) -> Iterator[Check]:
 
 
 def _stopping(full: bool) -> Iterator[Check]:
-    return stopping_checks(stopped_laws(), 2000 if full else 100)
+    return stopping_checks(
+        stopped_laws(), 2000 if full else 100, (0.04, 0.02, 0.01) if full else (0.02, 0.01)
+    )
 
 
 def _shift(full: bool) -> Iterator[Check]:
