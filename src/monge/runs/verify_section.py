@@ -36,7 +36,7 @@ def _table(report: Mapping[str, Any]) -> str:
     def row(t: Mapping[str, Any]) -> str:
         setting = f"<small>{escaped(t['setting'])}</small>" if t["setting"] else ""
         more = "".join(
-            f"<small>{escaped(k.replace('_', ' '))} {number(v)}</small>"
+            f"<br><small>{escaped(k.replace('_', ' '))} {number(v)}</small>"
             for k, v in (t["extra"] or {}).items()
             if v is not None
         )

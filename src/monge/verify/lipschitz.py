@@ -56,6 +56,7 @@ def expansion_rate(
         shift: (B,), at least the modulus of every eigenvalue: the norm of the Jacobian.
     """
     u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
+    shift = 1.1 * shift + 1e-6  # of minus the identity nothing would be left by the norm itself
     rate = x.new_zeros(len(x))
     with forward_mode():
         for _ in range(iterations):
