@@ -5,14 +5,14 @@
 
 50,000 colour images of 32 x 32; a convolutional autoencoder with 8 x 4 x 4 latent numbers (24.0 dB
 on the test images; PCA with 128 numbers 23.9 dB), then a perceptron of 8.9 M parameters conditioned
-on the label. At this compression the reconstructions are the limit: a GPU and f = 4 are for details.
+on the label. At this compression the reconstructions are the limit.
 
 Measured on 2 cores of an AMD EPYC (AVX2) shared with other work, seed 0, on CIFAR-10 (JPEG Q75),
 5,000 samples by Heun 10 steps against 5,000 test images, in the features of a ResNet-20 with 81.0 %
 on them: Frechet distance 32.6 at guidance 1.25 and 34.0 without; reconstructions of training images
 22.6, training images 0.04. The distances were taken with `Run.sample` and
 `metrics.frechet.frechet_distance` directly; `monge evaluate` was not run to its end on it. Training
-took 39.7 minutes of processor time over two threads, 34.7 minutes of wall time on the shared machine.
+took 39.7 minutes of processor time over two threads, and 34.7 minutes on the shared machine.
 """
 
 from __future__ import annotations
