@@ -12,7 +12,7 @@ CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 	@echo "make test-slow   many kills, long laws: at most an hour"
-	@echo "make numbers     repeats each measured number of docs/numbers.toml: about an hour"
+	@echo "make numbers     repeats each measured number of docs/numbers.toml: two hours"
 	@echo "make bench       speed beside the alternatives"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
