@@ -43,7 +43,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --durations=20
 
 numbers: $(VENV)/.installed-dev
-	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores) =="
+	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores, two with MONGE_DATA) =="
 	$(BIN)/python docs/measure.py
 
 bench: $(VENV)/.installed-dev
