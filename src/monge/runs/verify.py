@@ -42,7 +42,10 @@ FILE = "verify.json"
 FORMAT_VERSION = 1
 
 MOST_TRAIN = 4000
-"""Training examples that enter floors, at most."""
+"""Training examples that enter floors and the memoriser, at most."""
+
+MOST_HELDOUT = 10_000
+"""Held-out examples that terms are drawn from, at most."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,7 @@ def examine(
         "units": _units(data),
         **content_of(found, advice),
         "field_errors": {
-            "against": "the true field"
-            if pipeline.truth
-            else "the memoriser of the training latents",
+            "against": "the true field" if pipeline.truth else "the memoriser of training data",
             "bins": [dataclasses.asdict(e) for e in errors],
             "growth_bound": bound,
         },
@@ -277,18 +278,23 @@ def known_of(data: Data, seed: int, home: float | None = None) -> Known:
     """The real examples of a source, in the units of `_scale`."""
     scale = _scale(data)
     rows = random_rows(len(data.train), MOST_TRAIN, stream(seed, "verify", "train"))
+    shown = random_rows(len(data.heldout), MOST_HELDOUT, stream(seed, "verify", "real"))
     cond = {}
     if data.heldout_label is not None:
-        cond["label"] = data.heldout_label
+        cond["label"] = data.heldout_label[shown]
     if data.heldout_vector is not None:
-        cond["vector"] = data.heldout_vector.float()
+        cond["vector"] = data.heldout_vector[shown].float()
     train_cond = {}
     if data.train_label is not None:
         train_cond["label"] = data.train_label[rows]
     if data.train_vector is not None:
         train_cond["vector"] = data.train_vector[rows].float()
     return Known(
-        data.heldout[:] / scale, cond or None, data.train[rows] / scale, train_cond or None, home
+        data.heldout[shown] / scale,
+        cond or None,
+        data.train[rows] / scale,
+        train_cond or None,
+        home,
     )
 
 
@@ -301,7 +307,7 @@ def _empirical(pipeline: Pipeline, known: Known, n: int) -> tuple[Target | None,
     assert known.train is not None
     z = pipeline.encoded(known.train)
     cond = None if known.train_cond is None else dict(known.train_cond)
-    few = None if cond is None else {k: c[:n] for k, c in cond.items()}
+    few = None if cond is None else {k: c[:n].to(z.device) for k, c in cond.items()}
     if cond is not None and "vector" in cond:
         return None, z[:n], few
     label = None if cond is None else cond["label"]

@@ -106,7 +106,10 @@ def draw(pipeline: Pipeline, known: Known, cond: Cond, n: int, seed: int) -> Dra
     x = known.x[rows]
     z = pipeline.encoded(x)
     x0 = noise(seed, 0, n, tuple(z.shape[1:]), "verify", "noise").to(z)
-    z_cond = None if known.cond is None else {k: c[rows] for k, c in known.cond.items()}
+    cond = None if cond is None else {k: c.to(z.device) for k, c in cond.items()}
+    z_cond = (
+        None if known.cond is None else {k: c[rows].to(z.device) for k, c in known.cond.items()}
+    )
     return Draws(x0, cond, z, z_cond, x)
 
 

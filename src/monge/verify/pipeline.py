@@ -93,11 +93,16 @@ class Pipeline:
         return final_map(self.final, velocity, self.path, self.end)
 
     def latents(self, flow: Integrated, x0: Latent, cond: Cond = None) -> Latent:
-        """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field."""
-        finish = final_map(self.final, flow.field, self.path, self.end)
+        """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field.
+
+        A true flow that is infinite at T goes as far as it can, and on by its posterior mean.
+        """
+        end = min(self.end, flow.domain[1])
+        choice = self.final if end == self.end else "posterior_mean"
+        finish = final_map(choice, flow.field, self.path, end)
 
         def both(x: Tensor, part: Cond) -> Tensor:
-            return finish(flow(x, self.begin, self.end, part), self.end, part)
+            return finish(flow(x, self.begin, end, part), end, part)
 
         return in_chunks(both, x0, cond)
 

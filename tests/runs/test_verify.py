@@ -1,0 +1,91 @@
+"""`monge verify` on small runs and on fields made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monge.cli import main
+from monge.runs.run import Run
+from monge.runs.verify import verify_run
+
+FIELDS = """
+def exact(x, t):
+    "The field of N(0, I) on the linear path."
+    t = t[:, None]
+    return (2 * t - 1) / (t**2 + (1 - t) ** 2) * x
+
+def reversed_exact(x, s):
+    "The same with data at time 0."
+    return -exact(x, 1 - s)
+
+def short(x, t):
+    return x[:, :1]
+"""
+
+
+def verified(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict, str]:
+    code = main(["verify", *map(str, words), "--quick", "-n", "60", "--json"])
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    return code, json.loads(told.out), told.err
+
+
+def test_a_run_of_a_known_law_has_exact_terms_and_a_sum_that_holds(table_run: Run) -> None:
+    found = verify_run(table_run, 60, quick=True)
+    assert found["truth_known"] and found["violations"] == []
+    kinds = {t["name"]: t["kind"] for t in found["terms"]}
+    assert kinds["velocity"] == "upper" and len(kinds) == 6
+    velocity = next(t for t in found["terms"] if t["name"] == "velocity")
+    assert velocity["value"] > 0.1, "thirty steps do not make a good field"
+    assert found["field_errors"]["against"] == "the true field"
+    assert found["field_errors"]["growth_bound"] > 0
+    assert found["lipschitz"]["exact_rate"] is not None
+    page = (table_run.folder / "report.html").read_text()
+    assert "Where the error comes from" in page and "<canvas" in page
+    again = json.loads((table_run.folder / "evaluation" / "verify.json").read_text())
+    assert again["sum"]["value"] == found["sum"]["value"]
+
+
+def test_a_run_of_images_has_an_estimate_and_says_so(digits_run: Run) -> None:
+    found = verify_run(digits_run, 60, quick=True, guidance=2.0)
+    assert not found["truth_known"]
+    terms = {t["name"]: t for t in found["terms"]}
+    assert terms["velocity"]["kind"] == "estimate"
+    assert terms["guidance"]["value"] > 0 and terms["reconstruction"]["value"] > 0.3
+    assert found["field_errors"]["against"] == "the memoriser of training data"
+    assert found["advice"]["text"]
+
+
+def test_a_sum_above_the_limit_exits_with_three(
+    table_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found, message = verified(capsys, table_run.folder, "--fail-above", "0.001")
+    assert code == 3 and "is above 0.001" in message and found["exit_code"] == 3
+
+
+@pytest.mark.parametrize(("name", "clock"), [("exact", "noise"), ("reversed_exact", "data")])
+def test_a_field_made_elsewhere_on_either_clock(
+    name: str, clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of N(0, I), learned from a table of its samples: nothing is wrong with the field itself."""
+    (tmp_path / "fields.py").write_text(FIELDS)
+    words = ("target:hypercube:dim=2", "--component", f"{tmp_path}/fields.py:{name}")
+    code, found, _ = verified(capsys, *words, "--clock", clock, "--out", tmp_path / name)
+    assert code == 0 and (tmp_path / name / "report.html").exists()
+    # exp(int (2t - 1) / (t^2 + (1-t)^2) dt) = 1 from 0 to 1: the flow of noise is noise.
+    assert found["lipschitz"]["amplification"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_bad_components_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fields.py").write_text(FIELDS)
+    for name, message in (
+        ("short", "should return a tensor of the same shape"),
+        ("exat", "did you mean 'exact'?"),
+    ):
+        words = ("target:gaussian:dim=2", "--component", f"{tmp_path}/fields.py:{name}")
+        code, _, told = verified(capsys, *words)
+        assert code == 2 and message in told
+    assert main(["verify"]) == 2 and "say which run" in capsys.readouterr().err
