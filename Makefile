@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests that run once more with every shape and type checked at every call.
+# Tests that run with every shape and type checked at every call; the rest run without.
 CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py \
   tests/test_fields.py tests/test_solvers.py tests/test_times.py tests/runs/test_run.py
 
@@ -36,7 +36,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(BIN)/lint-imports
 	PYTHONPATH=tests $(BIN)/python -m pytest -m "not slow" -k "not blind_network" \
 	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
-	$(BIN)/python -m pytest -m "not slow" --durations=20
+	$(BIN)/python -m pytest -m "not slow" --durations=20 \
+	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED)))
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== slow tests (budget: an hour on 2 cores) =="
