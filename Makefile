@@ -7,6 +7,9 @@ BIN = $(VENV)/bin
 CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py \
   tests/test_fields.py tests/test_solvers.py tests/test_times.py tests/runs/test_run.py
 
+# Each test computes on one thread, so two run at a time.
+BOTH = -n 2 --dist loadfile
+
 .PHONY: help demo test test-slow numbers lint bench clean
 
 help:
@@ -34,9 +37,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@echo "== tests (budget: 12 minutes on 2 cores, installation included) =="
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(BIN)/lint-imports
-	PYTHONPATH=tests $(BIN)/python -m pytest -m "not slow" -k "not blind_network" \
+	PYTHONPATH=tests $(BIN)/python -m pytest $(BOTH) -m "not slow" -k "not blind_network" \
 	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
-	$(BIN)/python -m pytest -m "not slow" --durations=20 \
+	$(BIN)/python -m pytest $(BOTH) -m "not slow" --durations=20 \
 	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED)))
 
 test-slow: $(VENV)/.installed-dev

@@ -22,8 +22,9 @@ CASES = [
 
 
 def id_of(family: str, component: Any) -> str:
-    """The text of a component, less the random folder that some have."""
-    return f"{family}-{re.sub(r'/.*tiny-models-[^/]*/', '', str(component))[:60]}"
+    """The text of a component, less the random folder or address that some have."""
+    text = re.sub(r"/.*tiny-models-[^/]*/| at 0x[0-9a-f]+", "", str(component))
+    return f"{family}-{text[:60]}"
 
 
 @pytest.mark.parametrize(
