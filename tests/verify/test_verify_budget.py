@@ -90,6 +90,13 @@ def test_the_sum_bounds_the_distance(seed: int) -> None:
     assert result.known and not result.violations
 
 
+def test_a_sum_that_is_too_small_is_a_violation() -> None:
+    """Data of another law than the pipeline is told: no term sees it, the lower bounds do."""
+    target = gaussian(2)
+    found = measured(pipeline_of(target, fine=32), target, 300, data=lambda z: z + 3.0)
+    assert found.sum < 0.1 and len(found.violations) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 1000))
 def test_the_sum_bounds_the_distance_in_more(seed: int) -> None:

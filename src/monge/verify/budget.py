@@ -238,8 +238,7 @@ def _velocity(
             "velocity", (own, pipeline.data(z_true)), (z_own, z_true),
             "learned and true flow from the same noise", "training: steps, network, data",
         )  # fmt: skip
-    x1, _ = _stopped(pipeline, draws, seed)
-    decoded = pipeline.data(x1)
+    decoded = pipeline.data(_finished(pipeline, draws, _stopped(pipeline, draws, seed)))
     m = min(len(own), len(decoded), MOST_PLUG_IN)
     value = exact_w2_squared(own[:m], decoded[:m])
     floor = _real_floor(pipeline, known, decoded[:m], seed)
@@ -260,17 +259,21 @@ def _velocity(
     )
 
 
-def _stopped(pipeline: Pipeline, draws: Draws, seed: int) -> tuple[Latent, Latent]:
-    """Held-out latents taken to T with fresh noise and through the final map; and themselves."""
+def _stopped(pipeline: Pipeline, draws: Draws, seed: int) -> State:
+    """Held-out latents taken to T with fresh noise; themselves at T = 1."""
     if pipeline.end == 1:
-        return draws.z, draws.z
+        return draws.z
     e = noise(seed, 0, len(draws.z), tuple(draws.z.shape[1:]), "verify", "stop").to(draws.z)
     alpha, sigma = _at(pipeline.path, pipeline.end, draws.z)
+    return alpha * draws.z + sigma * e
+
+
+def _finished(pipeline: Pipeline, draws: Draws, x: State) -> Latent:
+    """States at T through the final map."""
+    if pipeline.end == 1:
+        return x
     finish = pipeline.finish()
-    there = in_chunks(
-        lambda x, part: finish(x, pipeline.end, part), alpha * draws.z + sigma * e, draws.z_cond
-    )
-    return there, draws.z
+    return in_chunks(lambda y, part: finish(y, pipeline.end, part), x, draws.z_cond)
 
 
 def _real_floor(pipeline: Pipeline, known: Known, decoded: Points, seed: int) -> float:
@@ -288,8 +291,9 @@ def early_stopping(pipeline: Pipeline, draws: Draws, seed: int) -> Term:
     n = len(draws.z)
     if pipeline.end == 1:
         return zero("early stopping", "the sampler goes on to t = 1", n)
-    there, z = _stopped(pipeline, draws, seed)
-    value = _early_value(pipeline, draws)
+    x, z = _stopped(pipeline, draws, seed), draws.z
+    there = _finished(pipeline, draws, x)
+    value = _early_value(pipeline, draws, x, there)
     return coupled(
         "early stopping", (pipeline.data(there), pipeline.data(z)), (there, z),
         "final(alpha_T z + sigma_T e) and z, the noise coupling",
@@ -310,19 +314,14 @@ def _exact_early_value(pipeline: Pipeline) -> float | None:
         return None
 
 
-def _early_value(pipeline: Pipeline, draws: Draws) -> float | None:
+def _early_value(pipeline: Pipeline, draws: Draws, x: State, there: Latent) -> float | None:
     """The same distance along the exact flow from T onwards, where that is known."""
     exact = pipeline.exact
-    if exact is None:
+    if exact is None or pipeline.end >= exact.domain[1]:
         return None
     last = exact.domain[1]
-    alpha, sigma = _at(pipeline.path, pipeline.end, draws.z)
-    e = noise(1, 0, len(draws.z), tuple(draws.z.shape[1:]), "verify", "stop").to(draws.z)
-    x = alpha * draws.z + sigma * e
-    finish = pipeline.finish()
-    here = in_chunks(lambda y, part: finish(y, pipeline.end, part), x, draws.z_cond)
-    there = in_chunks(lambda y, part: exact(y, pipeline.end, last, part), x, draws.z_cond)
-    return root_mean_square(pipeline.data(here) - pipeline.data(there))[0]
+    end = in_chunks(lambda y, part: exact(y, pipeline.end, last, part), x, draws.z_cond)
+    return root_mean_square(pipeline.data(there) - pipeline.data(end))[0]
 
 
 def _reconstruction(pipeline: Pipeline, draws: Draws, known: Known) -> Term:
