@@ -24,7 +24,7 @@ def logit_normal(mean: float, std: float):
         (LogitNormalTimes(), logit_normal(0.0, 1.0)),
         (LogitNormalTimes(-1.2, 0.4), logit_normal(-1.2, 0.4)),
     ],
-    ids=repr,
+    ids=("uniform", "logit-normal", "logit-normal-narrow"),
 )
 def test_law(law: TimeLaw, cdf) -> None:
     for lo, hi in ((0.0, 1.0), (0.001, 0.999)):
