@@ -7,8 +7,10 @@ BIN = $(VENV)/bin
 CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py \
   tests/test_fields.py tests/test_solvers.py tests/test_times.py tests/runs/test_run.py
 
-# Each test computes on one thread, so two run at a time.
-BOTH = -n 2 --dist loadfile
+# Each test computes on one thread, so two run at a time, files in the order given.
+BOTH = -n 2 --dist loadfile --no-loadscope-reorder
+
+LONGEST_FIRST = tests/test_tutorial.py tests/runs tests/verify tests src
 
 .PHONY: help demo test test-slow numbers lint bench clean
 
@@ -40,7 +42,7 @@ test: $(VENV)/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m pytest $(BOTH) -m "not slow" -k "not blind_network" \
 	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
 	$(BIN)/python -m pytest $(BOTH) -m "not slow" --durations=20 \
-	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED)))
+	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED))) $(LONGEST_FIRST)
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== slow tests (budget: an hour on 2 cores) =="
