@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 
 def start(work: Callable[[], object]) -> int:
@@ -20,6 +22,14 @@ def start(work: Callable[[], object]) -> int:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def open_to_all(folder: Path) -> None:
+    """Let other users into a temporary folder, and into those of the tests that it lies in."""
+    for path in (folder, *folder.parents):
+        if path == Path(tempfile.gettempdir()):
+            break
+        os.chmod(path, 0o755)
 
 
 def wait(pid: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forked import kill_when, start, wait
+from forked import kill_when, open_to_all, start, wait
 from making_images import folder_of, pixels_of, write
 from monge import lock
 from monge.cli import main
@@ -339,8 +339,7 @@ def as_nobody(work: Callable[[], None]) -> int:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user, which only root may")
 def test_without_permission(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(parent, 0o755)
+    open_to_all(tmp_path)
     root = folder_of(tmp_path / "x", 40)
 
     def unwritable() -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from forked import kill_when, start, wait
+from forked import kill_when, open_to_all, start, wait
 from making_images import encoded, folder_of, pixels_of
 from making_parquet import IMAGE, images, write_parquet
 from monge.data import cache, decoding, store
@@ -333,8 +333,7 @@ def test_damaged_names_of_labels_are_not_used(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user, which only root may")
 def test_without_permission(tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(parent, 0o755)
+    open_to_all(tmp_path)
     path = write_parquet(tmp_path / "x" / "x.parquet", images(20))
     os.chmod(path, 0)
 
