@@ -36,6 +36,32 @@ FAMILIES: dict[str, dict[str, str]] = {
         "uniform": "monge.times:UniformTimes",
         "logit_normal": "monge.times:LogitNormalTimes",
     },
+    "objective": {
+        "flow_matching": "monge.objectives.flow_matching:FlowMatchingSpec",
+        "lagrangian": "monge.objectives.flow_map:Lagrangian",
+        "eulerian": "monge.objectives.flow_map:Eulerian",
+        "progressive": "monge.objectives.flow_map:Progressive",
+        "consistency": "monge.objectives.flow_map:Consistency",
+        "continuous-consistency": "monge.objectives.flow_map:ContinuousConsistency",
+        "self-lagrangian": "monge.objectives.flow_map:SelfLagrangian",
+        "self-eulerian": "monge.objectives.flow_map:SelfEulerian",
+        "self-semigroup": "monge.objectives.flow_map:SelfSemigroup",
+        "meanflow": "monge.objectives.flow_map:MeanFlow",
+        "improved-meanflow": "monge.objectives.flow_map:ImprovedMeanFlow",
+        "shortcut": "monge.objectives.flow_map:Shortcut",
+        "flow-map-matching": "monge.objectives.flow_map:FlowMapRule",
+        "consistency-training": "monge.objectives.flow_map:ConsistencyTraining",
+        "continuous-consistency-training": (
+            "monge.objectives.flow_map:ContinuousConsistencyTraining"
+        ),
+    },
+    "pairs": {
+        "triangle": "monge.pairs:Triangle",
+        "logit_spans": "monge.pairs:LogitSpans",
+        "source": "monge.pairs:Source",
+        "to_data": "monge.pairs:ToData",
+        "dyadic": "monge.pairs:Dyadic",
+    },
     "grid": {
         "uniform": "monge.times:Uniform",
         "shifted": "monge.times:Shifted",

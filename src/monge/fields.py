@@ -164,19 +164,31 @@ class Guided:
     def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
         if self.scale == 1:
             return self.field(x, t, cond)
-        if cond is None or not set(cond) & {"label", "vector"}:
-            raise UserError("guidance needs a condition (a label or a vector)")
-        both = {k: torch.cat([c, null_like(k, c)]) for k, c in cond.items()}
-        times = t if not isinstance(t, Tensor) or t.ndim == 0 else torch.cat([t, t])
-        v, null = self.field(torch.cat([x, x]), times, both).chunk(2)
-        guided = torch.lerp(null, v, self.scale)
+        v, null = conditioned_and_not(self.field, x, t, cond)
+        moved = torch.lerp(null, v, self.scale)
         if self.interval == (0.0, 1.0):
-            return guided
+            return moved
         at = as_time(t, x)
         lo, hi = self.interval
         before_end = at <= hi if hi == 1 else at < hi
         inside = expand((at >= lo) & before_end, x)
-        return torch.where(inside, guided, v)
+        return torch.where(inside, moved, v)
+
+
+def guided(field: VelocityField, scale: Tensor, x: State, t: Time, cond: Cond) -> State:
+    """The guided velocity with a scale for each example, (B,)."""
+    v, null = conditioned_and_not(field, x, t, cond)
+    return torch.lerp(null, v, expand(scale, x).to(x.dtype))
+
+
+def conditioned_and_not(field: VelocityField, x: State, t: Time, cond: Cond) -> tuple[State, State]:
+    """The velocities with the condition and without, in one call on twice the batch."""
+    if cond is None or not set(cond) & {"label", "vector"}:
+        raise UserError("guidance needs a condition (a label or a vector)")
+    both = {k: torch.cat([c, null_like(k, c)]) for k, c in cond.items()}
+    times = t if not isinstance(t, Tensor) or t.ndim == 0 else torch.cat([t, t])
+    v, null = field(torch.cat([x, x]), times, both).chunk(2)
+    return v, null
 
 
 def null_like(name: str, value: Tensor) -> Tensor:

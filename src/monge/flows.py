@@ -24,6 +24,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.fields import Piecewise, restrict, take
+from monge.paths import Kind, Path
 from monge.solvers import Heun, RightHandSide, Solver
 from monge.tensors import (
     as_time,
@@ -185,6 +186,26 @@ def check_span(s: Time, t: Time, domain: tuple[float, float], what: object) -> N
 
 
 @dataclass(frozen=True)
+class MeanVelocity:
+    """The u of a `LearnedMap` that a network of two times outputs.
+
+    Whatever a network of one time outputs, its velocity is the u at s = t; so with two times the
+    output at the start x of a walk is converted there, and the walk's end is an input.
+
+    Attributes:
+        net: ``net(x, t, cond, s)``, shaped like x.
+        path, output: as for `fields.Predict`.
+    """
+
+    net: Callable[..., State]
+    path: Path
+    output: Kind = "velocity"
+
+    def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
+        return self.path.to_velocity(self.output, self.net(x, t, cond, s), x, s)
+
+
+@dataclass(frozen=True)
 class LearnedMap:
     """A network u that jumps: X(x, s, t) = x + (t - s) u(x, s, t), the identity at s = t.
 
@@ -202,6 +223,56 @@ class LearnedMap:
     def tangent(self, x: State, t: Time, cond: Cond = None) -> State:
         t = as_time(t, x)
         return self.net(x, t, t, cond)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A map taken in jumps, from point to point of a grid, as a solver walks.
+
+    Attributes:
+        map: what jumps; it counts as exact from each point to the next.
+        grid: where it lands; its `stop` bounds the times that can be asked for.
+    """
+
+    map: FlowMap
+    grid: Grid = dataclasses.field(default_factory=lambda: Uniform(1))
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        lo, hi = domain_of(self.map)
+        return lo, min(hi, self.grid.stop)
+
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """The grid inside the domain."""
+        lo, hi = self.domain
+        return (lo, *(t for t in self.grid.points() if lo < t < hi), hi)
+
+    @property
+    def tangent(self) -> VelocityField:
+        return tangent(self.map)
+
+    def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
+        check_span(s, t, self.domain, self)
+        if isinstance(s, Tensor) or isinstance(t, Tensor):
+            return self._each_its_own(x, as_time(s, x), as_time(t, x), cond)
+        inner = [k for k in self.knots if min(s, t) < k < max(s, t)]
+        for a, b in itertools.pairwise([s, *sorted(inner, reverse=s > t), t]):
+            x = self.map(x, a, b, cond)
+        return x
+
+    def _each_its_own(self, x: State, s: Tensor, t: Tensor, cond: Cond) -> State:
+        """Times per example: all visit all knots, clamped to their own span."""
+        back = s > t
+        low, high = torch.minimum(s, t), torch.maximum(s, t)
+        for a, b in itertools.pairwise(self.knots):
+            lo, hi = low.clamp(a, b), high.clamp(a, b)
+            # A walk backwards takes the pieces in the other order.
+            x = torch.where(expand(back | (lo == hi), x), x, self.map(x, lo, hi, cond))
+        for a, b in reversed(list(itertools.pairwise(self.knots))):
+            lo, hi = low.clamp(a, b), high.clamp(a, b)
+            x = torch.where(expand(~back | (lo == hi), x), x, self.map(x, hi, lo, cond))
+        return x
 
 
 @dataclass(frozen=True)

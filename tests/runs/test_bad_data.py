@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from forked import start, wait
+from forked import open_to_all, start, wait
 from making_images import bomb, encoded, folder_of, pixels_of, write
 from making_parquet import images, write_parquet
 from monge.cli import main
@@ -388,9 +388,7 @@ def test_a_damaged_cache_is_found_and_cleared(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user, which only root may")
 def test_without_permission(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    own = [p for p in tmp_path.parents if p.name.startswith(("pytest-", "popen-"))]
-    for folder in (tmp_path, *own):
-        os.chmod(folder, 0o755)
+    open_to_all(tmp_path)
     (tmp_path / "cache").mkdir()
     os.chmod(tmp_path / "cache", 0o777)
     closed = folder_of(tmp_path / "closed", 20)

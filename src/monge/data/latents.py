@@ -130,7 +130,7 @@ class LatentBatches:
         else:
             x1 = posterior.sample(source_like(posterior.mean, rng))
         cond = {k: c[rows % len(c)] for k, c in self.cond.items()}
-        return self.objective.draw({"x1": x1, **cond}, rng)
+        return self.objective.draw({"x1": x1, **cond}, rng, block * self.span)
 
 
 @dataclass

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ from monge.types import Cond, State, Time
 
 TIME_SCALE = 1000.0
 """What times in [0, 1] are multiplied by, as if they were DDPM's 1000 steps."""
+
+SPAN_SCALE = 20.0
+"""The same for what a loss differentiates: features that turn 1000 times have wild derivatives."""
 
 MAX_PERIOD = 10_000.0
 """Longest period of a positional embedding over 2 pi, the shortest being 1."""
@@ -41,6 +45,19 @@ def positional(position: Tensor, size: int) -> Tensor:
     index = torch.arange(half, dtype=position.dtype, device=position.device)
     angle = position[..., None] * torch.exp(-math.log(MAX_PERIOD) / half * index)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class Times(Protocol):
+    """What a network's settings say of its times."""
+
+    @property
+    def two_times(self) -> bool: ...
+
+    @property
+    def guided(self) -> bool: ...
+
+    @property
+    def time_scale(self) -> float: ...
 
 
 def check_dropout(dropout: float, what: str) -> None:
@@ -69,12 +86,16 @@ class TimeEmbedding(nn.Module):
         width: of the embedding.
         zero: whether the embedding starts as zero, for a time that is added to a trained network.
         rates: size of the positional embedding.
+        scale: what times are multiplied by before it.
     """
 
-    def __init__(self, width: int, *, zero: bool = False, rates: int = 256) -> None:
+    def __init__(
+        self, width: int, *, zero: bool = False, rates: int = 256, scale: float = TIME_SCALE
+    ) -> None:
         super().__init__()
         self.zero = zero
         self.rates = rates
+        self.scale = scale
         self.hidden = nn.Linear(rates, width)
         self.out = nn.Linear(width, width)
 
@@ -89,32 +110,71 @@ class TimeEmbedding(nn.Module):
         t = as_time(t, like).to(like.device)
         t = t.to(torch.promote_types(t.dtype, torch.float32)).reshape(-1)
         with torch.autocast(like.device.type, enabled=False):
-            features = positional(TIME_SCALE * t, self.rates).to(self.hidden.weight.dtype)
+            features = positional(self.scale * t, self.rates).to(self.hidden.weight.dtype)
             return self.out(F.silu(self.hidden(features)))
+
+
+def _added(width: int) -> TimeEmbedding:
+    """The embedding of what is added to a network that may have been trained without it."""
+    return TimeEmbedding(width, zero=True, scale=SPAN_SCALE)
+
+
+class PairWeight(nn.Module):
+    """Times s and t, (B,) -> the log-variance of what is learned there, (B,), zero at the start.
+
+    Source: EDM2 (Karras et al., 2024), Sec. B.2, for two times as in Boffi et al. (2025), App. E.
+    """
+
+    def __init__(self, rates: int = 64) -> None:
+        super().__init__()
+        self.rates = rates
+        self.hidden = nn.Linear(2 * rates, rates)
+        self.out = nn.Linear(rates, 1)
+
+    def reset(self, rng: torch.Generator) -> None:
+        reset_linear(self.hidden, rng)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, s: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(s.device.type, enabled=False):
+            features = [positional(SPAN_SCALE * u, self.rates) for u in (s, t - s)]
+            hidden = self.hidden(torch.cat(features, -1).to(self.hidden.weight.dtype))
+            return self.out(F.silu(hidden)).squeeze(-1)
+
+
+def log_variance(weight: PairWeight | None, s: Tensor, t: Tensor) -> Tensor:
+    """What a network's weight of pairs says.
+
+    Raises:
+        UserError: the network has one time.
+    """
+    if weight is None:
+        raise UserError("learned weights of (s, t) need a network built with two_times=true")
+    return weight(s, t)
 
 
 class Conditioning(nn.Module):
     """Times, label and vector -> c (1 or B, width): the sum of their embeddings, activated.
 
     With two times a walk from s to t is embedded as s and t - s (Boffi et al., 2025). The span's
-    embedding starts at zero, so a network that had one time gives the same output when the
-    weights of the second are added.
+    embedding starts at zero, and so does that of a guidance scale, so a network that had one time
+    gives the same output when the weights of the others are added.
 
     The last row of the label table is the null label: label -1, or no label. A vector of NaN, or
     no vector, is the null vector, with an embedding of its own. What a network is not built for
     has no parameters.
 
     Raises:
-        UserError: a second time, label or vector that the network was not built for.
+        UserError: a second time, label, vector or guidance that the network was not built for.
     """
 
-    def __init__(
-        self, width: int, n_classes: int | None, n_vector: int, *, two_times: bool
-    ) -> None:
+    def __init__(self, width: int, n_classes: int | None, n_vector: int, times: Times) -> None:
         super().__init__()
         self.n_vector = n_vector
-        self.time = TimeEmbedding(width)
-        self.span = TimeEmbedding(width, zero=True) if two_times else None
+        self.time = TimeEmbedding(width, scale=times.time_scale)
+        self.span = _added(width) if times.two_times else None
+        self.guidance = _added(width) if times.guided else None
         self.label = None if n_classes is None else nn.Embedding(n_classes + 1, width)
         self.vector = None if n_vector == 0 else nn.Linear(n_vector + 1, width)
 
@@ -127,6 +187,12 @@ class Conditioning(nn.Module):
     def forward(self, x: State, t: Time, cond: Cond, s: Time | None) -> Tensor:
         given = {} if cond is None else cond
         c = self._of_times(x, t, s)
+        scale = given.get("guidance")
+        if self.guidance is not None:
+            # Scales of a few as a span of time; 1 is no guidance.
+            c = c + self.guidance(0.0 if scale is None else (scale - 1) / 10, x)
+        elif scale is not None:
+            raise UserError("a guidance scale was given to a network without one: leave it out")
         if self.label is not None:
             c = c + self._of_label(self.label, given.get("label"))
         elif "label" in given:

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from monge.components import Component
 from monge.errors import UserError
-from monge.networks.layers import Conditioning, check_dropout, reset_linear, reset_submodules
+from monge.networks.layers import (
+    TIME_SCALE,
+    Conditioning,
+    PairWeight,
+    check_dropout,
+    log_variance,
+    reset_linear,
+    reset_submodules,
+)
 from monge.tensors import stream
 from monge.types import Cond, State, Time
 
@@ -26,6 +34,9 @@ class MLPSpec(Component):
         depth: how many hidden layers.
         dropout: probability that a hidden number is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
+        guided: whether it takes a guidance scale, as maps distilled from a guided teacher do.
+        time_scale: what times are multiplied by before they are embedded; less for a network
+            that is differentiated in time.
 
     Raises:
         UserError: settings below 1.
@@ -35,6 +46,8 @@ class MLPSpec(Component):
     depth: int = 4
     dropout: float = 0.0
     two_times: bool = False
+    guided: bool = False
+    time_scale: float = TIME_SCALE
 
     name = "mlp"
 
@@ -66,7 +79,8 @@ class MLP(nn.Module):
         self.spec = spec
         self.shape = tuple(shape)
         width, size = spec.width, math.prod(self.shape)
-        self.conditioning = Conditioning(width, n_classes, n_vector, two_times=spec.two_times)
+        self.conditioning = Conditioning(width, n_classes, n_vector, spec)
+        self.pair_weight = PairWeight() if spec.two_times else None
         sizes = [size, *[width] * spec.depth]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.shifts = nn.Linear(width, spec.depth * width)
@@ -79,6 +93,10 @@ class MLP(nn.Module):
             reset_linear(linear, rng)  # type: ignore[arg-type]
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+
+    def log_variance(self, s: Tensor, t: Tensor) -> Tensor:
+        """Of the error at (s, t), (B,), as far as it is learned; see `PairWeight`."""
+        return log_variance(self.pair_weight, s, t)
 
     def forward(self, x: State, t: Time, cond: Cond = None, s: Time | None = None) -> State:
         """The output at (x, t), or, with two times, for the walk of x from s to t.

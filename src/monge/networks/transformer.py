@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from monge.components import Component
 from monge.errors import UserError
 from monge.networks.layers import (
+    TIME_SCALE,
     Attention,
     Conditioning,
     FeedForward,
     Modulation,
+    PairWeight,
     check_dropout,
+    log_variance,
     modulate,
     positional,
     reset_linear,
@@ -59,6 +62,9 @@ class TransformerSpec(Component):
         width, depth, heads: replace those of the size.
         dropout: probability that a hidden number of a feed-forward layer is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
+        guided: whether it takes a guidance scale, as maps distilled from a guided teacher do.
+        time_scale: what times are multiplied by before they are embedded; less for a network
+            that is differentiated in time.
 
     Raises:
         UserError: settings that do not fit each other.
@@ -72,6 +78,8 @@ class TransformerSpec(Component):
     heads: int | None = None
     dropout: float = 0.0
     two_times: bool = False
+    guided: bool = False
+    time_scale: float = TIME_SCALE
 
     name = "transformer"
 
@@ -132,7 +140,8 @@ class Transformer(nn.Module):
         self.grid = self.tokens.grid
         self.embed = nn.Linear(self.tokens.size, width)
         self.positions = nn.Parameter(torch.empty(math.prod(self.grid), width))
-        self.conditioning = Conditioning(width, n_classes, n_vector, two_times=spec.two_times)
+        self.conditioning = Conditioning(width, n_classes, n_vector, spec)
+        self.pair_weight = PairWeight() if spec.two_times else None
         self.blocks = nn.ModuleList(Block(width, heads, spec.dropout) for _ in range(depth))
         self.modulation = Modulation(width, 2)
         self.out = nn.Linear(width, self.tokens.size)
@@ -145,6 +154,10 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
             self.positions.copy_(grid_positions(self.grid, self.positions.shape[-1]))
+
+    def log_variance(self, s: Tensor, t: Tensor) -> Tensor:
+        """Of the error at (s, t), (B,), as far as it is learned; see `PairWeight`."""
+        return log_variance(self.pair_weight, s, t)
 
     def forward(self, x: State, t: Time, cond: Cond = None, s: Time | None = None) -> State:
         """The output at (x, t), or, with two times, for the walk of x from s to t.

@@ -31,8 +31,12 @@ class Objective(abc.ABC):
     """`draw` randomness for a batch, then the `loss` of a network on (a slice of) it."""
 
     @abc.abstractmethod
-    def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """The batch with its random draws added: source samples, times, ..."""
+    def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:
+        """The batch with its random draws added: source samples, times, ...
+
+        Args:
+            step: of the training, for what changes in its course.
+        """
 
     @abc.abstractmethod
     def loss(self, network: nn.Module, batch: Batch) -> Loss:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from monge.components import Component
 from monge.couplings import Coupling, Independent
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss, Objective
@@ -34,6 +35,13 @@ def conditions(batch: Batch) -> Cond:
     """The conditions in a batch, or None."""
     cond = {k: batch[k] for k in ("label", "vector") if k in batch}
     return cond or None
+
+
+@dataclass(frozen=True, repr=False)
+class FlowMatchingSpec(Component):
+    """Flow matching, which has no settings of its own: those of path, output, coupling, ..."""
+
+    name = "flow_matching"
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,14 @@ class FlowMatching(Objective):
             return f"the error is magnified up to {float(ratio):.3g} times"
         return None
 
-    def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Add x0 and t to a batch of x1 (and label, vector), paired and with dropped labels."""
-        x0, x1 = self.coupling.pair(batch["x1"], batch.get("label"), rng)
+    def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:
+        """Add x0 and t to a batch of x1 (and label, vector), paired and with dropped labels.
+
+        A batch that brings its x0 is paired already.
+        """
+        x0, x1 = batch.get("x0"), batch["x1"]
+        if x0 is None:
+            x0, x1 = self.coupling.pair(x1, batch.get("label"), rng)
         drawn = {**batch, "x0": x0, "x1": x1}
         drawn["t"] = self.times.draw(len(x1), self.domain, rng).to(x1.device)
         if self.label_drop and conditions(batch):

@@ -1,0 +1,612 @@
+r"""Flow maps: train a network of two times to jump, by every identity that a flow map obeys.
+
+The map is :math:`X_{s,t}(x) = x + (t - s)\, u_{s,t}(x)`, so it is the identity at s = t, and its
+velocity there is :math:`u_{t,t}`. Given that velocity, b, X is the flow map of b if and only if one
+of the following holds, in which D is the derivative along :math:`(\dot s, \dot x) = (1, b_s(x))`:
+
+.. math::
+    \text{Lagrangian} \quad & \partial_t X_{s,t}(x) = b_t(X_{s,t}(x)) \\
+    \text{Eulerian}   \quad & u_{s,t}(x) = b_s(x) + (t - s)\, D u_{s,t}(x) \\
+    \text{semigroup}  \quad & X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)
+
+A `Rule` turns one of them into a residual in units of velocity. The velocity b is a trained
+teacher's, or the network's own at s = t, which a part of the rows then learns by flow matching.
+How much of a residual is differentiated is the rule's ``stop``:
+
+    none     everything: the residual itself, whose gradient needs double backward
+    convex   all but the velocity and what it is taken at (of the Eulerian one, all that b moves)
+    full     the residual is a regression on a fixed target: no double backward
+
+References:
+    | Flow map matching (Boffi et al., 2024), Sec. 3 -- https://arxiv.org/abs/2406.07507
+    | Self-distillation (Boffi et al., 2025), Sec. 3 -- https://arxiv.org/abs/2505.18825
+    | MeanFlow (Geng et al., 2025), Eq. 6 -- https://arxiv.org/abs/2505.13447
+    | Improved MeanFlow (Geng et al., 2025) -- https://arxiv.org/abs/2512.02012
+    | Shortcut models (Frans et al., 2024), Eq. 4 -- https://arxiv.org/abs/2410.12557
+    | Consistency models (Song et al., 2023), Eqs. 7, 10 -- https://arxiv.org/abs/2303.01469
+    | Align your flow (Sabour et al., 2025), Eq. 5 -- https://arxiv.org/abs/2506.14603
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from monge.components import Component, build
+from monge.couplings import Coupling
+from monge.errors import UserError
+from monge.fields import guided
+from monge.flows import MeanVelocity
+from monge.objectives.base import Batch, Loss, Objective
+from monge.objectives.flow_matching import FlowMatching, conditions
+from monge.pairs import PairLaw
+from monge.tensors import expand, forward_mode
+from monge.types import State, VelocityField
+
+Stop: TypeAlias = Literal["none", "convex", "full"]
+Derivative: TypeAlias = Literal["jvp", "difference"]
+Weight: TypeAlias = Literal["none", "learned", "adaptive"]
+
+STEP = 5e-3
+"""Half the span of a central difference in time."""
+
+ADAPTIVE_FLOOR = 1e-3
+"""Added to the squared residual that an adaptive weight divides by (MeanFlow, Sec. 4)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch with s != t, and what a rule may ask at them.
+
+    Attributes:
+        x: x_s on the path, (B, ...).
+        rate: the path's velocity there, whose mean given x_s is the velocity b.
+        s, t: (B,).
+        fraction: (B,) in (0, 1), where a walk from s to t is cut.
+        domain: of the times.
+        mean: u(x, s, t), differentiable.
+        velocity: b(x, t): the teacher's, or the network's own.
+        state: the path's state of these rows at other times (B,).
+    """
+
+    x: State
+    rate: State
+    s: Tensor
+    t: Tensor
+    fraction: Tensor
+    domain: tuple[float, float]
+    mean: Callable[[State, Tensor, Tensor], State]
+    velocity: Callable[[State, Tensor], State]
+    state: Callable[[Tensor], State]
+
+    @property
+    def gap(self) -> Tensor:
+        """t - s, shaped to multiply states."""
+        return expand(self.t - self.s, self.x).to(self.x.dtype)
+
+    def jump(self, x: State, s: Tensor, t: Tensor) -> State:
+        """X_{s,t}(x)."""
+        return x + expand(t - s, x).to(x.dtype) * self.mean(x, s, t)
+
+
+@dataclass(frozen=True, repr=False)
+class Rule(Component, abc.ABC):
+    """What a flow map is trained to obey.
+
+    Attributes:
+        stop: how much of the residual is not differentiated: none, convex or full.
+        derivative: jvp, or difference: central differences of two more evaluations.
+        diagonal: part of the rows with s = t, which learn the velocity itself.
+        weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
+            divides by the row's own |r|^2.
+        clip: rows whose residual has a greater root mean square are scaled down to it; 0: none.
+        anneal: steps over which the longest span grows to the whole; 0: whole from the start.
+    """
+
+    stop: Stop = "full"
+    derivative: Derivative = "jvp"
+    diagonal: float = 0.0
+    weight: Weight = "none"
+    clip: float = 10.0
+    anneal: int = 0
+
+    teacher: ClassVar[bool] = True
+    """Whether a teacher gives the velocity; else the network's own is learned beside."""
+
+    pairs: ClassVar[str] = "triangle"
+    """The law of (s, t), unless another is asked for."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.diagonal < 1:
+            raise UserError(f"objective {self}: diagonal must lie in [0, 1)")
+        if self.clip < 0 or self.anneal < 0:
+            raise UserError(f"objective {self}: clip and anneal must not be negative")
+
+    @abc.abstractmethod
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        """What vanishes at the flow map, in units of velocity; squares are added up."""
+
+    def span(self, step: int) -> float:
+        """The longest span, as part of the domain, at a step."""
+        return min(1.0, (step + 1) / self.anneal) if self.anneal else 1.0
+
+    def fraction(self, n: int, rng: torch.Generator) -> Tensor:
+        """Where each walk is cut, (n,); in the middle."""
+        return torch.full((n,), 0.5)
+
+    def _in_t(self, at: Rows, x: State) -> tuple[State, State]:
+        """u and its derivative in t, at (x, s, t) with x held."""
+        return self._along(at, x, ds=0.0, dt=1.0, dx=None)
+
+    def _along(
+        self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None
+    ) -> tuple[State, State]:
+        """u at (x, s, t), and its derivative along (dx, ds, dt)."""
+        if self.derivative == "difference":
+            return self._difference(at, x, ds, dt, dx)
+        one = torch.ones_like(at.s)
+        tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
+        with forward_mode():
+            u, rate = torch.func.jvp(at.mean, (x, at.s, at.t), tangents)  # type: ignore[misc]
+        return u, rate
+
+    def _difference(
+        self, at: Rows, x: State, ds: float, dt: float, dx: State | None
+    ) -> tuple[State, State]:
+        if torch.is_autocast_enabled(x.device.type):
+            raise UserError(
+                "central differences cancel digits that bf16 does not have: use --precision "
+                "float32, or derivative=jvp in the objective"
+            )
+        moved = at.s if ds else at.t
+        lo, hi = at.domain
+        # Inside the domain, so one-sided at its ends.
+        up, down = (moved + STEP).clamp(lo, hi) - moved, moved - (moved - STEP).clamp(lo, hi)
+
+        def shifted(h: Tensor) -> State:
+            to = x if dx is None else x + expand(h, x).to(x.dtype) * dx
+            return at.mean(to, at.s + ds * h, at.t + dt * h)
+
+        slope = (shifted(up) - shifted(-down)) / expand(up + down, x).to(x.dtype)
+        return at.mean(x, at.s, at.t), slope
+
+
+@dataclass(frozen=True, repr=False)
+class Lagrangian(Rule):
+    """LMD: follow a teacher's velocity along the jump. d_t X = b_t(X)."""
+
+    name = "lagrangian"
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        if self.stop == "full":
+            with torch.no_grad():
+                u, rate = self._in_t(at, at.x)
+                target = at.velocity(at.x + at.gap * u, at.t) - at.gap * rate
+            return (at.mean(at.x, at.s, at.t) - target,)
+        u, rate = self._in_t(at, at.x)
+        end = at.x + at.gap * u
+        if self.stop == "none":
+            return (u + at.gap * rate - at.velocity(end, at.t),)
+        with torch.no_grad():
+            velocity = at.velocity(end.detach(), at.t)
+        return (u + at.gap * rate - velocity,)
+
+
+@dataclass(frozen=True, repr=False)
+class SelfLagrangian(Lagrangian):
+    """LSD: the same with the network's own velocity, learned by flow matching."""
+
+    diagonal: float = 0.75
+
+    name = "self-lagrangian"
+    teacher = False
+
+
+@dataclass(frozen=True, repr=False)
+class Eulerian(Rule):
+    """EMD: the jump does not change along the teacher's flow. d_s X + grad X b_s = 0."""
+
+    name = "eulerian"
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        if self.stop == "full":
+            with torch.no_grad():
+                velocity = at.velocity(at.x, at.s)
+                _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
+                target = velocity + at.gap * slope
+            return (at.mean(at.x, at.s, at.t) - target,)
+        if self.stop == "none":
+            velocity = at.velocity(at.x, at.s)
+            u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
+            return (u - velocity - at.gap * slope,)
+        with torch.no_grad():
+            velocity = at.velocity(at.x, at.s)
+            _, both = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
+        u, in_s = self._along(at, at.x, ds=1.0, dt=0.0, dx=None)
+        moved = velocity + at.gap * (both - in_s.detach())  # grad X b
+        return (u - at.gap * in_s - moved,)
+
+
+@dataclass(frozen=True, repr=False)
+class SelfEulerian(Eulerian):
+    """ESD: the same with the network's own velocity, learned by flow matching."""
+
+    diagonal: float = 0.75
+
+    name = "self-eulerian"
+    teacher = False
+
+
+@dataclass(frozen=True, repr=False)
+class MeanFlow(Rule):
+    """MeanFlow: Eulerian with the path's own velocity in place of its mean."""
+
+    diagonal: float = 0.75
+    weight: Weight = "adaptive"
+
+    name = "meanflow"
+    teacher = False
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        _only_full(self)
+        with torch.no_grad():
+            _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=at.rate)
+        return (at.mean(at.x, at.s, at.t) - at.rate - at.gap * slope,)
+
+
+@dataclass(frozen=True, repr=False)
+class ImprovedMeanFlow(Rule):
+    """iMF: u - (t - s) sg(Du) is regressed on the path's velocity, D along the network's own."""
+
+    diagonal: float = 0.75
+    weight: Weight = "adaptive"
+
+    name = "improved-meanflow"
+    teacher = False
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        _only_full(self)
+        with torch.no_grad():
+            own = at.mean(at.x, at.s, at.s)
+            _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=own)
+        return (at.mean(at.x, at.s, at.t) - at.gap * slope - at.rate,)
+
+
+@dataclass(frozen=True, repr=False)
+class SelfSemigroup(Rule):
+    """PSD: one jump is two. cut=midpoint is PSD-M, cut=uniform PSD-U."""
+
+    diagonal: float = 0.75
+    cut: Literal["midpoint", "uniform"] = "midpoint"
+
+    name = "self-semigroup"
+    teacher = False
+
+    def fraction(self, n: int, rng: torch.Generator) -> Tensor:
+        return torch.rand(n, generator=rng) if self.cut == "uniform" else torch.full((n,), 0.5)
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stop == "none"):
+            target = _two_jumps(at)
+        return (at.mean(at.x, at.s, at.t) - target,)
+
+
+@dataclass(frozen=True, repr=False)
+class Shortcut(SelfSemigroup):
+    """Shortcut models: the semigroup rule at midpoints, on spans of 2^-k."""
+
+    name = "shortcut"
+    pairs = "dyadic"
+
+
+@dataclass(frozen=True, repr=False)
+class Progressive(Rule):
+    """PFMM: one jump is two, on spans that double every `round` steps.
+
+    The shortest spans, up to `first`, are two Heun steps of the teacher; longer ones two jumps of
+    the network itself, as it stands.
+    """
+
+    first: float = 1 / 16
+    round: int = 500
+
+    name = "progressive"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.first <= 1 or self.round < 1:
+            raise UserError(f"objective {self}: first must lie in (0, 1], round be 1 at least")
+
+    def span(self, step: int) -> float:
+        return min(1.0, self.first * 2.0 ** (step // self.round))
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        lo, hi = at.domain
+        short = expand((at.t - at.s).abs() <= 1.0001 * self.first * (hi - lo), at.x)
+        with torch.no_grad():
+            middle = at.s + at.fraction * (at.t - at.s)
+            taught = at.x
+            for a, b in ((at.s, middle), (middle, at.t)):
+                taught = _heun(at.velocity, taught, a, b)
+            target = torch.where(short, (taught - at.x) / at.gap, _two_jumps(at))
+        return (at.mean(at.x, at.s, at.t) - target,)
+
+
+@dataclass(frozen=True, repr=False)
+class Consistency(Rule):
+    """CD: jumps to the data from two near points of the teacher's flow end alike.
+
+    `step` is how near, as part of the domain.
+    """
+
+    step: float = 1 / 32
+
+    name = "consistency"
+    pairs = "to_data"
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        near = torch.minimum(at.s + self.step * (at.domain[1] - at.domain[0]), at.t)
+        with torch.no_grad():
+            x = self._near(at, near)
+            target = (at.jump(x, near, at.t) - at.x) / at.gap
+        return (at.mean(at.x, at.s, at.t) - target,)
+
+    def _near(self, at: Rows, near: Tensor) -> State:
+        if not self.teacher:
+            return at.state(near)
+        return _heun(at.velocity, at.x, at.s, near)
+
+
+@dataclass(frozen=True, repr=False)
+class ConsistencyTraining(Consistency):
+    """CT: the same without a teacher; the near point has the same noise and data."""
+
+    name = "consistency-training"
+    teacher = False
+
+
+@dataclass(frozen=True, repr=False)
+class ContinuousConsistency(Eulerian):
+    """sCD: the Eulerian rule, fully stopped, with t = 1."""
+
+    name = "continuous-consistency"
+    pairs = "to_data"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _only_full(self)
+
+
+@dataclass(frozen=True, repr=False)
+class ContinuousConsistencyTraining(MeanFlow):
+    """sCT: MeanFlow with t = 1."""
+
+    diagonal: float = 0.0
+
+    name = "continuous-consistency-training"
+    pairs = "to_data"
+
+
+@dataclass(frozen=True, repr=False)
+class FlowMapRule(Rule):
+    """FMM: both orders of times; a point taken back to s moves at t as its path, and returns."""
+
+    stop: Stop = "none"
+
+    name = "flow-map-matching"
+    teacher = False
+    pairs = "triangle:both=true"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stop != "none":
+            raise UserError("objective flow-map-matching: the loss is differentiated: stop=none")
+
+    def residuals(self, at: Rows) -> tuple[State, ...]:
+        # Here x and its rate are at s, where the walk there and back ends.
+        turned = replace(at, s=at.t, t=at.s)
+        back = at.jump(at.x, at.s, at.t)
+        u, rate = self._in_t(turned, back)
+        return u + turned.gap * rate - at.rate, back + turned.gap * u - at.x
+
+
+def _only_full(rule: Rule) -> None:
+    if rule.stop != "full":
+        raise UserError(f"objective {rule.name} is a regression on a fixed target: stop=full")
+
+
+def _two_jumps(at: Rows) -> State:
+    """The mean velocity of two jumps of the network, cut at the fraction."""
+    middle = at.s + at.fraction * (at.t - at.s)
+    first = at.mean(at.x, at.s, middle)
+    part = expand(at.fraction, at.x).to(at.x.dtype)
+    second = at.mean(at.x + part * at.gap * first, middle, at.t)
+    return part * first + (1 - part) * second
+
+
+def _heun(velocity: Callable[[State, Tensor], State], x: State, s: Tensor, t: Tensor) -> State:
+    """One Heun step of a velocity from s to t, (B,) each."""
+    h = expand(t - s, x).to(x.dtype)
+    v = velocity(x, s)
+    return x + h / 2 * (v + velocity(x + h * v, t))
+
+
+@dataclass(frozen=True)
+class FlowMapMatching(Objective):
+    """Trains `MeanVelocity(network, ...)`, the u of a flow map, by a rule.
+
+    Attributes:
+        rule: what the map is to obey where s != t.
+        matching: the path, the output, the coupling, and the flow matching where s = t.
+        law: of (s, t); None for the rule's own.
+        teacher: the velocity field that a rule with a teacher follows.
+        guidance: least and greatest guidance scale of the teacher, drawn for each row and given
+            to the network as an input; None for a teacher as it is.
+    """
+
+    rule: Rule
+    matching: FlowMatching
+    law: PairLaw | None = None
+    teacher: VelocityField | None = None
+    guidance: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule.teacher != (self.teacher is not None):
+            raise UserError(
+                f"objective {self.rule.name} needs a teacher: monge distil RUN --objective ..."
+                if self.rule.teacher
+                else f"objective {self.rule.name} has no teacher: monge train ... --objective ..."
+            )
+        if self.guidance and not self.teacher:
+            raise UserError("guidance as an input is distilled from a teacher: use monge distil")
+        if self.rule.diagonal == 0 and not self.rule.teacher and self._needs_velocity:
+            raise UserError(
+                f"objective {self.rule.name} learns its velocity where s = t: diagonal must be "
+                "greater than 0"
+            )
+
+    @property
+    def _needs_velocity(self) -> bool:
+        return not isinstance(
+            self.rule, (ConsistencyTraining, ContinuousConsistencyTraining, FlowMapRule)
+        )
+
+    @property
+    def pairs(self) -> PairLaw:
+        """The law of (s, t)."""
+        return self.law or build("pairs", self.rule.pairs)
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The times that are trained."""
+        lo, hi = self.matching.domain
+        first, last = getattr(self.teacher, "domain", (0.0, 1.0))
+        return max(lo, first), min(hi, last)
+
+    @property
+    def coupling(self) -> Coupling:
+        """How noise and data are joined."""
+        return self.matching.coupling
+
+    def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:
+        """Adds x0, the times s and t, and the rule's own draws."""
+        drawn = {**self.matching.draw(batch, rng)}
+        n, device = len(drawn["x1"]), drawn["x1"].device
+        s, t = self.pairs.draw(n, self.domain, rng, self.rule.span(step))
+        # Spread evenly, so that processes and micro-batches have equal work.
+        row = torch.arange(n, dtype=torch.float64)
+        kept = 1 - self.rule.diagonal
+        on = torch.floor((row + 1) * kept) == torch.floor(row * kept)
+        times = drawn["t"].cpu().clamp(*self.domain)
+        drawn["s"] = torch.where(on, times, s).to(device)
+        drawn["t"] = torch.where(on, times, t).to(device)
+        drawn["fraction"] = self.rule.fraction(n, rng).to(device)
+        if self.guidance:
+            lo, hi = self.guidance
+            drawn["guidance"] = (lo + (hi - lo) * torch.rand(n, generator=rng)).to(device)
+        return drawn
+
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        on = batch["s"] == batch["t"]
+        rows = [on.nonzero().squeeze(1), (~on).nonzero().squeeze(1)]
+        made, errors, clipped = [], [], []
+        for index, error in zip(rows, (self._on_diagonal, self._off_diagonal), strict=True):
+            if len(index):
+                part = {name: x[index] for name, x in batch.items()}
+                squared, scaled = error(network, part)
+                made.append(self._weighted(network, part, squared))
+                errors.append(squared.detach())
+                clipped.append(scaled)
+        order = torch.argsort(torch.cat([r for r in rows if len(r)]))
+        squared = torch.cat(errors)[order]
+        parts = {"map": squared * ~on / (1 - self.rule.diagonal)}
+        if self.rule.diagonal:
+            parts["velocity"] = squared * on / self.rule.diagonal
+        if self.rule.clip:
+            parts["clipped"] = torch.cat(clipped)[order].to(squared.dtype)
+        return Loss(torch.cat(made)[order], parts)
+
+    def _on_diagonal(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.teacher is None:
+            found = self.matching.loss(network, batch).per_example
+        else:
+            at = self._rows(network, batch)
+            with torch.no_grad():
+                target = at.velocity(at.x, at.s)
+            found = (at.mean(at.x, at.s, at.s) - target).square().flatten(1).mean(1)
+        return found, torch.zeros_like(found, dtype=torch.bool)
+
+    def _off_diagonal(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The squared residual of each row, and whether it was clipped."""
+        with _without_dropout(network):
+            residuals = self.rule.residuals(self._rows(network, batch))
+        total = sum(r.square().flatten(1).mean(1) for r in residuals)
+        assert isinstance(total, Tensor)
+        if not self.rule.clip:
+            return total, torch.zeros_like(total, dtype=torch.bool)
+        # |r| beyond the limit counts linearly: its gradient keeps the size that it has there.
+        limit = self.rule.clip
+        size = total.detach().sqrt()
+        over = ~(size <= limit)
+        return torch.where(over, total * (limit / size), total), over
+
+    def _weighted(self, network: nn.Module, batch: Batch, squared: Tensor) -> Tensor:
+        if self.rule.weight == "learned":
+            w = network.log_variance(batch["s"], batch["t"])  # type: ignore[operator]
+            return (-w).exp() * squared + w
+        if self.rule.weight == "adaptive":
+            return squared / (squared.detach() + ADAPTIVE_FLOOR)
+        return squared
+
+    def _rows(self, network: nn.Module, batch: Batch) -> Rows:
+        path, s, t = self.matching.path, batch["s"], batch["t"]
+        x, rate = path.interpolate(batch["x0"], batch["x1"], s)
+        u = MeanVelocity(network, path, self.matching.output)
+        cond = {**(conditions(batch) or {})}
+        if "guidance" in batch:
+            cond["guidance"] = batch["guidance"]
+
+        def mean(x: State, s: Tensor, t: Tensor) -> State:
+            return u(x, s, t, cond or None)
+
+        return Rows(
+            x,
+            rate,
+            s,
+            t,
+            batch["fraction"],
+            self.domain,
+            mean,
+            self._velocity(batch, mean),
+            lambda r: path.interpolate(batch["x0"], batch["x1"], r)[0],
+        )
+
+    def _velocity(
+        self, batch: Batch, mean: Callable[[State, Tensor, Tensor], State]
+    ) -> Callable[[State, Tensor], State]:
+        """The teacher's velocity for these rows, guided by their scales; or the network's own."""
+        teacher, cond = self.teacher, conditions(batch)
+        if teacher is None:
+            return lambda x, t: mean(x, t, t)
+        if "guidance" not in batch:
+            return lambda x, t: teacher(x, t, cond)
+        return lambda x, t: guided(teacher, batch["guidance"], x, t, cond)
+
+
+@contextmanager
+def _without_dropout(network: nn.Module) -> Iterator[None]:
+    """The two sides of a residual see one network."""
+    was = getattr(network, "training", False)
+    if was:
+        network.eval()
+    try:
+        yield
+    finally:
+        if was:
+            network.train()

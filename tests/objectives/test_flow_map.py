@@ -1,0 +1,396 @@
+"""Flow-map objectives: zero at exact maps, positive off them, and their gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from monge.components import FAMILIES, build
+from monge.errors import UserError
+from monge.flows import Integrated
+from monge.networks.mlp import MLPSpec
+from monge.objectives import flow_map
+from monge.objectives.base import Batch
+from monge.objectives.flow_map import (
+    Consistency,
+    Derivative,
+    FlowMapMatching,
+    FlowMapRule,
+    Lagrangian,
+    Progressive,
+    Rule,
+    SelfLagrangian,
+    SelfSemigroup,
+)
+from monge.objectives.flow_matching import FlowMatching
+from monge.paths import Path
+from monge.solvers import RK4
+from monge.targets.base import Target
+from monge.targets.gaussian import Gaussian, GaussianSpec
+from monge.targets.mixture import MixtureSpec
+from monge.tensors import expand, stream
+from monge.types import Cond, FlowMap, State, VelocityField
+
+RULES: list[Rule] = [
+    build("objective", name) for name in FAMILIES["objective"] if name != "flow_matching"
+]
+
+EXACT = [
+    rule
+    for name in ("lagrangian", "eulerian", "self-lagrangian", "self-eulerian")
+    for stop in ("none", "convex", "full")
+    for rule in [build("objective", f"{name}:stop={stop},clip=0")]
+]
+EXACT += [
+    build("objective", text)
+    for text in (
+        "self-semigroup:clip=0",
+        "self-semigroup:cut=uniform,stop=none,clip=0",
+        "shortcut:clip=0",
+        "continuous-consistency:clip=0",
+    )
+]
+"""Rules whose residual vanishes at the exact map, whatever was drawn."""
+
+PATHS: list[Path] = [build("path", text) for text in ("linear", "trigonometric", "power:kappa=2")]
+
+STOPS = ("none", "convex", "full")
+
+LAWS: list[Target] = [
+    GaussianSpec(dim=3, condition=10.0).build(),
+    MixtureSpec(dim=1, modes=3, seed=1).build(),
+]
+
+
+class ExactMean(nn.Module):
+    """The mean velocity of an exact map, in a network's seat; with `off`, a wrong one."""
+
+    def __init__(self, flow: FlowMap, velocity: VelocityField, off: float = 0.0) -> None:
+        super().__init__()
+        self.flow, self.velocity, self.off = flow, velocity, off
+
+    def forward(self, x: State, t: Tensor, cond: Cond = None, s: Tensor | None = None) -> State:
+        start = t if s is None else s
+        gap = t - start
+        if bool((gap == 0).all()):
+            return self.velocity(x, t, cond)
+        end = self.flow(x, start, t, cond)
+        return (end - x) / expand(gap, x) + self.off * expand(gap, x) * x
+
+
+def objective(
+    rule: Rule, target: Target, path: Path, teacher: VelocityField | None = None
+) -> FlowMapMatching:
+    if rule.teacher and teacher is None:
+        teacher = target.field(path)
+    return FlowMapMatching(rule, FlowMatching(path=path), teacher=teacher)
+
+
+def drawn(made: FlowMapMatching, target: Target, n: int, seed: int = 0) -> Batch:
+    batch = made.draw({"x1": target.sample(n, stream(seed, "x1"))}, stream(seed, "draw"))
+    return {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
+
+
+def off_diagonal(made: FlowMapMatching, network: nn.Module, batch: Batch) -> Tensor:
+    """The loss of the rows with s != t."""
+    return made.loss(network, batch).per_example[batch["s"] != batch["t"]]
+
+
+@pytest.mark.parametrize("target", LAWS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("rule", EXACT, ids=repr)
+def test_zero_at_the_exact_map_and_positive_off_it(rule: Rule, path: Path, target: Target) -> None:
+    made = objective(rule, target, path)
+    batch = drawn(made, target, 64)
+    # Away from the ends, where the quantiles of far tails lose digits.
+    batch |= {k: batch[k].clamp(0.02, 0.98) for k in ("s", "t")}
+    flow, velocity = target.flow_map(path), target.field(path)
+    assert off_diagonal(made, ExactMean(flow, velocity), batch).max() < 1e-10
+    assert off_diagonal(made, ExactMean(flow, velocity, off=0.3), batch).mean() > 1e-4
+
+
+@pytest.mark.parametrize("rule", EXACT[:3] + EXACT[-4:-3], ids=repr)
+def test_zero_at_an_integrated_map(rule: Rule) -> None:
+    """A mixture in two dimensions, whose map has no closed form."""
+    target, path = MixtureSpec(dim=2, modes=3, seed=0).build(), PATHS[0]
+    made = objective(rule, target, path)
+    velocity = target.field(path)
+    flow = Integrated(velocity, RK4(), per_span=200)
+    batch = drawn(made, target, 32)
+    assert off_diagonal(made, ExactMean(flow, velocity), batch).max() < 1e-10
+    assert off_diagonal(made, ExactMean(flow, velocity, off=0.3), batch).mean() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "order"),
+    [
+        (Progressive(first=1 / 4, clip=0), Progressive(first=1 / 8, clip=0), 2),
+        (Consistency(step=1 / 16, clip=0), Consistency(step=1 / 32, clip=0), 3),
+    ],
+    ids=repr,
+)
+def test_teacher_steps_vanish_at_their_order(coarse: Rule, fine: Rule, order: int) -> None:
+    """Heun steps: the mean velocity over a span h errs by h^2; over a fixed one, by h^3."""
+    target, path = LAWS[0], PATHS[0]
+    network = ExactMean(target.flow_map(path), target.field(path))
+    found = []
+    for rule in (coarse, fine):
+        made = objective(rule, target, path)
+        batch = drawn(made, target, 2000)
+        if isinstance(rule, Progressive):  # spans of the full first length
+            batch = {**batch, "t": (batch["s"] + rule.first).clamp(max=1.0)}
+            batch = {k: x[batch["t"] - batch["s"] == rule.first] for k, x in batch.items()}
+        else:
+            far = batch["s"] < 0.5
+            batch = {k: x[far] for k, x in batch.items()}
+        found.append(off_diagonal(made, network, batch).mean().sqrt())
+    assert math.log2(found[0] / found[1]) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["meanflow", "improved-meanflow", "continuous-consistency-training", "flow-map-matching"],
+)
+def test_conditional_rules_leave_no_mean_residual_at_the_exact_map(text: str) -> None:
+    """Their residual is the path's velocity less its mean: no function of x_s, s, t sees it."""
+    target, path = LAWS[0], PATHS[0]
+    rule = build("objective", f"{text}:weight=none,clip=0")
+    made = objective(rule, target, path)
+    batch = drawn(made, target, 40_000)
+    batch = {k: x[batch["s"] != batch["t"]] for k, x in batch.items()}
+
+    def correlations(off: float) -> Tensor:
+        at = made._rows(ExactMean(target.flow_map(path), target.field(path), off), batch)
+        with torch.no_grad():
+            residual = rule.residuals(at)[0]
+        tests = [torch.ones_like(at.x), at.x, at.gap * at.x, at.x * expand(at.s, at.x)]
+        products = torch.stack([(residual * f).sum(1) for f in tests])
+        return products.mean(1).abs() / (products.std(1) / math.sqrt(len(at.x)))
+
+    assert correlations(0.0).max() < 4
+    assert correlations(0.3).max() > 8
+
+
+def test_flow_map_matching_has_the_minimal_loss_at_the_exact_map() -> None:
+    """(pi / 2) tr S^(1/2) per dimension; its second term vanishes."""
+    variances = torch.tensor([0.25, 1.0, 2.25], dtype=torch.float64)
+    target, path = Gaussian(torch.zeros(3).double(), variances.diag()), PATHS[0]
+    made = objective(FlowMapRule(clip=0), target, path)
+    batch = drawn(made, target, 60_000)
+    found = off_diagonal(made, ExactMean(target.flow_map(path), target.field(path)), batch)
+    # s is uniform here, as the two times of a uniform square are.
+    expected = math.pi / 2 * float(variances.sqrt().mean())
+    error = float(found.std()) / math.sqrt(len(found))
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * error)
+
+
+def test_diagonal_loss_of_the_exact_map_is_irreducible() -> None:
+    variances = torch.tensor([0.25, 1.0, 2.25], dtype=torch.float64)
+    target, path = Gaussian(torch.ones(3).double(), variances.diag()), PATHS[0]
+    made = objective(SelfLagrangian(), target, path)
+    batch = drawn(made, target, 60_000)
+    found = made.loss(ExactMean(target.flow_map(path), target.field(path)), batch)
+    on = batch["s"] == batch["t"]
+    assert float(on.double().mean()) == pytest.approx(0.75, abs=1e-4)
+    values = found.per_example[on]
+    error = float(values.std()) / math.sqrt(len(values))
+    assert float(values.mean()) == pytest.approx(math.pi / 2 * 3 / 3, abs=4 * error)
+
+
+def small(two_times: bool = True, off: float = 0.3) -> nn.Module:
+    """A random network in float64 whose every output depends on all of its inputs."""
+    spec = MLPSpec(width=16, depth=2, two_times=two_times, time_scale=5.0)
+    network = spec.build((3,)).double()
+    rng = stream(1, "weights")
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(off * torch.randn(p.shape, generator=rng, dtype=torch.float64))
+    return network
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "difference"])
+@pytest.mark.parametrize("text", ["lagrangian", "eulerian", "self-lagrangian", "self-eulerian"])
+def test_gradient_of_the_whole_residual_is_that_of_finite_differences(
+    text: str, derivative: Derivative
+) -> None:
+    target, path = LAWS[0], PATHS[1]
+    rule = build("objective", f"{text}:stop=none,clip=0,derivative={derivative}")
+    made = objective(rule, target, path)
+    batch, network = drawn(made, target, 16), small()
+    made.loss(network, batch).per_example.mean().backward()
+    rng, h = stream(2, "direction"), 1e-5
+    names = [n for n, p in network.named_parameters() if p.grad is not None]
+    direction = {
+        n: torch.randn(p.shape, generator=rng, dtype=torch.float64)
+        for n, p in network.named_parameters()
+        if n in names
+    }
+
+    def moved(by: float) -> Tensor:
+        other = copy.deepcopy(network)
+        with torch.no_grad():
+            for n, p in other.named_parameters():
+                if n in direction:
+                    p.add_(by * direction[n])
+            return made.loss(other, batch).per_example.mean()
+
+    expected = (moved(h) - moved(-h)) / (2 * h)
+    found = sum((p.grad * direction[n]).sum() for n, p in network.named_parameters() if n in names)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_stopped_rules_are_regressions_on_a_fixed_target(rule: Rule) -> None:
+    """The gradient of |u - sg(target)|^2 is that of 2 (u - target) u."""
+    if rule.stop != "full":
+        pytest.skip("differentiates more than u")
+    made = objective(rule, LAWS[0], PATHS[0])
+    batch, network = drawn(made, LAWS[0], 32), small()
+    batch = {k: x[batch["s"] != batch["t"]] for k, x in batch.items()}
+    at = made._rows(network, batch)
+    (residual,) = rule.residuals(at)
+    parameters = [p for n, p in network.named_parameters() if "pair_weight" not in n]
+    found = torch.autograd.grad(residual.square().sum(), parameters)
+    u = at.mean(at.x, at.s, at.t)
+    expected = torch.autograd.grad(2 * (residual.detach() * u).sum(), parameters)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{name}:stop={stop}," for name in ("lagrangian", "eulerian") for stop in STOPS),
+        "meanflow:",
+        "improved-meanflow:",
+    ],
+)
+def test_differences_are_of_second_order(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradient by central differences tend to those by jvp as the step squared."""
+    target, path, network = LAWS[0], PATHS[0], small()
+
+    def found(derivative: Derivative, step: float) -> tuple[Tensor, Tensor]:
+        monkeypatch.setattr(flow_map, "STEP", step)
+        made = objective(
+            build("objective", f"{text}derivative={derivative},clip=0,weight=none"), target, path
+        )
+        batch = drawn(made, target, 64)
+        batch |= {k: batch[k].clamp(0.05, 0.95) for k in ("s", "t")}
+        loss = made.loss(network, batch).per_example
+        grads = torch.autograd.grad(loss.mean(), list(network.parameters()), allow_unused=True)
+        return loss.detach(), torch.cat([g.flatten() for g in grads if g is not None])
+
+    exact = found("jvp", 0.0)
+    gaps = [
+        [
+            float((a - b).norm() / b.norm())
+            for a, b in zip(found("difference", h), exact, strict=True)
+        ]
+        for h in (2e-3, 1e-3)
+    ]
+    for coarse, fine in zip(*gaps, strict=True):
+        assert math.log2(coarse / fine) == pytest.approx(2, abs=0.05)
+        assert fine < 1e-3
+
+
+def test_differences_refuse_bf16() -> None:
+    made = objective(Lagrangian(derivative="difference"), LAWS[0], PATHS[0])
+    batch = {k: x.float() for k, x in drawn(made, LAWS[0], 8).items()}
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match="central differences cancel digits"),
+    ):
+        made.loss(small().float(), batch)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_every_rule_draws_and_trains(rule: Rule) -> None:
+    """A finite loss of the right shape, and a gradient, in float32, whatever the micro-batch."""
+    target, path = LAWS[0], PATHS[0]
+    made = objective(rule, target, path)
+    batch = {k: x.float() for k, x in drawn(made, target, 40).items()}
+    network = small().float()
+    loss = made.loss(network, batch)
+    assert loss.per_example.shape == (40,) and bool(loss.per_example.isfinite().all())
+    loss.per_example.mean().backward()
+    size = sum(float(p.grad.norm()) for p in network.parameters() if p.grad is not None)
+    assert math.isfinite(size) and size > 0
+    halves = [{k: x[i : i + 20] for k, x in batch.items()} for i in (0, 20)]
+    parts = torch.cat([made.loss(network, half).per_example for half in halves])
+    torch.testing.assert_close(parts, loss.per_example, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 33])
+def test_the_diagonal_is_spread_over_the_rows(size: int) -> None:
+    made = objective(SelfSemigroup(), LAWS[0], PATHS[0])
+    batch = made.draw({"x1": LAWS[0].sample(size, stream(0, "x1"))}, stream(0, "draw"))
+    off = batch["s"] != batch["t"]
+    assert int(off.sum()) == size // 4
+    gaps = off.nonzero().squeeze(1).diff()
+    assert bool((gaps == 4).all())
+
+
+def test_spans_grow() -> None:
+    """Progressive spans double; annealed ones grow steadily."""
+    assert [Progressive(round=10).span(k) for k in (0, 9, 10, 39, 40, 99)] == [
+        1 / 16,
+        1 / 16,
+        1 / 8,
+        1 / 2,
+        1.0,
+        1.0,
+    ]
+    assert [SelfLagrangian(anneal=4).span(k) for k in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+    made = objective(Progressive(), LAWS[0], PATHS[0])
+    batch = made.draw({"x1": LAWS[0].sample(500, stream(0, "x1"))}, stream(0, "draw"), 0)
+    assert float((batch["t"] - batch["s"]).max()) <= 1 / 16 + 1e-6
+
+
+def test_residuals_are_clipped_and_counted() -> None:
+    made = objective(Lagrangian(clip=4.0), LAWS[0], PATHS[0])
+    free = objective(Lagrangian(clip=0.0), LAWS[0], PATHS[0])
+    batch, network = drawn(made, LAWS[0], 64), small()
+    whole, cut = free.loss(network, batch).per_example, made.loss(network, batch)
+    over = whole > 16
+    assert 0 < int(over.sum()) < 64
+    assert torch.equal(cut.parts["clipped"], over.double())
+    torch.testing.assert_close(cut.per_example[over], 4 * whole[over].sqrt())
+    torch.testing.assert_close(cut.per_example[~over], whole[~over])
+
+
+def test_learned_weights_balance_errors() -> None:
+    """e^-w r + w is least at w = log r, where each pair of times counts alike."""
+    target, path = LAWS[0], PATHS[0]
+    rule = build("objective", "self-lagrangian:weight=learned")
+    made = objective(rule, target, path)
+    network, batch = small(), drawn(made, target, 64)
+    plain = objective(SelfLagrangian(), target, path).loss(network, batch).per_example
+    w = network.log_variance(batch["s"], batch["t"])
+    torch.testing.assert_close(made.loss(network, batch).per_example, (-w).exp() * plain + w)
+    with pytest.raises(UserError, match="two_times=true"):
+        small(two_times=False).log_variance(batch["s"], batch["t"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: objective(SelfLagrangian(), LAWS[0], PATHS[0], LAWS[0].field(PATHS[0])),
+            "no teacher",
+        ),
+        (lambda: FlowMapMatching(Lagrangian(), FlowMatching()), "needs a teacher: monge distil"),
+        (lambda: objective(SelfLagrangian(diagonal=0.0), LAWS[0], PATHS[0]), "diagonal must be"),
+        (lambda: build("objective", "lagrangian:diagonal=1"), r"lie in \[0, 1\)"),
+        (lambda: build("objective", "meanflow:stop=half"), "unknown value 'half'"),
+        (lambda: build("objective", "continuous-consistency:stop=none"), "stop=full"),
+        (lambda: build("objective", "self-lagrange"), "self-lagrangian"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
