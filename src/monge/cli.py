@@ -31,6 +31,7 @@ monge trains, samples, distils and verifies latent flow-matching generative mode
 usage: monge VERB ... [--help]
 
   train SOURCE        train a model on data; run again to continue
+  distil RUN          turn a trained run into one that samples in one to sixteen steps
   sample RUN          draw samples from a trained run
   evaluate RUN        measure the samples against held-out data, and write the report
   verify RUN          say where the Wasserstein-2 error comes from, and what to change
@@ -73,6 +74,54 @@ class Train(TrainSpec):
     """Start from the settings in a YAML file."""
     dry_run: bool = False
     """Time three steps, say what the run would take, and stop."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Turn a trained run, whatever it predicts, into a flow map: one to sixteen steps, not fifty.
+
+    The map takes over the run's autoencoder, network, data and labels. It can be sampled with any
+    number of steps; what is left to its teacher is printed for each. Run again to continue.
+
+    Without a teacher: monge train SOURCE --objective self-lagrangian.
+    """
+
+    run: Positional[Path]
+    """Folder of the trained run, the teacher."""
+    objective: str = "lagrangian"
+    """lagrangian, eulerian, progressive, consistency, continuous-consistency; with
+    :stop=none|convex|full, derivative=jvp|difference, diagonal=.., weight=none|learned|adaptive,
+    clip=.., anneal=..; or reflow, for a straighter flow instead of a map."""
+    pairs: str = "auto"
+    """Law of the times (s, t): triangle, triangle:both=true (backwards too), source:part=..,
+    logit_spans:mean=..,std=.., to_data, dyadic:levels=..; auto: the objective's own."""
+    guidance: str | None = None
+    """Guidance of the teacher: a scale, or a range as 1..3 that is chosen when sampling; none: the
+    teacher's own."""
+    network: str = "auto"
+    """auto: the teacher's network with a second time, starting from its weights."""
+    steps: int | None = None
+    """Training steps; none: as many as the teacher's."""
+    minutes: float | None = None
+    """Training time."""
+    batch: int | None = None
+    """Examples per step; none: the teacher's."""
+    lr: float | None = None
+    """Peak learning rate; none: the teacher's."""
+    ema: float | None = None
+    """Decay of the weights' moving average; none: the teacher's."""
+    precision: Literal["auto", "float32", "bf16", "float64"] | None = None
+    """Of training; none: the teacher's."""
+    seed: int | None = None
+    """Seed of everything random; none: the teacher's."""
+    out: Path | None = None
+    """Run folder; by default runs/<data>-<8 hex of the settings>."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -300,6 +349,7 @@ class Demo:
 
 VERBS: dict[str, type] = {
     "train": Train,
+    "distil": Distil,
     "sample": Sample,
     "evaluate": Evaluate,
     "verify": Verify,

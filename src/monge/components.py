@@ -38,6 +38,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "objective": {
         "flow_matching": "monge.objectives.flow_matching:FlowMatchingSpec",
+        "reflow": "monge.objectives.flow_matching:ReflowSpec",
         "lagrangian": "monge.objectives.flow_map:Lagrangian",
         "eulerian": "monge.objectives.flow_map:Eulerian",
         "progressive": "monge.objectives.flow_map:Progressive",

@@ -230,12 +230,14 @@ class Composed:
     """A map taken in jumps, from point to point of a grid, as a solver walks.
 
     Attributes:
-        map: what jumps; it counts as exact from each point to the next.
+        map: what jumps, in one evaluation each.
         grid: where it lands; its `stop` bounds the times that can be asked for.
+        follows: the velocity whose flow the map is to be; its own at s = t where none is named.
     """
 
     map: FlowMap
     grid: Grid = dataclasses.field(default_factory=lambda: Uniform(1))
+    follows: VelocityField | None = None
 
     @property
     def domain(self) -> tuple[float, float]:
@@ -249,11 +251,16 @@ class Composed:
         return (lo, *(t for t in self.grid.points() if lo < t < hi), hi)
 
     @property
+    def field(self) -> VelocityField:
+        """What the map follows."""
+        return tangent(self.map) if self.follows is None else self.follows
+
+    @property
     def tangent(self) -> VelocityField:
         return tangent(self.map)
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
-        check_span(s, t, self.domain, self)
+        check_span(s, t, self.domain, "this map")
         if isinstance(s, Tensor) or isinstance(t, Tensor):
             return self._each_its_own(x, as_time(s, x), as_time(t, x), cond)
         inner = [k for k in self.knots if min(s, t) < k < max(s, t)]

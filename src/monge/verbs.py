@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from monge.runs.run import Run
 
 
-SHARED = ("train", "sample", "evaluate", "autoencoder", "demo")
+SHARED = ("train", "distil", "sample", "evaluate", "autoencoder", "demo")
 """The verbs that several processes share; the others are the main one's alone."""
 
 
@@ -56,9 +56,44 @@ def train(arguments: Any) -> dict[str, Any]:
         return {"dry_run": True, **rehearse(spec, _say())}
     run = train_run(spec, out=arguments.out, say=_say())
     tell(arguments, f"run      {run.folder}")
+    _tell_map_errors(arguments, run)
     tell(arguments, f"report   {run.folder / 'report.html'}")
     tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
     return {"run": str(run.folder), **_cost(run.folder)}
+
+
+def distil(arguments: Any) -> dict[str, Any]:
+    """Distil a run into a map, or go on."""
+    from monge.runs.distil import distil as distil_run
+
+    skipped = ("run", "out", "json")
+    names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]
+    settings = {name: getattr(arguments, name) for name in names}
+    run = distil_run(arguments.run, arguments.out, say=_say(), **settings)
+    tell(arguments, f"run      {run.folder}")
+    errors = _tell_map_errors(arguments, run)
+    tell(arguments, f"report   {run.folder / 'report.html'}")
+    tell(arguments, f"next     monge sample {run.folder} --steps 2   monge evaluate {run.folder}")
+    return {"run": str(run.folder), "map_errors": errors, **_cost(run.folder)}
+
+
+def _tell_map_errors(arguments: Any, run: Run) -> list[dict[str, Any]]:
+    """What a map's jumps leave, for each number of them."""
+    from monge.runs import map_errors
+
+    path = run.folder / map_errors.FILE
+    if not run.spec.is_map or not path.exists():
+        return []
+    kept = read_json(path)
+    tell(arguments, f"error    against the {kept['reference']}, per latent coordinate:")
+    for e in kept["errors"]:
+        parts = [100 * e[key] for key in ("relative", "median", "quantile90")]
+        tell(
+            arguments,
+            f"  {e['steps']:>2} steps  rms {e['rms']:.3f}, {parts[0]:.2f} % of the squared way "
+            f"(median {parts[1]:.2f}, 90 % quantile {parts[2]:.2f})",
+        )
+    return kept["errors"]
 
 
 def _need_data_of_recipe(arguments: Any) -> None:
@@ -107,6 +142,8 @@ def sample(arguments: Any) -> dict[str, Any]:
 
 
 def _sample(arguments: Any, run: Run) -> dict[str, Any]:
+    from monge.runs import jumps, map_errors
+
     formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
@@ -127,7 +164,15 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
         f"times {info['domain'][0]:g} to {info['domain'][1]:g}, "
         f"source gap {info['source_gap']:.2g}",
     )
-    return {"files": [str(path) for path in written], "seconds": seconds, **info}
+    found = {"files": [str(path) for path in written], "seconds": seconds, **info}
+    if info["solver"] == jumps.SOLVER:
+        error = map_errors.expected(run.folder, info["steps"])
+        told = (
+            "not measured for this number of jumps" if error is None else map_errors.in_words(error)
+        )
+        tell(arguments, told)
+        found["expected_error"] = error
+    return found
 
 
 def evaluate(arguments: Any) -> dict[str, Any]:

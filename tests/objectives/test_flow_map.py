@@ -37,7 +37,9 @@ from monge.tensors import expand, stream
 from monge.types import Cond, FlowMap, State, VelocityField
 
 RULES: list[Rule] = [
-    build("objective", name) for name in FAMILIES["objective"] if name != "flow_matching"
+    build("objective", name)
+    for name in FAMILIES["objective"]
+    if name not in ("flow_matching", "reflow")
 ]
 
 EXACT = [

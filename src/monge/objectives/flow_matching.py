@@ -44,6 +44,16 @@ class FlowMatchingSpec(Component):
     name = "flow_matching"
 
 
+@dataclass(frozen=True, repr=False)
+class ReflowSpec(Component):
+    """Flow matching on noise and the samples that a teacher makes of it: straighter paths.
+
+    Source: Rectified flow (Liu et al., 2022), Sec. 2.2 -- https://arxiv.org/abs/2209.03003
+    """
+
+    name = "reflow"
+
+
 @dataclass(frozen=True)
 class FlowMatching(Objective):
     """E | output_hat - output |^2, weighted so that the error is that of `error`.

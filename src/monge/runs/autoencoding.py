@@ -72,6 +72,18 @@ def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
     )
 
 
+def keep_autoencoder_of(run: Path, folder: Path) -> None:
+    """Give a new run the autoencoder of another, with its statistics: the same latent space."""
+    home = folder / "autoencoder"
+    if (home / autoencoders.SETTINGS).exists():
+        return
+    temporary = folder / ".tmp-autoencoder"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(run / "autoencoder", temporary, ignore=shutil.ignore_patterns("state"))
+    shutil.rmtree(home, ignore_errors=True)
+    temporary.rename(home)
+
+
 def prepare_autoencoder(
     spec: TrainSpec, data: Data, folder: Path, device: torch.device, say: Say
 ) -> tuple[Standardised, Latents]:

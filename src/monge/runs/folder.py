@@ -20,7 +20,7 @@ from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yam
 
 CONFIG = "config.yaml"
 
-COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid")
+COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid", "objective", "pairs")
 """Fields of the specification that are components' texts, besides the autoencoder, whose files
 describe it."""
 

@@ -23,17 +23,17 @@ from monge.data.columns import TableCodec
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json
-from monge.flows import Density, Integrated, log_density
+from monge.flows import Composed, Density, Integrated, log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
-from monge.runs import conditions, sharing
+from monge.runs import conditions, jumps, sharing
 from monge.runs.folder import read_config
 from monge.runs.labels import asked_labels
 from monge.runs.restoring import build_network, load_weights, pick_device, read_facts
 from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
 from monge.tensors import noise
-from monge.types import Cond
+from monge.types import Cond, VelocityField
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
@@ -107,19 +107,49 @@ class Run:
         path = self.folder / table_columns.FILE
         return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
 
+    @cached_property
+    def teacher(self) -> Run | None:
+        """The run that this one was distilled from; None without one.
+
+        Raises:
+            UserError: it is not where it was.
+        """
+        if self.spec.teacher is None:
+            return None
+        return Run.load(self.spec.teacher, str(self.device))
+
+    def followed(self, guidance: float | None = None) -> VelocityField:
+        """The velocity field whose flow samples: a map's teacher's, guided, or the run's own."""
+        if self.teacher is not None and self.spec.is_map:
+            scale = jumps.scale_of(self.spec, guidance)
+            field = self.teacher.field
+            return field if scale == 1 else Guided(field, scale)
+        flow = self.flow(guidance=guidance)
+        return flow.field
+
     def flow(
         self,
         steps: int | None = None,
         solver: str | None = None,
         grid: str | None = None,
         guidance: float | None = None,
-    ) -> Integrated:
-        """The flow map that samples: the run's settings, with those given here instead."""
-        scale = self.spec.guidance if guidance is None else guidance
+    ) -> Integrated | Composed:
+        """The flow map that samples: the run's settings, with those given here instead.
+
+        A learned map jumps along the grid, and its velocity is integrated where a solver is named.
+        """
         points = build("grid", grid or self.spec.grid)
         if steps is not None:
             points = dataclasses.replace(points, n=steps)
+        if self.spec.is_map and solver in (None, jumps.SOLVER):
+            return Composed(jumps.learned_map(self, guidance), points)
+        if solver == jumps.SOLVER:
+            raise UserError("this run is no flow map: name a solver, or distil it: monge distil")
         velocity = Counted(self.field)
+        scale = self.spec.guidance if guidance is None else guidance
+        if self.spec.is_map:
+            velocity = Counted(jumps.velocity(self, guidance))
+            return Integrated(velocity, build("solver", solver or "heun"), points)
         if not math.isfinite(scale):
             raise UserError(f"guidance must be a finite number, not {scale}")
         if scale != 1 and not self.label_names and not self.facts.get("n_vector"):
@@ -160,7 +190,7 @@ class Run:
             raise UserError(f"the number of samples must be at least 1, not {n}")
         labels, given = self.draw_conditions(n, label, condition, seed)
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
-        info = self.describe_sampling(self.flow(**asked), final)
+        info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
         drawn = crew.spread(self.draw_rows, CHUNK, settings, rows, progress)
@@ -206,7 +236,7 @@ class Run:
             if self.codec is None:
                 raise UserError("this run was not trained on a table with columns: give a tensor")
             x, label, vector = self.codec.encode(x)
-        if reason := self.without_density():
+        if reason := self.without_density(solver):
             raise UserError(f"no log-density: {reason}")
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
         settings = {"flow": asked, "probes": probes, "seed": seed}
@@ -230,12 +260,16 @@ class Run:
         """The samples of these indices: x, z, and the chunk's evaluations, on its first row."""
         flow, index, cond = self.flow(**settings["flow"]), rows["index"], self._cond_of(rows)
         start, stop = int(index[0]), int(index[-1]) + 1
-        x0 = noise(settings["seed"], start, stop, self.autoencoder.latent_shape, "sample")
+        drawn = (settings["seed"], start, stop, self.autoencoder.latent_shape)
+        x0 = noise(*drawn, "sample").to(self.device, self._dtype)
         end = flow.domain[1]
-        x1 = flow(x0.to(self.device, self._dtype), *flow.domain, cond)
+        if isinstance(flow, Composed) and jumps.only_to_data(self.spec):
+            x1 = jumps.renoised(flow, self.path, x0, drawn, cond)
+        else:
+            x1 = flow(x0, *flow.domain, cond)
         latent = final_map(settings["final"], flow.field, self.path, end)(x1, end, cond).float()
         evaluations = torch.zeros_like(index)
-        evaluations[0] = _counts(flow)["rows"]
+        evaluations[0] = _evaluated(flow, len(x0))
         decoded = self.autoencoder.decode(latent)
         return {"x": decoded.cpu(), "z": latent.cpu(), "evaluations": evaluations}
 
@@ -245,8 +279,10 @@ class Run:
     ) -> dict[str, Tensor]:
         """The latent log-density of rows x, its value and stderr."""
         z = self.autoencoder.encode(rows["x"].to(self.device)).mean.to(self._dtype)
+        flow = self.flow(**settings["flow"])
+        assert isinstance(flow, Integrated)  # without_density has refused others
         found = log_density(
-            self.flow(**settings["flow"]),
+            flow,
             z,
             self._cond_of(rows),
             probes=settings["probes"],
@@ -276,27 +312,35 @@ class Run:
         """In which the network computes."""
         return next((p.dtype for p in self.network.parameters()), torch.float32)
 
-    def without_density(self) -> str | None:
+    def without_density(self, solver: str | None = None) -> str | None:
         """Why data of this run has no density; None where it has one."""
+        if self.spec.is_map and solver in (None, jumps.SOLVER):
+            return (
+                "the jumps of a map have the density of their own Jacobian alone, which is not "
+                "that of the integrated velocity; name a solver for the latter"
+            )
         if self.codec is None or not self.codec.categories:
             return None
         names = ", ".join(map(repr, self.codec.categories))
         return f"the categorical columns {names} take single values, which have no density"
 
-    def describe_sampling(self, flow: Integrated, final: str | None = None) -> dict[str, Any]:
+    def describe_sampling(
+        self, flow: Integrated | Composed, final: str | None = None, guidance: float | None = None
+    ) -> dict[str, Any]:
         """Everything that a sample of this flow depends on, besides its noise and label."""
         guided = flow.field
+        scale = guided.scale if isinstance(guided, Guided) else 1.0
         return {
-            "solver": str(flow.solver),
+            "solver": str(flow.solver) if isinstance(flow, Integrated) else jumps.SOLVER,
             "grid": str(flow.grid),
             "steps": len(flow.knots) - 1,
-            "guidance": guided.scale if isinstance(guided, Guided) else 1.0,
+            "guidance": jumps.scale_of(self.spec, guidance) if self.spec.is_map else scale,
             "final": self.final(flow, final),
             "domain": list(flow.domain),
             "source_gap": self.path.source_gap,
         }
 
-    def final(self, flow: Integrated, final: str | None = None) -> Final:
+    def final(self, flow: Integrated | Composed, final: str | None = None) -> Final:
         """The final map of a flow: the one given, else the run's own.
 
         Raises:
@@ -404,7 +448,10 @@ class Run:
         return f"<b>{self.folder}</b><br><img src='data:image/png;base64,{png}'>"
 
 
-def _counts(flow: Integrated) -> dict[str, int]:
+def _evaluated(flow: Integrated | Composed, rows: int) -> int:
+    """On how many rows the network was evaluated."""
+    if isinstance(flow, Composed):
+        return rows * (len(flow.knots) - 1)  # one a jump
     inner = flow.field.field if isinstance(flow.field, Guided) else flow.field
     assert isinstance(inner, Counted)
-    return inner.counts
+    return inner.counts["rows"]

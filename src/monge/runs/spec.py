@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -24,7 +25,10 @@ FORMAT_VERSION = 2
 NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
 """Keys that files of version 1 lack; their defaults are what those runs did."""
 
-LATER = frozenset({"shard"})
+NEW_TRAINED = frozenset({"objective", "pairs", "teacher", "teacher_guidance"})
+"""Keys that came later and say what is trained; at their defaults a run's digest lacks them."""
+
+LATER = frozenset({"shard"}) | NEW_TRAINED
 """Keys that came later; files without them are read as having the defaults."""
 
 MAY_CHANGE = frozenset(
@@ -77,6 +81,19 @@ class TrainSpec(Reading):
     """What the network outputs."""
     error: Literal["velocity", "data", "noise"] | None = None
     """Where the squared error is measured; none: what suits path and output."""
+    objective: str = "flow_matching"
+    """flow_matching, or a flow map that needs few steps, learned with its flow: self-lagrangian,
+    self-eulerian, self-semigroup, meanflow, improved-meanflow, shortcut, flow-map-matching,
+    consistency-training, continuous-consistency-training; with :stop=none|convex|full,
+    derivative=jvp|difference, diagonal=.., weight=none|learned|adaptive, clip=.., anneal=.."""
+    pairs: str = "auto"
+    """Law of the times (s, t) between which a map jumps: triangle, triangle:both=true (backwards
+    too), logit_spans:mean=..,std=.., source:part=.., to_data, dyadic:levels=..; auto: the
+    objective's own."""
+    teacher: str | None = None
+    """The run that a map is distilled from: set by `monge distil`."""
+    teacher_guidance: str = "1"
+    """Guidance of the teacher: a scale, or a range as 1..3 that the map takes as an input."""
     coupling: str = "independent"
     """independent, or ot:plan=.. (minibatch optimal transport)."""
     times: str = "uniform"
@@ -152,9 +169,34 @@ class TrainSpec(Reading):
         """The fields that say what is trained."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in MAY_CHANGE}
 
+    @property
+    def is_map(self) -> bool:
+        """Whether a flow map of two times is trained."""
+        return self.objective.partition(":")[0] not in ("flow_matching", "reflow")
+
+    @property
+    def guidance_range(self) -> tuple[float, float]:
+        """Least and greatest guidance scale of the teacher.
+
+        Raises:
+            UserError: it is no scale and no range.
+        """
+        ends = self.teacher_guidance.split("..")
+        try:
+            lo, hi = float(ends[0]), float(ends[-1])
+        except ValueError:
+            lo, hi = math.nan, math.nan
+        if len(ends) > 2 or not (math.isfinite(lo) and lo <= hi < math.inf):
+            raise UserError(
+                f"teacher guidance is a scale or a range as 1..3, not {self.teacher_guidance!r}"
+            )
+        return lo, hi
+
     def digest(self) -> str:
         """Eight hex digits of the fields that say what is trained."""
-        text = json.dumps(self.identity(), sort_keys=True)
+        plain = dataclasses.asdict(TrainSpec())
+        said = {k: v for k, v in self.identity().items() if k not in NEW_TRAINED or v != plain[k]}
+        text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

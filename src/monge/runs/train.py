@@ -20,26 +20,32 @@ from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError, nearest
+from monge.fields import Guided
 from monge.files import read_json, write_atomic, write_json
-from monge.networks.exact import ExactNetwork
+from monge.networks.exact import ExactNetwork, ExactSpec
+from monge.objectives.flow_map import FlowMapMatching
 from monge.objectives.flow_matching import FlowMatching
 from monge.progress import Say, quiet
-from monge.runs import conditions
+from monge.runs import conditions, jumps
 from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     autoencoder_from,
     is_folder,
+    keep_autoencoder_of,
     prepare_autoencoder,
 )
 from monge.runs.card import write_card
 from monge.runs.folder import read_config
 from monge.runs.initial import initialise
+from monge.runs.map_errors import keep_map_errors
 from monge.runs.report import write_report
 from monge.runs.restoring import build_network, pick_device, set_threads
-from monge.runs.run import Run
+from monge.runs.run import CHUNK, Run
 from monge.runs.spec import TrainSpec
+from monge.tensors import noise
 from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit
+from monge.types import Posterior
 
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""
@@ -84,18 +90,26 @@ def train(
     for line in data.summary:
         say(line)
     spec = resolve(spec, data, out)
-    objective = make_objective(spec, data)
+    teacher = None if spec.teacher is None else Run.load(spec.teacher, spec.device)
+    objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
     check(spec, data, folder)
-    with _opened(folder, spec, data, device, say):
+    with _opened(folder, spec, data, facts_of(data, objective), device, say):
+        if teacher is not None and processes.is_main():
+            keep_autoencoder_of(teacher.folder, folder)
+        processes.wait()
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
         if not isinstance(network, ExactNetwork):
-            if spec.init_from is not None and checkpoint.newest_step(folder) is None:
-                initialise(network, Path(spec.init_from), data.label_names, say)
-            _fit(spec, network, objective, latents, data, folder, say)
+            start = spec.init_from or spec.teacher
+            if start is not None and checkpoint.newest_step(folder) is None:
+                initialise(network, Path(start), data.label_names, say)
+            _fit(spec, network, objective, latents, data, folder, say, teacher)
         run = Run.load(folder, spec.device)
         if processes.is_main():
+            if spec.is_map:
+                say("measuring the map against the flow that it follows")
+                keep_map_errors(run)
             write_card(folder)
             write_report(folder)
     return run
@@ -109,7 +123,12 @@ def _load(spec: TrainSpec, say: Say) -> Data:
 
 @contextmanager
 def _opened(
-    folder: Path, spec: TrainSpec, data: Data, device: torch.device, say: Say
+    folder: Path,
+    spec: TrainSpec,
+    data: Data,
+    facts: dict[str, Any],
+    device: torch.device,
+    say: Say,
 ) -> Iterator[None]:
     """Hold and open the run folder, in the main process; the others wait until it is open."""
     with ExitStack() as stack:
@@ -125,7 +144,7 @@ def _opened(
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
-            write_json(folder / "data.json", facts_of(data))
+            write_json(folder / "data.json", facts)
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
@@ -162,7 +181,7 @@ def train_autoencoder(
     spec = resolve(spec, data, out)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
     check(spec, data, folder)
-    with _opened(folder, spec, data, device, say):
+    with _opened(folder, spec, data, facts_of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
     return folder, read_json(folder / "autoencoder" / "quality.json")
 
@@ -185,7 +204,11 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
         changes["autoencoder"] = _default_conv(data) if image else "identity"
     if spec.network == "auto" and spec.init_from is None:
         shape = _latent_shape(dataclasses.replace(spec, **changes), data, folder)
-        changes["network"] = _default_network(shape, few)
+        changes["network"] = _default_network(shape, few and not spec.is_map)
+        if spec.is_map:
+            changes["network"] += f"{',' if ':' in changes['network'] else ':'}{MAP_NETWORK}"
+    if spec.is_map:
+        changes["network"] = of_two_times(changes.get("network", spec.network), spec)
     if spec.flip == "auto":
         # Grey images are often digits and letters, whose mirror images mean something else.
         changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
@@ -196,6 +219,18 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
         raise UserError("network exact lives in data space: use --autoencoder identity")
     return folders.in_short(dataclasses.replace(spec, **changes))
+
+
+MAP_NETWORK = "time_scale=20"
+"""Settings of a network that is made to be differentiated in time."""
+
+
+def of_two_times(network: str, spec: TrainSpec) -> str:
+    """The network with what a flow map needs of it."""
+    component = build("network", network)
+    if isinstance(component, ExactSpec):
+        raise UserError("network exact is not trained: choose another for a flow map")
+    return repr(dataclasses.replace(component, two_times=True, guided=jumps.takes_guidance(spec)))
 
 
 def _default_network(latent_shape: tuple[int, ...], few: bool) -> str:
@@ -273,10 +308,12 @@ def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
     return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
 
 
-def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
-    """The flow-matching objective of a specification."""
+def make_objective(
+    spec: TrainSpec, data: Data, teacher: Run | None = None
+) -> FlowMatching | FlowMapMatching:
+    """The objective of a specification."""
     given = data.train_label is not None or data.train_vector is not None
-    return FlowMatching(
+    matching = FlowMatching(
         path=build("path", spec.path),
         output=spec.output,
         error=spec.error,
@@ -284,10 +321,26 @@ def make_objective(spec: TrainSpec, data: Data) -> FlowMatching:
         times=build("times", spec.times),
         label_drop=spec.label_drop if given else 0.0,
     )
+    lo, hi = spec.guidance_range
+    if not spec.is_map:
+        if (lo, hi) != (1.0, 1.0) and spec.objective != "reflow":
+            raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
+        return matching
+    field = None if teacher is None else teacher.field
+    if field is not None and lo == hi != 1:
+        field = Guided(field, lo)
+    return FlowMapMatching(
+        build("objective", spec.objective),
+        matching,
+        None if spec.pairs == "auto" else build("pairs", spec.pairs),
+        field,
+        (lo, hi) if lo < hi else None,
+    )
 
 
-def facts_of(data: Data) -> dict[str, Any]:
-    """What a run remembers of its data."""
+def facts_of(data: Data, objective: FlowMatching | FlowMapMatching | None = None) -> dict[str, Any]:
+    """What a run remembers of its data, and of the times of a map."""
+    times = {"map_domain": objective.domain} if isinstance(objective, FlowMapMatching) else {}
     counts = []
     if data.train_label is not None:
         known = data.train_label[data.train_label >= 0]  # -1 is no label
@@ -303,6 +356,7 @@ def facts_of(data: Data) -> dict[str, Any]:
         "label_counts": counts,
         "n_vector": n_vector_of(data),
         "fingerprint": data.fingerprint,
+        **times,
     }
 
 
@@ -320,7 +374,7 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
 
 
 def latent_batches(
-    spec: TrainSpec, objective: FlowMatching, latents: Latents, data: Data
+    spec: TrainSpec, objective: FlowMatching | FlowMapMatching, latents: Latents, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:
@@ -333,13 +387,17 @@ def latent_batches(
 def _fit(
     spec: TrainSpec,
     network: nn.Module,
-    objective: FlowMatching,
+    objective: FlowMatching | FlowMapMatching,
     latents: Latents,
     data: Data,
     folder: Path,
     say: Say,
+    teacher: Run | None = None,
 ) -> Fitted:
     batches = latent_batches(spec, objective, latents, data)
+    if spec.objective == "reflow":
+        assert teacher is not None
+        batches = reflow_batches(spec, objective, data, teacher, say)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
@@ -367,6 +425,36 @@ def _fit(
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
     return fitted
+
+
+def reflow_batches(
+    spec: TrainSpec,
+    objective: FlowMatching | FlowMapMatching,
+    data: Data,
+    teacher: Run,
+    say: Say,
+) -> latent_data.LatentBatches:
+    """Noise, and what the teacher makes of it, for as many as there are training examples."""
+    n = len(data.train)
+    say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
+    shape = tuple(teacher.autoencoder.latent_shape)
+    guidance = spec.guidance_range[0]
+    flow = teacher.flow(guidance=guidance)
+    x0 = noise(spec.seed, 0, n, shape, "reflow")
+    cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
+    ends = []
+    with torch.no_grad():
+        for rows in torch.arange(n).split(CHUNK):
+            given = {k: c[rows].to(teacher.device) for k, c in cond.items()}
+            start = x0[rows].to(teacher.device)
+            ends.append(flow(start, *flow.domain, given or None).cpu())
+    posterior = Posterior(torch.cat(ends))
+    # What a batch brings as x0 is its noise, as if it were a condition.
+    return latent_data.LatentBatches(
+        posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed
+    )
 
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:

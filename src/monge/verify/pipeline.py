@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from monge.fields import Final, Guided, final_map
-from monge.flows import Integrated
+from monge.flows import Composed, Integrated
 from monge.paths import Path
 from monge.solvers import RK4
 from monge.targets.base import Target
@@ -44,7 +44,7 @@ class Pipeline:
 
     field: VelocityField
     path: Path
-    sampler: Integrated
+    sampler: Integrated | Composed
     final: Final
     encode: Callable[[State, int], Latent]
     decode: Callable[[Latent], State]

@@ -1,0 +1,94 @@
+"""Distilling: a run that jumps, or walks straight, learned from a trained run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from monge.components import build
+from monge.data.base import Data
+from monge.errors import UserError
+from monge.progress import Say, quiet
+from monge.runs import jumps
+from monge.runs.run import Run
+from monge.runs.spec import TrainSpec
+from monge.runs.train import train
+
+OBJECTIVE = "lagrangian"
+
+SAMPLING_STEPS = 4
+"""Jumps of a sample, unless asked otherwise."""
+
+OWN = ("grid", "steps", "minutes")
+"""Settings of a teacher that a map does not take over."""
+
+
+def distil_spec(
+    teacher: Path,
+    *,
+    objective: str = OBJECTIVE,
+    guidance: str | None = None,
+    network: str = "auto",
+    **settings: Any,
+) -> TrainSpec:
+    """The specification of a run distilled from a trained one; what is not said is the teacher's.
+
+    Args:
+        guidance: of the teacher: a scale, or a range as 1..3 that the map takes as an input; None
+            for the teacher's own.
+        network: None for the teacher's, with a second time.
+        settings: fields of `TrainSpec`; those that are None are the teacher's.
+
+    Raises:
+        UserError: no trained run there, or an objective without a teacher.
+    """
+    run = Run.load(teacher, "cpu")
+    rule = build("objective", objective)
+    if not getattr(rule, "teacher", rule.name == "reflow"):
+        raise UserError(
+            f"objective {rule.name} takes no teacher: monge train {run.spec.data} --objective "
+            f"{rule.name}, or distil by lagrangian, eulerian, progressive, consistency, "
+            "continuous-consistency or reflow"
+        )
+    given = {k: v for k, v in settings.items() if v is not None}
+    if "steps" not in given and "minutes" not in given:
+        given["steps"] = run.spec.steps
+    exact = run.spec.network == "exact"
+    if network == "auto" and not exact:
+        network = run.spec.network
+    kept = {k: v for k, v in dataclasses.asdict(run.spec).items() if k not in OWN}
+    spec = TrainSpec(
+        **{
+            **kept,
+            "objective": objective,
+            "teacher": str(run.folder.resolve()),
+            "teacher_guidance": guidance or f"{run.spec.guidance:g}",
+            "autoencoder": str(run.folder.resolve()),
+            "init_from": None,
+            "pairs": "auto",
+            "network": network,
+            "grid": f"uniform:n={SAMPLING_STEPS}",
+            **given,
+        }
+    )
+    lo, hi = spec.guidance_range
+    if (lo, hi) != (1.0, 1.0) and not run.label_names and not run.facts.get("n_vector"):
+        raise UserError("guidance needs a teacher with labels or conditions; this one has none")
+    if spec.objective == "reflow" and jumps.takes_guidance(spec):
+        raise UserError("reflow follows one guidance scale: give a number, not a range")
+    if spec.is_map:
+        return spec
+    return dataclasses.replace(spec, guidance=1.0, grid=f"uniform:n={SAMPLING_STEPS}")
+
+
+def distil(
+    teacher: Path,
+    out: Path | None = None,
+    *,
+    data: Data | None = None,
+    say: Say = quiet,
+    **settings: Any,
+) -> Run:
+    """Distil a trained run, or go on distilling, into a run folder; see `distil_spec`."""
+    return train(distil_spec(teacher, **settings), data, out, say=say)

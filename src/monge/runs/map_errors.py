@@ -1,0 +1,130 @@
+"""How far a learned map is from the flow that it is to be, for every number of jumps.
+
+Both start from the same noise; the flow is that of the velocity that the map follows (a teacher's,
+guided as the map is, or the map's own), integrated so finely that its error does not count.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monge.files import read_json, write_json
+from monge.flows import Composed, Integrated
+from monge.runs import jumps
+from monge.runs.run import CHUNK, Run
+from monge.solvers import RK4
+from monge.tensors import noise
+from monge.times import Uniform
+
+FILE = "map_error.json"
+
+STEPS = (1, 2, 4, 8, 16)
+"""Numbers of jumps that are looked at."""
+
+REFERENCE_STEPS = 64
+"""Of RK4, in the flow that a map is held against."""
+
+N = 1000
+
+
+@dataclass(frozen=True)
+class MapError:
+    """The error of a map with some number of jumps, in standardised latent units.
+
+    Attributes:
+        steps: jumps.
+        rms: root mean square of |X^ - X| over samples, per coordinate.
+        relative: E|X^ - X|^2 / E|X - x|^2.
+        median, quantile90: of |X^ - X|^2 / E|X - x|^2 over samples.
+    """
+
+    steps: int
+    rms: float
+    relative: float
+    median: float
+    quantile90: float
+
+
+@torch.no_grad()
+def map_errors(
+    run: Run,
+    steps: tuple[int, ...] = STEPS,
+    n: int = N,
+    seed: int = 0,
+    guidance: float | None = None,
+) -> list[MapError]:
+    """The error of a map run for each number of jumps, from n noises.
+
+    A map that jumps to the data only is looked at with one jump: more of them draw new noise.
+    """
+    if jumps.only_to_data(run.spec):
+        steps = tuple(k for k in steps if k == 1)
+    learned = jumps.learned_map(run, guidance)
+    lo, hi = learned.domain
+    velocity = run.followed(guidance)
+    reference = Integrated(velocity, RK4(), Uniform(REFERENCE_STEPS))
+    maps = {k: Composed(learned, Uniform(k)) for k in steps}
+    labels, given = run.draw_conditions(n, None, None, seed)
+    cond = run.condition(labels, given) or {}
+    moved: list[Tensor] = []
+    errors: dict[int, list[Tensor]] = {k: [] for k in steps}
+    for first in range(0, n, CHUNK):
+        rows = slice(first, min(first + CHUNK, n))
+        own = {k: c[rows].to(run.device) for k, c in cond.items()} or None
+        x = noise(seed, rows.start, rows.stop, run.autoencoder.latent_shape, "map error")
+        x = x.to(next(run.network.parameters()))
+        end = reference(x, lo, hi, own)
+        moved.append((end - x).square().flatten(1).sum(1).cpu())
+        for k, flow in maps.items():
+            errors[k].append((flow(x, lo, hi, own) - end).square().flatten(1).sum(1).cpu())
+    distance = float(torch.cat(moved).double().mean())
+    size = math.prod(run.autoencoder.latent_shape)
+    found = []
+    for k in steps:
+        squared = torch.cat(errors[k]).double()
+        middle, high = (squared / distance).quantile(torch.tensor([0.5, 0.9]).double()).tolist()
+        mean = float(squared.mean())
+        found.append(MapError(k, (mean / size) ** 0.5, mean / distance, middle, high))
+    return found
+
+
+def keep_map_errors(run: Run) -> list[MapError]:
+    """Measure the errors of a map run and write them to its folder."""
+    found = map_errors(run)
+    write_json(
+        run.folder / FILE,
+        {
+            "format_version": 1,
+            "n": N,
+            "reference": f"{'teacher' if run.spec.teacher else 'own velocity'}, "
+            f"rk4 {REFERENCE_STEPS} steps",
+            "units": "standardised latents",
+            "errors": [asdict(e) for e in found],
+        },
+    )
+    return found
+
+
+def expected(folder: Path, steps: int) -> dict[str, Any] | None:
+    """What was measured for a number of jumps; None if that was not, or nothing was."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    kept = read_json(path)
+    found = next((e for e in kept["errors"] if e["steps"] == steps), None)
+    return None if found is None else {**found, "reference": kept["reference"]}
+
+
+def in_words(error: dict[str, Any]) -> str:
+    """An expected error in a line."""
+    return (
+        f"expected error of {error['steps']} jumps against the {error['reference']}: "
+        f"{error['rms']:.3g} per latent coordinate (rms), {100 * error['relative']:.3g} % of the "
+        "squared way"
+    )
