@@ -240,7 +240,7 @@ def main() -> None:
     made.add_argument("--steps", type=int, default=3000)
     made.add_argument("--lr", type=float, default=2e-3)
     made.add_argument("--seeds", type=int, default=1)
-    given = made.parse_args()
+    given = made.parse_intermixed_args()
     if given.study == "mixture":
         mixture(given.rows or list(MIXTURE), given.far, given.seconds, given.lr)
     else:
