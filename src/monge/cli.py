@@ -128,8 +128,6 @@ class Distil:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    steps: int | None = None
-    """Solver steps; none: the run's own."""
     solver: str | None = None
     """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=.."""
     grid: str | None = None
@@ -160,6 +158,8 @@ class Sampling(Sampler):
 class Sample(Sampling):
     """Draw samples: a grid, and files in the formats asked for."""
 
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
     label: str | None = None
     """Names of labels with commas between, or all; none: as often as in the data."""
     condition: str | None = None
@@ -177,6 +177,9 @@ class Evaluate(Sampling):
 
     n: Annotated[int, arg(aliases=["-n"])] = 1000
     """How many samples."""
+    steps: str | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own. Several, 1,2,4,8,16, add the
+    quality by number of steps, a map's teacher beside it."""
     features: str | None = None
     """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
@@ -201,6 +204,8 @@ class Verify(Sampler):
     """Run folder; with --component, the source of the data, as for train."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """How many samples; none: 2,000, or 400 with --quick."""
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
     quick: bool = False
     """Fewer of everything: a minute or two for the digits."""
     fail_above: float | None = None

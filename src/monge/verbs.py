@@ -183,13 +183,16 @@ def evaluate(arguments: Any) -> dict[str, Any]:
 
 
 def _evaluate(arguments: Any, run: Run) -> dict[str, Any]:
+    from monge.runs import step_curve
     from monge.runs.density import in_words
     from monge.runs.evaluate import evaluate_run
 
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
+    steps = step_curve.parse_steps(arguments.steps)
+    sampling = {**_sampling(arguments), "steps": steps[0] if len(steps) == 1 else None}
     note(f"sampling {arguments.n} and evaluating")
-    result = evaluate_run(run, arguments.n, features=arguments.features, **_sampling(arguments))
+    result = evaluate_run(run, arguments.n, features=arguments.features, **sampling)
     tell(arguments, result.text())
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
@@ -197,7 +200,25 @@ def _evaluate(arguments: Any, run: Run) -> dict[str, Any]:
     found = read_json(run.folder / "evaluation" / "evaluation.json")
     if found["density"]:
         tell(arguments, in_words(found["density"]))
+    if len(steps) > 1:
+        found["by_steps"] = _by_steps(arguments, run, steps)
     tell(arguments, f"report   {run.folder / 'report.html'}")
+    return found
+
+
+def _by_steps(arguments: Any, run: Run, steps: list[int]) -> dict[str, Any]:
+    """Quality against evaluations."""
+    from monge.metrics.feature_sources import load_network
+    from monge.runs import step_curve
+    from monge.runs.report import write_report
+
+    network = None if arguments.features is None else load_network(arguments.features)
+    how = {"seed": arguments.seed, "guidance": arguments.guidance, "network": network}
+    note(f"sampling with {', '.join(map(str, steps))} steps")
+    found = step_curve.step_curve(run, steps, arguments.n, **how)
+    tell(arguments, "\nQuality by number of evaluations")
+    tell(arguments, step_curve.text(found))
+    write_report(run.folder)
     return found
 
 

@@ -37,7 +37,7 @@ from monge.runs.autoencoding import (
 from monge.runs.card import write_card
 from monge.runs.folder import read_config
 from monge.runs.initial import initialise
-from monge.runs.map_errors import keep_map_errors
+from monge.runs.map_errors import keep_if_best, keep_map_errors
 from monge.runs.report import write_report
 from monge.runs.restoring import build_network, pick_device, set_threads
 from monge.runs.run import CHUNK, Run
@@ -410,6 +410,8 @@ def _fit(
         run = _preview(folder, spec, average)
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
+        if spec.is_map:
+            keep_if_best(run, step)
 
     loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(
