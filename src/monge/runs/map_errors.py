@@ -89,7 +89,7 @@ def map_errors(
         moved.append((end - x).square().flatten(1).sum(1).cpu())
         for k, flow in maps.items():
             errors[k].append((flow(x, lo, hi, own) - end).square().flatten(1).sum(1).cpu())
-    distance = float(torch.cat(moved).double().mean())
+    distance = max(float(torch.cat(moved).double().mean()), 1e-30)  # a flow may stand still
     size = math.prod(run.autoencoder.latent_shape)
     found = []
     for k in steps:

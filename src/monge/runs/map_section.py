@@ -18,6 +18,7 @@ def errors(folder: Path) -> str | None:
     kept = read_facts(folder, map_errors.FILE)
     if kept is None:
         return None
+    how = f"n = {kept['n']}, {escaped(kept['units'])}"
     rows = "".join(
         f"<tr><th>{e['steps']}</th><td class='n'>{number(e['rms'])}</td>"
         + "".join(
@@ -31,7 +32,7 @@ def errors(folder: Path) -> str | None:
         "<div class='wide'><table><thead><tr><th>jumps</th><th>error, rms per coordinate</th>"
         "<th>of the squared way</th><th>median</th><th>90 % quantile</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div><p class='small'>Against the "
-        f"{escaped(kept['reference'])}, from the same noise; n = {kept['n']}, {escaped(kept['units'])}.</p>",
+        f"{escaped(kept['reference'])}, from the same noise; {how}.</p>",
         "Error of the map",
     )
 

@@ -101,7 +101,9 @@ def train(
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
         if not isinstance(network, ExactNetwork):
-            start = spec.init_from or spec.teacher
+            start = spec.init_from
+            if teacher is not None and not isinstance(teacher.network, ExactNetwork):
+                start = spec.teacher
             if start is not None and checkpoint.newest_step(folder) is None:
                 initialise(network, Path(start), data.label_names, say)
             _fit(spec, network, objective, latents, data, folder, say, teacher)
