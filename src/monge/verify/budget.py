@@ -78,6 +78,7 @@ class Budget:
         plug_in: W2 between as many samples and held-out examples, and the floor, which is the
             same of training examples; displayed, never compared with the sum.
         known: whether the true field is known, so that the inequality is a theorem.
+        reference: the samples of the fine solution, (n, d).
     """
 
     terms: list[Term]
@@ -88,6 +89,7 @@ class Budget:
     floor: float
     n_plug_in: int
     known: bool
+    reference: Points
 
     @property
     def violations(self) -> list[str]:
@@ -156,7 +158,8 @@ def budget(
     say("lower bounds and the plug-in distance")
     bounds = lower.bounds(samples, real, seed)
     plug_in, floor, m = _plug_in(samples, real, known, seed)
-    return Budget(terms, value, stderr, bounds, plug_in, floor, m, known=pipeline.truth is not None)
+    known_field = pipeline.truth is not None
+    return Budget(terms, value, stderr, bounds, plug_in, floor, m, known_field, ref)
 
 
 def _discretisation(
