@@ -153,7 +153,7 @@ class Verify(Sampler):
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """How many samples; none: 2,000, or 400 with --quick."""
     quick: bool = False
-    """Fewer of everything: a minute or two for the digits."""
+    """Fewer of everything: a under a minute for the digits."""
     fail_above: float | None = None
     """Exit with code 3 if the sum is larger than this, in the units of the report."""
     selftest: bool = False

@@ -50,7 +50,8 @@ MOST_HELDOUT = 10_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of everything is measured."""
+    """How much of everything is measured; `fine` is that of `Pipeline`, iterations are those of
+    the power method."""
 
     n: int = 2000
     stretched: int = 128
@@ -58,9 +59,13 @@ class Effort:
     steps: tuple[int, ...] = curves.STEPS
     times: int = 11
     bins: int = 10
+    fine: int = 64
+    iterations: int = 20
 
 
-QUICK = Effort(n=400, stretched=32, curves_n=200, steps=(4, 8, 16), times=6, bins=5)
+QUICK = Effort(
+    n=400, stretched=32, curves_n=100, steps=(4, 8, 16), times=6, bins=5, fine=32, iterations=10
+)
 
 
 def verify_run(
@@ -86,7 +91,7 @@ def verify_run(
     data = run.data() if data is None else data
     effort = _effort(n, quick)
     final = sampling.pop("final", None)
-    pipeline = pipeline_of(run, data, seed, final, **sampling)
+    pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
     label, given = run.draw_conditions(effort.n, None, None, seed)
     quality = run.folder / "autoencoder" / "quality.json"
     home = (read_json(quality) if quality.exists() else {}).get("home")
@@ -150,6 +155,7 @@ def verify_component(
         lambda x, _: (x * scale).to(like),
         lambda z: z / scale,
         data.target,
+        effort.fine,
     )
     cond = None
     if data.train_label is not None:
@@ -209,12 +215,17 @@ def examine(
     say("error against steps")
     few = slice(0, effort.curves_n)
     steps = curves.errors_by_steps(
-        pipeline, draws.x0[few], _rows(draws.cond, few), steps=effort.steps
+        pipeline, draws.x0[few], _rows(draws.cond, few), found.reference[few], steps=effort.steps
     )
     say("Lipschitz constants along trajectories")
     some = slice(0, effort.stretched)
     stretched = stretching(
-        pipeline, draws.x0[some], _rows(draws.cond, some), draws.x[some], effort.times
+        pipeline,
+        draws.x0[some],
+        _rows(draws.cond, some),
+        draws.x[some],
+        effort.times,
+        effort.iterations,
     )
     bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
     say("what to change")
@@ -238,7 +249,12 @@ def examine(
 
 
 def pipeline_of(
-    run: Run, data: Data, seed: int = 0, final: str | None = None, **flow: Any
+    run: Run,
+    data: Data,
+    seed: int = 0,
+    final: str | None = None,
+    fine: int = 64,
+    **flow: Any,
 ) -> Pipeline:
     """A run taken apart. Data are flattened in units in which distances mean something: images
     as they are, table columns in standard deviations of the training rows."""
@@ -261,7 +277,14 @@ def pipeline_of(
         return x.cpu()
 
     return Pipeline(
-        run.field, run.path, sampler, run.final(sampler, final), encode, decode, _truth(run, data)
+        run.field,
+        run.path,
+        sampler,
+        run.final(sampler, final),
+        encode,
+        decode,
+        _truth(run, data),
+        fine,
     )
 
 

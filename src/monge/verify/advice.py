@@ -51,7 +51,7 @@ def advise(pipeline: Pipeline, budget: Budget, draws: Draws, n_latent: int) -> A
     found: tuple[str, float, str] | None = None
     if largest.value > 0:
         if largest.name == "discretisation":
-            found = _more_steps(pipeline, few, largest.value)
+            found = _more_steps(pipeline, few, budget.reference[:TRIED], largest.value)
         elif largest.name == "early stopping":
             found = _later_stop(pipeline, few)
         elif largest.name == "guidance":
@@ -80,11 +80,12 @@ def _few(draws: Draws) -> Draws:
     )
 
 
-def _more_steps(pipeline: Pipeline, draws: Draws, now: float) -> tuple[str, float, str] | None:
+def _more_steps(
+    pipeline: Pipeline, draws: Draws, reference: Points, now: float
+) -> tuple[str, float, str] | None:
     """The cheapest of more steps, and of Heun in Euler's place, that takes the term to a tenth,
     or the best that was tried."""
     n = len(pipeline.sampler.knots) - 1
-    reference = pipeline.data(pipeline.latents(pipeline.reference, draws.x0, draws.cond))
     solvers = [pipeline.sampler.solver]
     if isinstance(solvers[0], Euler):
         solvers.append(Heun())

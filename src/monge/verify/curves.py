@@ -20,7 +20,14 @@ from monge.tensors import noise, sum_except_batch
 from monge.times import Grid
 from monge.types import Cond, Latent, VelocityField
 from monge.verify.pipeline import Pipeline, in_chunks
-from monge.verify.terms import as_points, median_length, root_mean_square, spread_of, switched
+from monge.verify.terms import (
+    Points,
+    as_points,
+    median_length,
+    root_mean_square,
+    spread_of,
+    switched,
+)
 
 SOLVERS: tuple[Solver, ...] = (Euler(), Heun(), RK4())
 
@@ -43,11 +50,11 @@ def errors_by_steps(
     pipeline: Pipeline,
     x0: Latent,
     cond: Cond,
+    reference: Points,
     solvers: Sequence[Solver] = SOLVERS,
     steps: Sequence[int] = STEPS,
 ) -> list[StepError]:
     """Each solver on the sampler's kind of grid, against the fine solution, same noise."""
-    reference = pipeline.data(pipeline.latents(pipeline.reference, x0, cond))
     spread = spread_of(reference)
     found = []
     for solver in solvers:

@@ -39,7 +39,8 @@ class Pipeline:
             the posterior, whose noise belongs to the example.
         decode: latents to data.
         truth: the law of the latents where it is known exactly.
-        fine: steps of the reference solution at least; of a sampler with more, twice its own.
+        fine: RK4 steps of the reference solution at least; a sampler with more has its own
+            number, or twice that where its solver is of order four itself.
     """
 
     field: VelocityField
@@ -77,7 +78,8 @@ class Pipeline:
         return self.reference if self.guidance == 1 else self._fine(self.field)
 
     def _fine(self, velocity: VelocityField) -> Integrated:
-        n = max(self.fine, 2 * (len(self.sampler.knots) - 1))
+        own = len(self.sampler.knots) - 1
+        n = max(self.fine, own if self.sampler.solver.order < RK4.order else 2 * own)
         return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
 
     @cached_property
@@ -98,13 +100,18 @@ class Pipeline:
         A true flow that is infinite at T goes as far as it can, and on by its posterior mean.
         """
         end = min(self.end, flow.domain[1])
-        choice = self.final if end == self.end else "posterior_mean"
-        finish = final_map(choice, flow.field, self.path, end)
 
         def both(x: Tensor, part: Cond) -> Tensor:
-            return finish(flow(x, self.begin, end, part), end, part)
+            return self.finished(flow, flow(x, self.begin, end, part), part)
 
         return in_chunks(both, x0, cond)
+
+    @torch.no_grad()
+    def finished(self, flow: Integrated, x: Tensor, cond: Cond = None) -> Latent:
+        """States at the end of a flow through the final map of its field."""
+        end = min(self.end, flow.domain[1])
+        choice = self.final if end == self.end else "posterior_mean"
+        return final_map(choice, flow.field, self.path, end)(x, end, cond)
 
     @torch.no_grad()
     def encoded(self, x: State) -> Latent:
