@@ -21,6 +21,7 @@ from monge.flows import Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
 from monge.progress import Say, quiet
+from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
 from monge.runs.report import write_report
@@ -118,6 +119,7 @@ def verify_component(
     clock: Clock = "noise",
     output: Kind = "velocity",
     time_scale: float = 1.0,
+    autoencoder: str | None = None,
     solver: str = "heun",
     grid: str = "uniform:n=20",
     steps: int | None = None,
@@ -126,10 +128,11 @@ def verify_component(
     seed: int = 0,
     say: Say = quiet,
 ) -> dict[str, Any]:
-    """The same of a velocity field made elsewhere, on the data itself: no autoencoder.
+    """The same of a velocity field made elsewhere.
 
     Args:
         f: see `verify.foreign`.
+        autoencoder: of the latents it lives on, not standardised; none: it lives on the data.
         data: held-out and training data; a known target makes the velocity term exact.
         out: folder for ``evaluation/verify.json`` and ``report.html``.
 
@@ -141,8 +144,17 @@ def verify_component(
     scale = _scale(data)
     known = known_of(data, seed)
     # A component lives in the data's own units; distances are measured in those of `_scale`.
-    like = (known.x[:2] * scale).to(torch.float64 if data.target else torch.float32)
-    field = field_of(f, made, clock, output, like, time_scale)
+    dtype = torch.float64 if data.target else torch.float32
+
+    def encode(x: Tensor, _: int) -> Tensor:
+        return (x * scale).to(dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        return z / scale
+
+    if autoencoder is not None:
+        encode, decode = _maps_of(pretrained(autoencoder, data), data, seed, dtype)
+    field = field_of(f, made, clock, output, encode(known.x[:2], 0), time_scale)
     points = build("grid", grid)
     points = points if steps is None else curves.with_steps(points, steps)
     sampler = Integrated(field, build("solver", solver), points)
@@ -152,9 +164,9 @@ def verify_component(
         made,
         sampler,
         "none" if end == 1 else "posterior_mean",
-        lambda x, _: (x * scale).to(like),
-        lambda z: z / scale,
-        data.target,
+        encode,
+        decode,
+        data.target if autoencoder is None else None,
         effort.fine,
     )
     cond = None
@@ -174,6 +186,7 @@ def verify_component(
             "path": path,
             "clock": clock,
             "output": output,
+            "autoencoder": autoencoder,
         },
         **examine(pipeline, known, cond, data, effort, seed, say),
     }
@@ -259,23 +272,8 @@ def pipeline_of(
     """A run taken apart. Data are flattened in units in which distances mean something: images
     as they are, table columns in standard deviations of the training rows."""
     sampler = run.flow(**flow)
-    device = run.device
     dtype = next((p.dtype for p in run.network.parameters()), torch.float32)
-    scale = _scale(data).to(device)
-
-    def encode(x: Tensor, first: int) -> Tensor:
-        posterior = run.autoencoder.encode((x.to(device) * scale).float())
-        z = posterior.mean
-        if posterior.logvar is not None:
-            e = noise(seed, first, first + len(x), tuple(z.shape[1:]), "verify", "posterior")
-            z = z + (posterior.logvar / 2).exp() * e.to(z)
-        return z.to(dtype)
-
-    def decode(z: Tensor) -> Tensor:
-        x = run.autoencoder.decode(z.float())
-        x = x.clamp(-1, 1) if data.kind == "image" else x / scale
-        return x.cpu()
-
+    encode, decode = _maps_of(run.autoencoder, data, seed, dtype, run.device)
     return Pipeline(
         run.field,
         run.path,
@@ -286,6 +284,28 @@ def pipeline_of(
         _truth(run, data),
         fine,
     )
+
+
+def _maps_of(
+    autoencoder: Any, data: Data, seed: int, dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]]:
+    """An autoencoder as `Pipeline` has it, on data in the units of `_scale`."""
+    scale = _scale(data).to(device)
+
+    def encode(x: Tensor, first: int) -> Tensor:
+        posterior = autoencoder.encode((x.to(device) * scale).float())
+        z = posterior.mean
+        if posterior.logvar is not None:
+            e = noise(seed, first, first + len(x), tuple(z.shape[1:]), "verify", "posterior")
+            z = z + (posterior.logvar / 2).exp() * e.to(z)
+        return z.to(dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        x = autoencoder.decode(z.float())
+        x = x.clamp(-1, 1) if data.kind == "image" else x / scale
+        return x.cpu()
+
+    return encode, decode
 
 
 def _truth(run: Run, data: Data) -> Target | None:
