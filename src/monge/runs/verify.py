@@ -24,6 +24,7 @@ from monge.progress import Say, quiet
 from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
+from monge.runs.longer import trials_of
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
@@ -32,12 +33,12 @@ from monge.targets.base import Target
 from monge.tensors import noise, stream
 from monge.types import Cond
 from monge.verify import curves
-from monge.verify.advice import Advice, advise
+from monge.verify.advice import Advice, Trials, advise
 from monge.verify.budget import Budget, Known, budget, draw
 from monge.verify.foreign import Clock, field_of
 from monge.verify.lipschitz import stretching
 from monge.verify.pipeline import Pipeline
-from monge.verify.terms import Term
+from monge.verify.terms import Term, as_points
 
 FILE = "verify.json"
 FORMAT_VERSION = 1
@@ -52,7 +53,7 @@ MOST_HELDOUT = 10_000
 @dataclass(frozen=True)
 class Effort:
     """How much of everything is measured; `fine` is that of `Pipeline`, iterations are those of
-    the power method."""
+    the power method, and no trial of the advice trains for longer than `trial_s`."""
 
     n: int = 2000
     stretched: int = 128
@@ -62,10 +63,19 @@ class Effort:
     bins: int = 10
     fine: int = 64
     iterations: int = 20
+    trial_s: float = 60.0
 
 
 QUICK = Effort(
-    n=400, stretched=32, curves_n=100, steps=(4, 8, 16), times=6, bins=5, fine=32, iterations=10
+    n=400,
+    stretched=32,
+    curves_n=100,
+    steps=(4, 8, 16),
+    times=6,
+    bins=5,
+    fine=32,
+    iterations=10,
+    trial_s=15.0,
 )
 
 
@@ -97,13 +107,15 @@ def verify_run(
     quality = run.folder / "autoencoder" / "quality.json"
     home = (read_json(quality) if quality.exists() else {}).get("home")
     known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
+    cond = run.condition(label, given)
+    trials = trials_of(run, data, effort.trial_s)
     report = {
         "format_version": FORMAT_VERSION,
         "monge": monge_version(),
         "run": run.folder.name,
         "weights": "ema",
         "sampling": run.describe_sampling(pipeline.sampler, final),
-        **examine(pipeline, known, run.condition(label, given), data, effort, seed, say),
+        **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
     write_json(run.folder / "evaluation" / FILE, _portable(report))
     write_report(run.folder)
@@ -146,13 +158,9 @@ def verify_component(
     # A component lives in the data's own units; distances are measured in those of `_scale`.
     dtype = torch.float64 if data.target else torch.float32
 
-    def encode(x: Tensor, _: int) -> Tensor:
-        return (x * scale).to(dtype)
-
-    def decode(z: Tensor) -> Tensor:
-        return z / scale
-
-    if autoencoder is not None:
+    if autoencoder is None:
+        encode, decode = _scaled(scale, dtype)
+    else:
         encode, decode = _maps_of(pretrained(autoencoder, data), data, seed, dtype)
     field = field_of(f, made, clock, output, encode(known.x[:2], 0), time_scale)
     points = build("grid", grid)
@@ -188,7 +196,7 @@ def verify_component(
             "output": output,
             "autoencoder": autoencoder,
         },
-        **examine(pipeline, known, cond, data, effort, seed, say),
+        **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
     write_json(out / "evaluation" / FILE, _portable(report))
     write_report(out)
@@ -210,6 +218,7 @@ def examine(
     effort: Effort,
     seed: int,
     say: Say,
+    trials: Trials,
 ) -> dict[str, Any]:
     """Everything that is measured of a pipeline, as JSON has it."""
     start = time.monotonic()
@@ -242,7 +251,12 @@ def examine(
     )
     bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
     say("what to change")
-    advice = advise(pipeline, found, draws, math.prod(draws.z.shape[1:]))
+    trials = dataclasses.replace(
+        trials,
+        n_latent=math.prod(draws.z.shape[1:]),
+        train=None if known.train is None else as_points(known.train),
+    )
+    advice = advise(pipeline, found, draws, trials)
     walk = curves.trajectories(pipeline, draws.x0, draws.cond, draws.z, times=2 * effort.times - 1)
     return {
         "seed": seed,
@@ -286,10 +300,26 @@ def pipeline_of(
     )
 
 
+Maps = tuple[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]]
+"""Encode and decode, as `Pipeline` has them, on data in the units of `_scale`."""
+
+
+def _scaled(scale: Tensor, dtype: torch.dtype) -> Maps:
+    """No autoencoder: the data in their own units."""
+
+    def encode(x: Tensor, first: int) -> Tensor:
+        return (x * scale).to(dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        return z / scale
+
+    return encode, decode
+
+
 def _maps_of(
     autoencoder: Any, data: Data, seed: int, dtype: torch.dtype, device: torch.device | None = None
-) -> tuple[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]]:
-    """An autoencoder as `Pipeline` has it, on data in the units of `_scale`."""
+) -> Maps:
+    """Those of an autoencoder, whose posterior is drawn from."""
     scale = _scale(data).to(device)
 
     def encode(x: Tensor, first: int) -> Tensor:
