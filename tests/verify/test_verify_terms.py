@@ -126,6 +126,24 @@ def test_an_estimated_velocity_term_is_a_shift_or_nothing() -> None:
     assert abs(wrong.value - 2.5) < 3 * wrong.stderr < 0.75
 
 
+def test_a_flow_that_turns_a_round_law_has_a_loose_velocity_term() -> None:
+    """By one radian: pairs by noise are 2 sin(1/2) |x| apart, and the law is what it was."""
+    exact = STANDARD.field(Linear())
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).double()
+
+    def field(x: State, t: Time, cond: Cond = None) -> State:
+        return exact(x, t, cond) + x @ turn
+
+    found = term(measured(pipeline_of(STANDARD, field), STANDARD, 1000), "velocity")
+    assert found.value == pytest.approx(2 * math.sin(0.5) * math.sqrt(2), rel=0.05)
+    assert found.extra is not None and 0 < float(found.extra["best_pairing"] or 0) < 0.3
+    assert found.loose is not None and "moves samples within the law" in found.loose
+    shifted = pipeline_of(STANDARD, lambda x, t, cond=None: exact(x, t, cond) + 1)
+    tight = term(measured(shifted, STANDARD, 300), "velocity")
+    assert tight.loose is None and tight.extra is not None
+    assert tight.extra["best_pairing"] == pytest.approx(tight.value)
+
+
 def test_lower_bounds_of_one_law_with_itself_are_often_zero() -> None:
     """Each square is corrected for what sampling alone adds, so about half of them fall below."""
     found = [lower.bounds(samples(200, 4, 1, k), samples(200, 4, 2, k)) for k in range(12)]

@@ -450,6 +450,7 @@ def text(report: dict[str, Any]) -> str:
         f"  plug-in W2 at n = {plug['n']}: {plug['value']:.4g}, "
         f"of real examples {plug['floor']:.4g}"
     )
+    lines += [f"  {term.loose}" for term in terms if term.loose]
     lines.append(report["advice"]["text"])
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from monge.runs import verify_figures
 from monge.runs.page import card, escaped, facts, number, read_facts
+from monge.verify.terms import Term
 
 FILE = "evaluation/verify.json"
 
@@ -25,6 +26,7 @@ def budget(folder: Path) -> str | None:
         else "The law of the data is not known exactly, so the velocity term (hatched) and the sum "
         "are estimates, and no inequality is claimed."
     )
+    told += "".join(f" {escaped(why)}." for t in report["terms"] if (why := Term(**t).loose))
     return (
         f"<p class='lead'>{escaped(report['advice']['text'])}.</p>"
         + card(verify_figures.waterfall(report) + f"<p class='small'>{told}</p>")

@@ -237,9 +237,11 @@ def _velocity(
 ) -> Term:
     if pipeline.exact is not None:
         z_true = pipeline.latents(pipeline.exact, x0, cond)
+        true = pipeline.data(z_true)
         return coupled(
-            "velocity", (own, pipeline.data(z_true)), (z_own, z_true),
+            "velocity", (own, true), (z_own, z_true),
             "learned and true flow from the same noise", "training: steps, network, data",
+            best_pairing=math.sqrt(exact_w2_squared(own[:MOST_PLUG_IN], true[:MOST_PLUG_IN])),
         )  # fmt: skip
     decoded = pipeline.data(_finished(pipeline, draws, _stopped(pipeline, draws, seed)))
     m = min(len(own), len(decoded), MOST_PLUG_IN)
