@@ -143,7 +143,8 @@ def test_what_cannot_be_told_from_zero_is_not_blamed() -> None:
     sure = Term("source", 0.5, 0.01, "upper", "", "", 10)
     unsure = advise(made, only("velocity", 0.6, 0.4, (sure,)), draws, Trials())
     assert unsure.term == "source" and unsure.share == pytest.approx(0.5 / 1.1)
-    assert "velocity, 55 %, cannot be told from zero" in unsure.text
-    assert advise(made, only("velocity", 0.6, 0.1, (sure,)), draws, Trials()).term == "velocity"
+    assert "velocity, 0.6 ± 0.4, is too uncertain" in unsure.text
+    assert advise(made, only("velocity", 0.6, 0.05, (sure,)), draws, Trials()).term == "velocity"
+    assert advise(made, only("velocity", 0.6, 0.4), draws, Trials()).term == "velocity"
     nothing = only("velocity", 0.0)
     assert "nothing to reduce" in advise(made, nothing, draws, Trials()).text

@@ -23,7 +23,7 @@ TRIED = 512
 
 
 CERTAIN = 2.0
-"""Standard errors by which a term must differ from zero to be given the blame."""
+"""Standard errors that are taken off a term before terms are compared for blame."""
 
 WORTH = 0.95
 """A change that leaves more of the term than this is not advised."""
@@ -69,15 +69,15 @@ class Trials:
 
 
 def advise(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials) -> Advice:
-    """What to change first: of the largest term that can be told from zero."""
+    """What to change first: of the term that is certainly largest."""
     largest = max(budget.terms, key=lambda term: term.value)
-    certain = [t for t in budget.terms if t.value > CERTAIN * t.stderr]
-    named = max(certain, key=lambda term: term.value, default=largest)
+    named = max(budget.terms, key=lambda term: term.value - CERTAIN * term.stderr)
+    if named.value == 0:
+        named = largest
     share = named.value / budget.sum if budget.sum > 0 else 0.0
     size = f"{named.name} is {100 * share:.0f} % of the sum"
     if named is not largest:
-        part = 100 * largest.value / budget.sum
-        size += f" ({largest.name}, {part:.0f} %, cannot be told from zero at this n)"
+        size += f" ({largest.name}, {largest.value:.2g} ± {largest.stderr:.2g}, is too uncertain)"
     change, predicted, what = _tried(pipeline, budget, draws, trials, named)
     if predicted is None:
         return Advice(named.name, share, None, None, f"{size}: {what}")
@@ -191,7 +191,10 @@ def _more_latents(draws: Draws, now: float, trials: Trials) -> Tried | None:
     linear = trials.autoencoder.startswith("pca")
     for k in (3 * n // 2, 2 * n):
         if k <= most and error(k) <= now / 2:
-            return f"--autoencoder pca:dim={k}", error(k), f"principal components, {k} of them,"
+            # Principal components are vectors, for which the network of a grid is no good choice.
+            network = " --network auto" if draws.z.ndim > 2 else ""
+            change = f"--autoencoder pca:dim={k}{network}"
+            return change, error(k), f"principal components, {k} of them,"
     if 2 * n > most or error(n) == 0:
         return None
     if linear:
