@@ -28,7 +28,7 @@ def trials_of(run: Run, data: Data, most_s: float) -> Trials:
     """
     cost = run.folder / "cost.json"
     facts = read_json(cost) if cost.exists() else {}
-    steps, seconds = facts.get("steps"), facts.get("train_s")
+    steps, seconds = int(facts.get("steps") or 0), float(facts.get("train_s") or 0.0)
     more = min(steps, int(most_s * steps / seconds)) if steps and seconds else 0
     possible = (
         more > 0
