@@ -198,6 +198,10 @@ class Verify(Sampler):
 
     A velocity field made elsewhere: monge verify SOURCE --component FILE.py:NAME, a callable
     f(x, t) or f(x, t, label) on the data of SOURCE, whose clock and output you say.
+
+    A class-conditional transformer of diffusers: monge verify SOURCE --component diffusers:FOLDER
+    --output noise --path linear_beta (DiT) or --output velocity (SiT-like), and, where it lives on
+    latents, --autoencoder.
     """
 
     run: Positional[Path | None] = None
@@ -207,21 +211,24 @@ class Verify(Sampler):
     steps: int | None = None
     """Steps of the solver, or jumps of a map; none: the run's own."""
     quick: bool = False
-    """Fewer of everything: a minute or two for the digits."""
+    """Fewer of everything: a under a minute for the digits."""
     fail_above: float | None = None
     """Exit with code 3 if the sum is larger than this, in the units of the report."""
     selftest: bool = False
     """Measure the verification itself on laws that are known exactly; a few minutes."""
     component: str | None = None
-    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere."""
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere, or diffusers:FOLDER
+    of a DiTTransformer2DModel as save_pretrained writes it."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
     """What the component returns."""
-    clock: Literal["noise", "data"] = "noise"
-    """What lies at the component's time 0."""
-    time_scale: float = 1.0
-    """The component's time at its end, for instance 1000."""
+    clock: Literal["noise", "data"] | None = None
+    """What lies at the component's time 0; none: noise, or data for diffusers:."""
+    time_scale: float | None = None
+    """The component's time at its end; none: 1, or 1000 for diffusers:."""
     path: str = "linear"
     """The component's path: linear, trigonometric, ou, linear_beta, power:kappa=.."""
+    autoencoder: str | None = None
+    """The component's latents: diffusers:FOLDER, pca:dim=.., a folder, ...; none: the data."""
     out: Path | None = None
     """Folder for the report of a component; by default runs/verify-NAME."""
 

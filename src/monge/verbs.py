@@ -231,6 +231,8 @@ def verify(arguments: Any) -> dict[str, Any]:
     if arguments.run is None:
         raise UserError("say which run: monge verify RUN, or --selftest")
     if arguments.component is None:
+        if arguments.autoencoder is not None:
+            raise UserError("a run has its own autoencoder: --autoencoder goes with --component")
         from monge.runs.verify import verify_run
 
         run = _load(arguments)
@@ -270,12 +272,18 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
     from monge.loading import load
     from monge.runs.restoring import set_threads
     from monge.runs.verify import verify_component
+    from monge.verify.from_diffusers import LEVELS, load_transformer
 
     set_threads(arguments.threads)
     if arguments.guidance is not None or arguments.final is not None:
         raise UserError("a component is sampled as it is: leave out --guidance and --final")
-    component = load(arguments.component)
-    name = arguments.component.rpartition(":")[2]
+    scheme, _, folder = arguments.component.partition(":")
+    if scheme == "diffusers":
+        component, name = load_transformer(folder, arguments.output), Path(folder).name
+        clock, time_scale = "data", float(LEVELS)
+    else:
+        component, name = load(arguments.component), arguments.component.rpartition(":")[2]
+        clock, time_scale = "noise", 1.0
     out = arguments.out or Path("runs") / f"verify-{name}"
     grid = arguments.grid or "uniform:n=20"
     report = verify_component(
@@ -283,9 +291,10 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
         sources.load(str(arguments.run), TrainSpec(data=str(arguments.run)), note),
         out,
         path=arguments.path,
-        clock=arguments.clock,
+        clock=arguments.clock or clock,
         output=arguments.output,
-        time_scale=arguments.time_scale,
+        time_scale=arguments.time_scale or time_scale,
+        autoencoder=arguments.autoencoder,
         solver=arguments.solver or "heun",
         grid=grid,
         steps=arguments.steps,

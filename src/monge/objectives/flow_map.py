@@ -312,9 +312,10 @@ class Progressive(Rule):
     """PFMM: one jump is two, on spans that double every `round` steps.
 
     The shortest spans, up to `first`, are two Heun steps of the teacher; longer ones two jumps of
-    the network itself, as it stands.
+    the network itself, as it stands. Without rows at s = t it diverges.
     """
 
+    diagonal: float = 0.5
     first: float = 1 / 16
     round: int = 500
 
@@ -554,8 +555,8 @@ class FlowMapMatching(Objective):
             return total, torch.zeros_like(total, dtype=torch.bool)
         # |r| beyond the limit counts linearly: its gradient keeps the size that it has there.
         limit = self.rule.clip
-        size = total.detach().sqrt()
-        over = ~(size <= limit)
+        size = total.detach().sqrt().clamp(min=limit)
+        over = ~(total <= limit**2)
         return torch.where(over, total * (limit / size), total), over
 
     def _weighted(self, network: nn.Module, batch: Batch, squared: Tensor) -> Tensor:

@@ -359,7 +359,12 @@ SECTIONS: list[Section] = [
     Section(
         "Where the error comes from",
         VERIFY,
-        (verify_section.budget, verify_section.curves, verify_section.stretching),
+        (
+            verify_section.budget,
+            verify_section.laws_of_map,
+            verify_section.curves,
+            verify_section.stretching,
+        ),
     ),
     Section(
         "Few steps",

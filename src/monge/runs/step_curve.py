@@ -95,7 +95,7 @@ class Judge:
 
     def _features(self, x: Tensor) -> Tensor:
         assert self.network is not None
-        return self.network.features(x, device=self.device).features
+        return self.network.features(x, device=self.device).x
 
 
 def parse_steps(text: str | None) -> list[int]:
