@@ -92,8 +92,8 @@ class Distil:
     """Folder of the trained run, the teacher."""
     objective: str = "lagrangian"
     """lagrangian, eulerian, progressive, consistency, continuous-consistency; with
-    :stop=none|convex|full, derivative=jvp|difference, diagonal=.., weight=none|learned|adaptive,
-    clip=.., anneal=..; or reflow, for a straighter flow instead of a map."""
+    :stop=none|convex|full, derivative=auto|jvp|difference, diagonal=.., clip=.., anneal=..,
+    weight=none|learned|adaptive; or reflow, for a straighter flow instead of a map."""
     pairs: str = "auto"
     """Law of the times (s, t): triangle, triangle:both=true (backwards too), source:part=..,
     logit_spans:mean=..,std=.., to_data, dyadic:levels=..; auto: the objective's own."""

@@ -50,7 +50,7 @@ from monge.tensors import expand, forward_mode
 from monge.types import State, VelocityField
 
 Stop: TypeAlias = Literal["none", "convex", "full"]
-Derivative: TypeAlias = Literal["jvp", "difference"]
+Derivative: TypeAlias = Literal["auto", "jvp", "difference"]
 Weight: TypeAlias = Literal["none", "learned", "adaptive"]
 
 STEP = 5e-3
@@ -101,7 +101,9 @@ class Rule(Component, abc.ABC):
 
     Attributes:
         stop: how much of the residual is not differentiated: none, convex or full.
-        derivative: jvp, or difference: central differences of two more evaluations.
+        derivative: jvp, or difference: central differences of two more evaluations, which cost
+            half; auto: differences in t alone, where no embedding turns fast, jvp elsewhere and in
+            bf16.
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
@@ -110,7 +112,7 @@ class Rule(Component, abc.ABC):
     """
 
     stop: Stop = "full"
-    derivative: Derivative = "jvp"
+    derivative: Derivative = "auto"
     diagonal: float = 0.0
     weight: Weight = "none"
     clip: float = 10.0
@@ -148,7 +150,7 @@ class Rule(Component, abc.ABC):
         self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None
     ) -> tuple[State, State]:
         """u at (x, s, t), and its derivative along (dx, ds, dt)."""
-        if self.derivative == "difference":
+        if self._differs(x, ds):
             return at.mean(x, at.s, at.t), self._difference(at, x, ds, dt, dx)
         one = torch.ones_like(at.s)
         tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
@@ -159,9 +161,15 @@ class Rule(Component, abc.ABC):
     def _slope(self, at: Rows, *, ds: float, dt: float, dx: State | None) -> State:
         """The derivative of u alone, and nothing to differentiate."""
         with torch.no_grad():
-            if self.derivative == "difference":
+            if self._differs(at.x, ds):
                 return self._difference(at, at.x, ds, dt, dx)
             return self._along(at, at.x, ds=ds, dt=dt, dx=dx)[1]
+
+    def _differs(self, x: State, ds: float) -> bool:
+        """Whether the derivative is a central difference."""
+        if self.derivative == "auto":
+            return ds == 0 and not torch.is_autocast_enabled(x.device.type)
+        return self.derivative == "difference"
 
     def _difference(self, at: Rows, x: State, ds: float, dt: float, dx: State | None) -> State:
         if torch.is_autocast_enabled(x.device.type):

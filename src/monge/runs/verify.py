@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monge.autoencoders.identity import Identity
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
@@ -368,7 +369,7 @@ def _truth(run: Run, data: Data) -> Target | None:
     """The exact law of the run's latents, where it is known."""
     if data.target is None or run.autoencoder.log_abs_det is None:
         return None
-    if not run.spec.autoencoder.startswith("identity"):
+    if not isinstance(run.autoencoder.autoencoder, Identity):
         return None
     return rescaled(data.target, run.autoencoder.mean, run.autoencoder.std)
 
