@@ -365,6 +365,43 @@ def test_residuals_are_clipped_and_counted() -> None:
     torch.testing.assert_close(cut.per_example[~over], whole[~over])
 
 
+@pytest.mark.parametrize("bad", [1e30, math.inf, math.nan])
+def test_spikes_of_a_target_are_bounded_counted_and_harmless(bad: float) -> None:
+    """One row's tangent is wild: its gradient is bounded, the other rows' is untouched."""
+    target, path = LAWS[0], PATHS[0]
+    rule = Lagrangian(stop="full")
+    honest = target.field(path)
+
+    def wild(x: State, t: Tensor, cond: Cond = None) -> State:
+        v = honest(x, t, cond)
+        return torch.cat([torch.full_like(v[:1], bad), v[1:]])
+
+    network = small()
+    batch = drawn(objective(rule, target, path), target, 32)
+    losses = []
+    for teacher in (honest, wild):
+        made = objective(rule, target, path, teacher)
+        found = made.loss(network, batch)
+        found.per_example.mean().backward()
+        assert all(
+            bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None
+        )
+        network.zero_grad()
+        losses.append(found)
+    assert bool(losses[1].parts["clipped"][0]) and not bool(losses[0].parts["clipped"][0])
+    assert torch.equal(losses[0].per_example[1:], losses[1].per_example[1:])
+    assert bool(losses[1].per_example.isfinite().all())
+
+
+def test_an_untrained_network_has_a_finite_gradient() -> None:
+    """Its residuals vanish, where a root has no derivative."""
+    made = objective(SelfSemigroup(), LAWS[0], PATHS[0])
+    network = MLPSpec(width=8, depth=1, two_times=True).build((3,)).double()
+    made.loss(network, drawn(made, LAWS[0], 16)).per_example.mean().backward()
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(bool(g.isfinite().all()) for g in grads)
+
+
 def test_learned_weights_balance_errors() -> None:
     """e^-w r + w is least at w = log r, where each pair of times counts alike."""
     target, path = LAWS[0], PATHS[0]

@@ -30,9 +30,10 @@ References:
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
@@ -73,6 +74,8 @@ class Rows:
         mean: u(x, s, t), differentiable.
         velocity: b(x, t): the teacher's, or the network's own.
         state: the path's state of these rows at other times (B,).
+        limit: of the root mean square of a target.
+        clipped: which rows a limit has changed, (B,) each, as they come up.
     """
 
     x: State
@@ -84,6 +87,17 @@ class Rows:
     mean: Callable[[State, Tensor, Tensor], State]
     velocity: Callable[[State, Tensor], State]
     state: Callable[[Tensor], State]
+    limit: float = math.inf
+    clipped: list[Tensor] = field(default_factory=list)
+
+    def towards(self, u: State, target: State) -> State:
+        """u - target, for a fixed target within the limit."""
+        target = target.detach()
+        size = target.square().flatten(1).mean(1).sqrt()
+        over = ~(size <= self.limit)
+        self.clipped.append(over)
+        bounded = target * expand(torch.where(over, self.limit / size, 1.0), target).to(u.dtype)
+        return u - torch.where(expand(size.isfinite(), u), bounded, u.detach())
 
     @property
     def gap(self) -> Tensor:
@@ -107,7 +121,8 @@ class Rule(Component, abc.ABC):
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
-        clip: rows whose residual has a greater root mean square are scaled down to it; 0: none.
+        clip: a fixed target, and then a residual, of a row is scaled down to this root mean square
+            (latents have variance 1), and one that is not finite is left out; 0: as it is.
         anneal: steps over which the longest span grows to the whole; 0: whole from the start.
     """
 
@@ -191,7 +206,13 @@ class Rule(Component, abc.ABC):
 
 @dataclass(frozen=True, repr=False)
 class Lagrangian(Rule):
-    """LMD: follow a teacher's velocity along the jump. d_t X = b_t(X)."""
+    """LMD: follow a teacher's velocity along the jump. d_t X = b_t(X).
+
+    Fully stopped it costs 2/3 as much, and may run away: u is then regressed on -(t - s) d_t u,
+    which enlarges whatever changes fast in t.
+    """
+
+    stop: Stop = "convex"
 
     name = "lagrangian"
 
@@ -200,7 +221,7 @@ class Lagrangian(Rule):
             u, rate = at.mean(at.x, at.s, at.t), self._slope(at, ds=0.0, dt=1.0, dx=None)
             with torch.no_grad():
                 velocity = at.velocity(at.x + at.gap * u, at.t)
-            return (u + at.gap * rate - velocity,)
+            return (at.towards(u, velocity - at.gap * rate),)
         u, rate = self._in_t(at, at.x)
         end = at.x + at.gap * u
         if self.stop == "none":
@@ -231,7 +252,7 @@ class Eulerian(Rule):
             with torch.no_grad():
                 velocity = at.velocity(at.x, at.s)
             slope = self._slope(at, ds=1.0, dt=0.0, dx=velocity)
-            return (at.mean(at.x, at.s, at.t) - velocity - at.gap * slope,)
+            return (at.towards(at.mean(at.x, at.s, at.t), velocity + at.gap * slope),)
         if self.stop == "none":
             velocity = at.velocity(at.x, at.s)
             u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
@@ -267,7 +288,7 @@ class MeanFlow(Rule):
     def residuals(self, at: Rows) -> tuple[State, ...]:
         _only_full(self)
         slope = self._slope(at, ds=1.0, dt=0.0, dx=at.rate)
-        return (at.mean(at.x, at.s, at.t) - at.rate - at.gap * slope,)
+        return (at.towards(at.mean(at.x, at.s, at.t), at.rate + at.gap * slope),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -285,7 +306,7 @@ class ImprovedMeanFlow(Rule):
         with torch.no_grad():
             own = at.mean(at.x, at.s, at.s)
         slope = self._slope(at, ds=1.0, dt=0.0, dx=own)
-        return (at.mean(at.x, at.s, at.t) - at.gap * slope - at.rate,)
+        return (at.towards(at.mean(at.x, at.s, at.t), at.rate + at.gap * slope),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -304,7 +325,8 @@ class SelfSemigroup(Rule):
     def residuals(self, at: Rows) -> tuple[State, ...]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stop == "none"):
             target = _two_jumps(at)
-        return (at.mean(at.x, at.s, at.t) - target,)
+        u = at.mean(at.x, at.s, at.t)
+        return (u - target if self.stop == "none" else at.towards(u, target),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -346,7 +368,7 @@ class Progressive(Rule):
             for a, b in ((at.s, middle), (middle, at.t)):
                 taught = _heun(at.velocity, taught, a, b)
             target = torch.where(short, (taught - at.x) / at.gap, _two_jumps(at))
-        return (at.mean(at.x, at.s, at.t) - target,)
+        return (at.towards(at.mean(at.x, at.s, at.t), target),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -366,7 +388,7 @@ class Consistency(Rule):
         with torch.no_grad():
             x = self._near(at, near)
             target = (at.jump(x, near, at.t) - at.x) / at.gap
-        return (at.mean(at.x, at.s, at.t) - target,)
+        return (at.towards(at.mean(at.x, at.s, at.t), target),)
 
     def _near(self, at: Rows, near: Tensor) -> State:
         if not self.teacher:
@@ -555,17 +577,21 @@ class FlowMapMatching(Objective):
 
     def _off_diagonal(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The squared residual of each row, and whether it was clipped."""
+        at = self._rows(network, batch)
+        if self.rule.clip:
+            at = replace(at, limit=self.rule.clip)
         with _without_dropout(network):
-            residuals = self.rule.residuals(self._rows(network, batch))
+            residuals = self.rule.residuals(at)
         total = sum(r.square().flatten(1).mean(1) for r in residuals)
         assert isinstance(total, Tensor)
-        if not self.rule.clip:
-            return total, torch.zeros_like(total, dtype=torch.bool)
-        # |r| beyond the limit counts linearly: its gradient keeps the size that it has there.
-        limit = self.rule.clip
-        size = total.detach().sqrt().clamp(min=limit)
-        over = ~(total <= limit**2)
-        return torch.where(over, total * (limit / size), total), over
+        clipped = [over.to(total.device) for over in at.clipped]
+        if self.rule.clip:
+            # |r| beyond the limit counts linearly: its gradient keeps the size that it has there.
+            over = ~(total.detach() <= at.limit**2)
+            size = total.detach().sqrt().clamp(min=at.limit)
+            total = torch.where(over, total * (at.limit / size), total)
+            clipped.append(over)
+        return total, torch.stack(clipped).any(0) if clipped else torch.zeros_like(total) > 0
 
     def _weighted(self, network: nn.Module, batch: Batch, squared: Tensor) -> Tensor:
         if self.rule.weight == "learned":
