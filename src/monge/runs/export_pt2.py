@@ -41,8 +41,8 @@ BATCHES = (1, 2, 5, 16)
 """Batch sizes at which the program is compared with the run."""
 
 
-class Velocity(nn.Module):
-    """v(x, t, *conditions), the conditions by their order."""
+class _Conditioned(nn.Module):
+    """A network, what it outputs, and the names of the conditions that follow the times."""
 
     def __init__(
         self, net: nn.Module, path: InterpolationPath, output: Any, conditions: tuple[str, ...]
@@ -53,11 +53,15 @@ class Velocity(nn.Module):
     def cond(self, given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
         return dict(zip(self.conditions, given, strict=True)) or None
 
+
+class Velocity(_Conditioned):
+    """v(x, t, *conditions)."""
+
     def forward(self, x: Tensor, t: Tensor, *given: Tensor) -> Tensor:
         return self.path.to_velocity(self.output, self.net(x, t, self.cond(given)), x, t)
 
 
-class Jump(Velocity):
+class Jump(_Conditioned):
     """X(x, s, t, *conditions): where x at time s is at time t, in one evaluation."""
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, *given: Tensor) -> Tensor:
@@ -147,12 +151,12 @@ def program(run: Run) -> ExportedProgram:
     """The run's field or map as a graph, for batches of any size."""
     kind = Jump if run.spec.is_map else Velocity
     module = kind(run.network, run.path, run.spec.output, conditions_of(run)).eval()
-    *times_and_state, given = _inputs(run, 3)
+    x, times, given = _inputs(run, 3)
     any_size = {0: Dim("batch", min=1)}
-    shapes = (*(any_size for _ in times_and_state), tuple(any_size for _ in given))
+    shapes = (any_size, *(any_size for _ in times), tuple(any_size for _ in given))
     with torch.no_grad():
         graph = torch.export.export(
-            module, (*times_and_state, *given), dynamic_shapes=shapes, strict=False
+            module, (x, *times, *given), dynamic_shapes=shapes, strict=False
         )
     # Where this code lies on this machine is nobody else's concern.
     for part in graph.graph_module.modules():
@@ -161,8 +165,8 @@ def program(run: Run) -> ExportedProgram:
     return graph
 
 
-def _inputs(run: Run, n: int) -> tuple[Any, ...]:
-    """Random inputs of a program: state, time or two times, and the tuple of conditions."""
+def _inputs(run: Run, n: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Random inputs of a program: the state, its time or two times, and the conditions."""
     rng = stream(n, "export")
     lo, hi = jumps.domain(run) if run.spec.is_map else run.field.domain
     x = torch.randn((n, *run.autoencoder.latent_shape), generator=rng)
@@ -176,19 +180,19 @@ def _inputs(run: Run, n: int) -> tuple[Any, ...]:
         "vector": torch.randn((n, run.facts.get("n_vector", 0)), generator=rng),
         "guidance": torch.full((n,), scale),
     }
-    return (x, *(lo + (hi - lo) * times), tuple(drawn[name] for name in conditions_of(run)))
+    return x, list(lo + (hi - lo) * times), [drawn[name] for name in conditions_of(run)]
 
 
 @torch.no_grad()
 def difference(run: Run, exported: Any, n: int) -> float:
     """The largest difference from the run on n random inputs, relative to the largest number."""
-    x, *times, given = _inputs(run, n)
+    x, times, given = _inputs(run, n)
     cond = dict(zip(conditions_of(run), given, strict=True))
     if run.spec.is_map:
         scale = float(cond["guidance"][0]) if "guidance" in cond else None
-        expected = jumps.learned_map(run, scale)(x, *times, cond or None)
+        expected = jumps.learned_map(run, scale)(x, times[0], times[1], cond or None)
     else:
-        expected = run.field(x, *times, cond or None)
+        expected = run.field(x, times[0], cond or None)
     error = (exported(x, *times, *given) - expected).abs().max()
     return float(error / expected.abs().max().clamp_min(1.0))
 
