@@ -22,7 +22,6 @@ from torch import Tensor
 
 from monge.components import build
 from monge.errors import UserError, nearest
-from monge.flows import MeanVelocity
 from monge.tensors import expand
 
 TIMESTEPS = 1000
@@ -77,14 +76,15 @@ class MongeTransformer(ModelMixin, ConfigMixin):
         given = {"label": class_labels, "guidance": guidance}
         cond = {name: c for name, c in given.items() if c is not None} or None
         config: Any = self.config
-        t = time_of(timestep)
+        x, t = hidden_states, time_of(timestep)
         if config.is_map:
             end = t if next_timestep is None else time_of(next_timestep)
-            u = MeanVelocity(self.net, self.interpolant, config.output)
-            return Transformer2DModelOutput(sample=-u(hidden_states, t, end, cond))
-        said = self.net(hidden_states, t, cond)
-        v = self.interpolant.to_velocity(config.output, said, hidden_states, t)
-        return Transformer2DModelOutput(sample=-v)
+            said = self.net(x, end.to(x), cond, t.to(x))
+        else:
+            said = self.net(x, t.to(x), cond)
+        # Near t = 1 the conversion divides by 1 - t, so a time of float64 is kept for it.
+        v = self.interpolant.to_velocity(config.output, said, x, t)
+        return Transformer2DModelOutput(sample=-v.to(x.dtype))
 
 
 class MongeAutoencoder(ModelMixin, ConfigMixin):
@@ -190,11 +190,12 @@ class MongePipeline(DiffusionPipeline):
         scale = config.guidance if guidance_scale is None else float(guidance_scale)
         scheduler: Any = self.scheduler
         sigmas = self._sigmas(num_inference_steps)
-        scheduler.set_timesteps(sigmas=sigmas, device=self.device)
-        ends = TIMESTEPS * scheduler.sigmas[1:]
+        scheduler.set_timesteps(sigmas=sigmas[:-1], device=self.device)
+        # In float64: what the scheduler rounds to float32 is embedded a thousandfold.
+        exact = TIMESTEPS * torch.tensor(sigmas, dtype=torch.float64)
         shown: Any = self.progress_bar
-        for timestep, end in shown(list(zip(scheduler.timesteps, ends, strict=True))):
-            slope = self._slope(x, timestep, end, label, scale)
+        for k, timestep in enumerate(shown(scheduler.timesteps)):
+            slope = self._slope(x, exact[k], exact[k + 1], label, scale)
             x = scheduler.step(slope, timestep, x).prev_sample
         images: Any = x if output_type == "latent" else self._decode(x)
         if output_type in ("pil", "np"):
@@ -216,7 +217,7 @@ class MongePipeline(DiffusionPipeline):
         return torch.tensor([_index(k, names) for k in label])
 
     def _sigmas(self, steps: int | None) -> list[float]:
-        """Where the transformer is evaluated; the scheduler adds sigma = 0 behind."""
+        """The walk's points, from noise to sigma = 0."""
         config: Any = self.config
         lo, hi = config.domain
         points = build("grid", config.grid)
@@ -224,7 +225,7 @@ class MongePipeline(DiffusionPipeline):
             points = type(points)(**{**vars(points), "n": steps})
         inner = [t for t in points.points() if lo < t < hi]
         # Short of t = 1 the last step is along the velocity at `hi`: the posterior mean there.
-        return [1 - t for t in (lo, *inner, *([hi] if hi < 1 else []))]
+        return [1 - t for t in (lo, *inner, *([hi] if hi < 1 else []), 1.0)]
 
     def _slope(
         self, x: Tensor, timestep: Tensor, end: Tensor, label: Tensor | None, scale: float
