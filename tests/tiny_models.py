@@ -1,4 +1,4 @@
-"""Tiny pre-trained autoencoders with random weights, in the files that monge reads."""
+"""Tiny pre-trained models with random weights, in the files that monge reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,17 @@ DC = {
     "latent_channels": 4,
     "scaling_factor": 0.4,
 }
+DIT = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 1,
+    "out_channels": 2,
+    "num_layers": 1,
+    "sample_size": 8,
+    "num_embeds_ada_norm": 10,
+}
 CONFIGS = {"AutoencoderKL": KL, "AutoencoderTiny": TINY, "AutoencoderDC": DC}
+"""The autoencoders."""
 
 
 def save_diffusers(folder: Path, kind: str, **changes: Any) -> Path:
@@ -54,7 +64,7 @@ def save_diffusers(folder: Path, kind: str, **changes: Any) -> Path:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        getattr(diffusers, kind)(**{**CONFIGS[kind], **changes}).save_pretrained(folder)
+        getattr(diffusers, kind)(**{**CONFIGS.get(kind, DIT), **changes}).save_pretrained(folder)
     return folder
 
 

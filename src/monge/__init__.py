@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monge.api import load, train
+    from monge.api import distil, load, train
     from monge.metrics.compare import compare
     from monge.runs.run import Run
 
-__all__ = ["Run", "compare", "load", "train"]
+__all__ = ["Run", "compare", "distil", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported where used, so that `import monge` and `monge --help` stay quick.
-    if name in ("load", "train"):
+    if name in ("distil", "load", "train"):
         import monge.api
 
         return getattr(monge.api, name)

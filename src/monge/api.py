@@ -12,6 +12,8 @@ from monge.components import read_value
 from monge.data import sources, tables
 from monge.errors import UserError, nearest
 from monge.progress import quiet
+from monge.runs.distil import OBJECTIVE
+from monge.runs.distil import distil as distil_run
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.runs.train import train as train_run
@@ -66,6 +68,31 @@ def train(
     spec = TrainSpec(data=text, **settings)
     say = print if verbose else quiet
     return train_run(spec, loaded, None if out is None else Path(out), say=say)
+
+
+def distil(
+    run: Run | str | Path,
+    objective: str = OBJECTIVE,
+    *,
+    out: str | Path | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> Run:
+    """Distil a trained run into a flow map of few steps, or go on, and return it.
+
+    Args:
+        objective: lagrangian, eulerian, progressive, consistency, ... or reflow.
+        settings: guidance ("2" or a range, "1..3"), and fields of `TrainSpec`: steps, minutes, lr,
+            batch, pairs, ...; those of the teacher unless given.
+
+    Raises:
+        UserError: no trained run, or settings that do not fit.
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    say = print if verbose else quiet
+    return distil_run(
+        folder, None if out is None else Path(out), say=say, objective=objective, **settings
+    )
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:

@@ -95,8 +95,8 @@ class Distil:
     """Folder of the trained run, the teacher."""
     objective: str = "lagrangian"
     """lagrangian, eulerian, progressive, consistency, continuous-consistency; with
-    :stop=none|convex|full, derivative=jvp|difference, diagonal=.., weight=none|learned|adaptive,
-    clip=.., anneal=..; or reflow, for a straighter flow instead of a map."""
+    :stop=none|convex|full, derivative=auto|jvp|difference, diagonal=.., clip=.., anneal=..,
+    weight=none|learned|adaptive; or reflow, for a straighter flow instead of a map."""
     pairs: str = "auto"
     """Law of the times (s, t): triangle, triangle:both=true (backwards too), source:part=..,
     logit_spans:mean=..,std=.., to_data, dyadic:levels=..; auto: the objective's own."""
@@ -131,8 +131,6 @@ class Distil:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    steps: int | None = None
-    """Solver steps; none: the run's own."""
     solver: str | None = None
     """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=.."""
     grid: str | None = None
@@ -163,6 +161,8 @@ class Sampling(Sampler):
 class Sample(Sampling):
     """Draw samples: a grid, and files in the formats asked for."""
 
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
     label: str | None = None
     """Names of labels with commas between, or all; none: as often as in the data."""
     condition: str | None = None
@@ -180,6 +180,9 @@ class Evaluate(Sampling):
 
     n: Annotated[int, arg(aliases=["-n"])] = 1000
     """How many samples."""
+    steps: str | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own. Several, 1,2,4,8,16, add the
+    quality by number of steps, a map's teacher beside it."""
     features: str | None = None
     """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
@@ -198,28 +201,37 @@ class Verify(Sampler):
 
     A velocity field made elsewhere: monge verify SOURCE --component FILE.py:NAME, a callable
     f(x, t) or f(x, t, label) on the data of SOURCE, whose clock and output you say.
+
+    A class-conditional transformer of diffusers: monge verify SOURCE --component diffusers:FOLDER
+    --output noise --path linear_beta (DiT) or --output velocity (SiT-like), and, where it lives on
+    latents, --autoencoder.
     """
 
     run: Positional[Path | None] = None
     """Run folder; with --component, the source of the data, as for train."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """How many samples; none: 2,000, or 400 with --quick."""
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
     quick: bool = False
-    """Fewer of everything: a minute or two for the digits."""
+    """Fewer of everything: a under a minute for the digits."""
     fail_above: float | None = None
     """Exit with code 3 if the sum is larger than this, in the units of the report."""
     selftest: bool = False
     """Measure the verification itself on laws that are known exactly; a few minutes."""
     component: str | None = None
-    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere."""
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere, or diffusers:FOLDER
+    of a DiTTransformer2DModel as save_pretrained writes it."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
     """What the component returns."""
-    clock: Literal["noise", "data"] = "noise"
-    """What lies at the component's time 0."""
-    time_scale: float = 1.0
-    """The component's time at its end, for instance 1000."""
+    clock: Literal["noise", "data"] | None = None
+    """What lies at the component's time 0; none: noise, or data for diffusers:."""
+    time_scale: float | None = None
+    """The component's time at its end; none: 1, or 1000 for diffusers:."""
     path: str = "linear"
     """The component's path: linear, trigonometric, ou, linear_beta, power:kappa=.."""
+    autoencoder: str | None = None
+    """The component's latents: diffusers:FOLDER, pca:dim=.., a folder, ...; none: the data."""
     out: Path | None = None
     """Folder for the report of a component; by default runs/verify-NAME."""
 

@@ -183,13 +183,16 @@ def evaluate(arguments: Any) -> dict[str, Any]:
 
 
 def _evaluate(arguments: Any, run: Run) -> dict[str, Any]:
+    from monge.runs import step_curve
     from monge.runs.density import in_words
     from monge.runs.evaluate import evaluate_run
 
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
+    steps = step_curve.parse_steps(arguments.steps)
+    sampling = {**_sampling(arguments), "steps": steps[0] if len(steps) == 1 else None}
     note(f"sampling {arguments.n} and evaluating")
-    result = evaluate_run(run, arguments.n, features=arguments.features, **_sampling(arguments))
+    result = evaluate_run(run, arguments.n, features=arguments.features, **sampling)
     tell(arguments, result.text())
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
@@ -197,7 +200,25 @@ def _evaluate(arguments: Any, run: Run) -> dict[str, Any]:
     found = read_json(run.folder / "evaluation" / "evaluation.json")
     if found["density"]:
         tell(arguments, in_words(found["density"]))
+    if len(steps) > 1:
+        found["by_steps"] = _by_steps(arguments, run, steps)
     tell(arguments, f"report   {run.folder / 'report.html'}")
+    return found
+
+
+def _by_steps(arguments: Any, run: Run, steps: list[int]) -> dict[str, Any]:
+    """Quality against evaluations."""
+    from monge.metrics.feature_sources import load_network
+    from monge.runs import step_curve
+    from monge.runs.report import write_report
+
+    network = None if arguments.features is None else load_network(arguments.features)
+    how = {"seed": arguments.seed, "guidance": arguments.guidance, "network": network}
+    note(f"sampling with {', '.join(map(str, steps))} steps")
+    found = step_curve.step_curve(run, steps, arguments.n, **how)
+    tell(arguments, "\nQuality by number of evaluations")
+    tell(arguments, step_curve.text(found))
+    write_report(run.folder)
     return found
 
 
@@ -210,6 +231,8 @@ def verify(arguments: Any) -> dict[str, Any]:
     if arguments.run is None:
         raise UserError("say which run: monge verify RUN, or --selftest")
     if arguments.component is None:
+        if arguments.autoencoder is not None:
+            raise UserError("a run has its own autoencoder: --autoencoder goes with --component")
         from monge.runs.verify import verify_run
 
         run = _load(arguments)
@@ -249,12 +272,18 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
     from monge.loading import load
     from monge.runs.restoring import set_threads
     from monge.runs.verify import verify_component
+    from monge.verify.from_diffusers import LEVELS, load_transformer
 
     set_threads(arguments.threads)
     if arguments.guidance is not None or arguments.final is not None:
         raise UserError("a component is sampled as it is: leave out --guidance and --final")
-    component = load(arguments.component)
-    name = arguments.component.rpartition(":")[2]
+    scheme, _, folder = arguments.component.partition(":")
+    if scheme == "diffusers":
+        component, name = load_transformer(folder, arguments.output), Path(folder).name
+        clock, time_scale = "data", float(LEVELS)
+    else:
+        component, name = load(arguments.component), arguments.component.rpartition(":")[2]
+        clock, time_scale = "noise", 1.0
     out = arguments.out or Path("runs") / f"verify-{name}"
     grid = arguments.grid or "uniform:n=20"
     report = verify_component(
@@ -262,9 +291,10 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
         sources.load(str(arguments.run), TrainSpec(data=str(arguments.run)), note),
         out,
         path=arguments.path,
-        clock=arguments.clock,
+        clock=arguments.clock or clock,
         output=arguments.output,
-        time_scale=arguments.time_scale,
+        time_scale=arguments.time_scale or time_scale,
+        autoencoder=arguments.autoencoder,
         solver=arguments.solver or "heun",
         grid=grid,
         steps=arguments.steps,

@@ -46,7 +46,7 @@ EXACT = [
     rule
     for name in ("lagrangian", "eulerian", "self-lagrangian", "self-eulerian")
     for stop in ("none", "convex", "full")
-    for rule in [build("objective", f"{name}:stop={stop},clip=0")]
+    for rule in [build("objective", f"{name}:stop={stop},clip=0,derivative=jvp")]
 ]
 EXACT += [
     build("objective", text)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from monge.cli import main
+from monge.runs.longer import trials_of
 from monge.runs.run import Run
+from monge.runs.train import train
 from monge.runs.verify import verify_run
+from monge.tensors import stream
+from monge.training import checkpoint
 
 FIELDS = """
 def exact(x, t):
@@ -47,6 +54,24 @@ def test_a_run_of_a_known_law_has_exact_terms_and_a_sum_that_holds(table_run: Ru
     assert "Where the error comes from" in page and "<canvas" in page
     again = json.loads((table_run.folder / "evaluation" / "verify.json").read_text())
     assert again["sum"]["value"] == found["sum"]["value"]
+
+
+def test_more_steps_that_are_tried_are_what_the_command_would_do(
+    table_run: Run, tmp_path: Path
+) -> None:
+    """The trial goes on from the checkpoint as the run itself does, and leaves that as it was."""
+    trials = trials_of(table_run, table_run.data(), 60.0)
+    assert trials.longer is not None
+    change, field = trials.longer()
+    assert change == "--steps 60" and checkpoint.newest_step(table_run.folder) == 30
+    copy = tmp_path / "run"
+    shutil.copytree(table_run.folder, copy)
+    followed = train(dataclasses.replace(table_run.spec, steps=60), out=copy).field
+    x = torch.randn(5, 2, generator=stream(0, "x"))
+    with torch.no_grad():
+        assert torch.equal(field(x, 0.5), followed(x, 0.5))
+        assert not torch.equal(field(x, 0.5), table_run.field(x, 0.5))
+    assert trials_of(table_run, table_run.data(), 0.01).longer is None, "it would take too long"
 
 
 def test_a_run_of_images_has_an_estimate_and_says_so(digits_run: Run) -> None:

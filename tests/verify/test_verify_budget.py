@@ -50,17 +50,18 @@ def test_terms_that_are_absent_are_exactly_zero() -> None:
     assert not found.violations
 
 
-def test_a_source_gap_is_what_the_path_leaves() -> None:
+@pytest.mark.parametrize(("mean", "theta"), [((3.0, 4.0), 1.0), ((0.0, 0.0), 0.3)])
+def test_a_source_gap_is_what_the_path_leaves(mean: tuple[float, ...], theta: float) -> None:
     """With N(m, I) under OU the flow is a translation, by m (1 - alpha_0) from either start."""
-    mean = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    target = Gaussian(mean, torch.tensor(1.0))
-    path = OrnsteinUhlenbeck(1.0)
+    target = Gaussian(torch.tensor(mean, dtype=torch.float64), torch.tensor(1.0))
+    path = OrnsteinUhlenbeck(theta)
     found = measured(
         pipeline_of(target, path=path, solver=RK4(), steps=16, stop=0.999, fine=32), target, N
     )
-    alpha, sigma = math.exp(-1.0), math.sqrt(1 - math.exp(-2.0))
+    alpha, sigma = math.exp(-theta), math.sqrt(1 - math.exp(-2 * theta))
     # E|x0 - (alpha z + sigma x0)|^2 with z ~ N(m, I), d = 2.
-    expected = math.sqrt(alpha**2 * (25 + 2) + 2 * (1 - sigma) ** 2)
+    square = sum(m**2 for m in mean)
+    expected = math.sqrt(alpha**2 * (square + 2) + 2 * (1 - sigma) ** 2)
     assert term(found, "source").value == pytest.approx(expected, rel=0.03)
 
 

@@ -32,6 +32,8 @@ class MLPSpec(Component):
     Args:
         width: of the hidden layers.
         depth: how many hidden layers.
+        embed: width of the condition's embedding; none: that of the hidden layers. The embedding
+            of times then costs more than the layers, if the state is small.
         dropout: probability that a hidden number is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
         guided: whether it takes a guidance scale, as maps distilled from a guided teacher do.
@@ -44,6 +46,7 @@ class MLPSpec(Component):
 
     width: int = 256
     depth: int = 4
+    embed: int | None = None
     dropout: float = 0.0
     two_times: bool = False
     guided: bool = False
@@ -52,8 +55,8 @@ class MLPSpec(Component):
     name = "mlp"
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1:
-            raise UserError(f"network mlp: width and depth must be at least 1, not {self}")
+        if self.width < 1 or self.depth < 1 or not (self.embed is None or self.embed >= 1):
+            raise UserError(f"network mlp: width, depth and embed must be at least 1, not {self}")
         check_dropout(self.dropout, "network mlp")
 
     def build(
@@ -79,11 +82,12 @@ class MLP(nn.Module):
         self.spec = spec
         self.shape = tuple(shape)
         width, size = spec.width, math.prod(self.shape)
-        self.conditioning = Conditioning(width, n_classes, n_vector, spec)
+        embed = spec.embed or width
+        self.conditioning = Conditioning(embed, n_classes, n_vector, spec)
         self.pair_weight = PairWeight() if spec.two_times else None
         sizes = [size, *[width] * spec.depth]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.shifts = nn.Linear(width, spec.depth * width)
+        self.shifts = nn.Linear(embed, spec.depth * width)
         self.out = nn.Linear(width, size)
 
     def reset(self, rng: torch.Generator) -> None:

@@ -50,7 +50,7 @@ from monge.tensors import expand, forward_mode
 from monge.types import State, VelocityField
 
 Stop: TypeAlias = Literal["none", "convex", "full"]
-Derivative: TypeAlias = Literal["jvp", "difference"]
+Derivative: TypeAlias = Literal["auto", "jvp", "difference"]
 Weight: TypeAlias = Literal["none", "learned", "adaptive"]
 
 STEP = 5e-3
@@ -101,7 +101,9 @@ class Rule(Component, abc.ABC):
 
     Attributes:
         stop: how much of the residual is not differentiated: none, convex or full.
-        derivative: jvp, or difference: central differences of two more evaluations.
+        derivative: jvp, or difference: central differences of two more evaluations, which cost
+            half; auto: differences in t alone, where no embedding turns fast, jvp elsewhere and in
+            bf16.
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
@@ -110,7 +112,7 @@ class Rule(Component, abc.ABC):
     """
 
     stop: Stop = "full"
-    derivative: Derivative = "jvp"
+    derivative: Derivative = "auto"
     diagonal: float = 0.0
     weight: Weight = "none"
     clip: float = 10.0
@@ -148,17 +150,28 @@ class Rule(Component, abc.ABC):
         self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None
     ) -> tuple[State, State]:
         """u at (x, s, t), and its derivative along (dx, ds, dt)."""
-        if self.derivative == "difference":
-            return self._difference(at, x, ds, dt, dx)
+        if self._differs(x, ds):
+            return at.mean(x, at.s, at.t), self._difference(at, x, ds, dt, dx)
         one = torch.ones_like(at.s)
         tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
         with forward_mode():
             u, rate = torch.func.jvp(at.mean, (x, at.s, at.t), tangents)  # type: ignore[misc]
         return u, rate
 
-    def _difference(
-        self, at: Rows, x: State, ds: float, dt: float, dx: State | None
-    ) -> tuple[State, State]:
+    def _slope(self, at: Rows, *, ds: float, dt: float, dx: State | None) -> State:
+        """The derivative of u alone, and nothing to differentiate."""
+        with torch.no_grad():
+            if self._differs(at.x, ds):
+                return self._difference(at, at.x, ds, dt, dx)
+            return self._along(at, at.x, ds=ds, dt=dt, dx=dx)[1]
+
+    def _differs(self, x: State, ds: float) -> bool:
+        """Whether the derivative is a central difference."""
+        if self.derivative == "auto":
+            return ds == 0 and not torch.is_autocast_enabled(x.device.type)
+        return self.derivative == "difference"
+
+    def _difference(self, at: Rows, x: State, ds: float, dt: float, dx: State | None) -> State:
         if torch.is_autocast_enabled(x.device.type):
             raise UserError(
                 "central differences cancel digits that bf16 does not have: use --precision "
@@ -173,8 +186,7 @@ class Rule(Component, abc.ABC):
             to = x if dx is None else x + expand(h, x).to(x.dtype) * dx
             return at.mean(to, at.s + ds * h, at.t + dt * h)
 
-        slope = (shifted(up) - shifted(-down)) / expand(up + down, x).to(x.dtype)
-        return at.mean(x, at.s, at.t), slope
+        return (shifted(up) - shifted(-down)) / expand(up + down, x).to(x.dtype)
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,10 +197,10 @@ class Lagrangian(Rule):
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         if self.stop == "full":
+            u, rate = at.mean(at.x, at.s, at.t), self._slope(at, ds=0.0, dt=1.0, dx=None)
             with torch.no_grad():
-                u, rate = self._in_t(at, at.x)
-                target = at.velocity(at.x + at.gap * u, at.t) - at.gap * rate
-            return (at.mean(at.x, at.s, at.t) - target,)
+                velocity = at.velocity(at.x + at.gap * u, at.t)
+            return (u + at.gap * rate - velocity,)
         u, rate = self._in_t(at, at.x)
         end = at.x + at.gap * u
         if self.stop == "none":
@@ -218,16 +230,15 @@ class Eulerian(Rule):
         if self.stop == "full":
             with torch.no_grad():
                 velocity = at.velocity(at.x, at.s)
-                _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
-                target = velocity + at.gap * slope
-            return (at.mean(at.x, at.s, at.t) - target,)
+            slope = self._slope(at, ds=1.0, dt=0.0, dx=velocity)
+            return (at.mean(at.x, at.s, at.t) - velocity - at.gap * slope,)
         if self.stop == "none":
             velocity = at.velocity(at.x, at.s)
             u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
             return (u - velocity - at.gap * slope,)
         with torch.no_grad():
             velocity = at.velocity(at.x, at.s)
-            _, both = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
+        both = self._slope(at, ds=1.0, dt=0.0, dx=velocity)
         u, in_s = self._along(at, at.x, ds=1.0, dt=0.0, dx=None)
         moved = velocity + at.gap * (both - in_s.detach())  # grad X b
         return (u - at.gap * in_s - moved,)
@@ -255,8 +266,7 @@ class MeanFlow(Rule):
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         _only_full(self)
-        with torch.no_grad():
-            _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=at.rate)
+        slope = self._slope(at, ds=1.0, dt=0.0, dx=at.rate)
         return (at.mean(at.x, at.s, at.t) - at.rate - at.gap * slope,)
 
 
@@ -274,7 +284,7 @@ class ImprovedMeanFlow(Rule):
         _only_full(self)
         with torch.no_grad():
             own = at.mean(at.x, at.s, at.s)
-            _, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=own)
+        slope = self._slope(at, ds=1.0, dt=0.0, dx=own)
         return (at.mean(at.x, at.s, at.t) - at.gap * slope - at.rate,)
 
 
@@ -310,9 +320,10 @@ class Progressive(Rule):
     """PFMM: one jump is two, on spans that double every `round` steps.
 
     The shortest spans, up to `first`, are two Heun steps of the teacher; longer ones two jumps of
-    the network itself, as it stands.
+    the network itself, as it stands. Without rows at s = t it diverges.
     """
 
+    diagonal: float = 0.5
     first: float = 1 / 16
     round: int = 500
 
@@ -552,8 +563,8 @@ class FlowMapMatching(Objective):
             return total, torch.zeros_like(total, dtype=torch.bool)
         # |r| beyond the limit counts linearly: its gradient keeps the size that it has there.
         limit = self.rule.clip
-        size = total.detach().sqrt()
-        over = ~(size <= limit)
+        size = total.detach().sqrt().clamp(min=limit)
+        over = ~(total <= limit**2)
         return torch.where(over, total * (limit / size), total), over
 
     def _weighted(self, network: nn.Module, batch: Batch, squared: Tensor) -> Tensor:

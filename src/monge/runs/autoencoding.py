@@ -84,6 +84,26 @@ def keep_autoencoder_of(run: Path, folder: Path) -> None:
     temporary.rename(home)
 
 
+def pretrained(text: str, data: Data) -> AutoencoderModule:
+    """An autoencoder that needs no training, without statistics: a folder's or a component.
+
+    Raises:
+        UserError: one that would have to be trained first, or does not fit the data.
+    """
+    if is_folder(text):
+        return autoencoder_from(Path(text), data).eval()
+    component = build("autoencoder", text)
+    if component.trainable:
+        raise UserError(
+            f"the autoencoder {text} is not trained: train it by monge autoencoder, and name its "
+            "folder"
+        )
+    bare = component.build(data.shape)
+    if hasattr(bare, "fit"):
+        bare.fit(data.train)
+    return bare.eval()
+
+
 def prepare_autoencoder(
     spec: TrainSpec, data: Data, folder: Path, device: torch.device, say: Say
 ) -> tuple[Standardised, Latents]:

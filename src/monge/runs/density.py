@@ -37,7 +37,7 @@ def heldout_density(
         singular; ``gain``, the mean difference with its error; ``n``, ``units``, ``protocol``.
         Or ``refused``, the reason why there is no density.
     """
-    if reason := run.without_density():
+    if reason := run.without_density(flow.get("solver")):
         return {"refused": reason}
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "density"))[:n]
     size = math.prod(data.shape)

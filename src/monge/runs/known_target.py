@@ -43,8 +43,8 @@ def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: A
 
     The run's law is that of its samples as a whole: the mixture of its laws given each label, by
     the labels' frequency in the training data. No rows where the target is not known, has no
-    density, or has more than `MOST_DIM` dimensions, or where samples go through a final map, which
-    has none.
+    density, or has more than `MOST_DIM` dimensions, or where samples go through a final map or by
+    jumps of a learned one, which have none.
 
     Args:
         samples: of the run, drawn with the same settings.
@@ -54,7 +54,7 @@ def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: A
     if target is None or not target.smooth or target.dim > MOST_DIM:
         return []
     settings = samples.info
-    if settings["final"] != "none":
+    if settings["final"] != "none" or run.without_density(flow.get("solver")):
         return []
     n = min(MOST_N, MOST_DENSITIES // (2 * max(1, len(run.label_names))), len(samples))
     n = min(n, len(data.heldout))

@@ -36,26 +36,29 @@ def latent_rows(run: Run, samples: Samples, data: Data, gaussian: Tensor, seed: 
         return []
     n = min(len(samples), len(data.train), len(data.heldout), MAX_N)
     sets = {
-        "train": _latents(run, data.train, FLOOR_DRAWS * n, seed, "train"),
-        "heldout": _latents(run, data.heldout, n, seed, "heldout"),
+        "train": latents_in_units(run, data.train, FLOOR_DRAWS * n, seed, "train"),
+        "heldout": latents_in_units(run, data.heldout, n, seed, "heldout"),
     }
-    beside = {"gaussian": _units(run, gaussian), TRAINING_SET: sets["train"]}
-    draws = draw(_units(run, samples.z), sets["train"], sets["heldout"], beside, n, seed)
+    beside = {"gaussian": units(run, gaussian), TRAINING_SET: sets["train"]}
+    draws = draw(units(run, samples.z), sets["train"], sets["heldout"], beside, n, seed)
     settings = {"latents": "sampled from the posterior, in the bare autoencoder's units"}
     comparison = frechet("(latent)", draws.real, n, seed, "latent units²", GROUP, settings)
     return comparison.rows(draws, seed)
 
 
-def _latents(run: Run, x: Examples, most: int, seed: int, what: str) -> Float[Tensor, "n d"]:
+def latents_in_units(
+    run: Run, x: Examples, most: int, seed: int, what: str
+) -> Float[Tensor, "n d"]:
+    """Latents of so many examples, by a draw of their own for each name, in units."""
     rows = random_rows(len(x), most, stream(seed, "latents", what))
     parts = (x[part] for part in rows.split(256))
     posterior = latent_data.encode_parts(run.autoencoder, parts, run.device)
     z = posterior.mean
     if posterior.logvar is not None:
         z = posterior.sample(torch.randn(z.shape, generator=stream(seed, "posterior", what)))
-    return _units(run, z)
+    return units(run, z)
 
 
-def _units(run: Run, z: Tensor) -> Float[Tensor, "n d"]:
+def units(run: Run, z: Tensor) -> Float[Tensor, "n d"]:
     """Standardised latents, flattened, in the bare autoencoder's units."""
     return run.autoencoder.unstandardise(z.to(run.device)).cpu().flatten(1)

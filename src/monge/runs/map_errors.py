@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from monge.files import read_json, write_json
+from monge.files import read_json, write_atomic, write_json
 from monge.flows import Composed, Integrated
 from monge.runs import jumps
 from monge.runs.run import CHUNK, Run
@@ -31,6 +32,11 @@ REFERENCE_STEPS = 64
 """Of RK4, in the flow that a map is held against."""
 
 N = 1000
+
+BEST = "best.json"
+
+BEST_N = 500
+"""Noises by which checkpoints are compared."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def map_errors(
         moved.append((end - x).square().flatten(1).sum(1).cpu())
         for k, flow in maps.items():
             errors[k].append((flow(x, lo, hi, own) - end).square().flatten(1).sum(1).cpu())
-    distance = float(torch.cat(moved).double().mean())
+    distance = max(float(torch.cat(moved).double().mean()), 1e-30)  # a flow may stand still
     size = math.prod(run.autoencoder.latent_shape)
     found = []
     for k in steps:
@@ -109,6 +115,19 @@ def keep_map_errors(run: Run) -> list[MapError]:
         },
     )
     return found
+
+
+def keep_if_best(run: Run, step: int) -> None:
+    """Keep the averaged weights, beside the last, where one jump errs less than ever before.
+
+    The evaluation shows both, so that a good checkpoint is not picked in silence.
+    """
+    path = run.folder / BEST
+    before = read_json(path)["relative"] if path.exists() else math.inf
+    error = map_errors(run, (1,), BEST_N)[0].relative
+    if error < before:
+        write_atomic(run.folder / "best.safetensors", to_bytes(run.network.state_dict()))
+        write_json(path, {"format_version": 1, "step": step, "relative": error, "n": BEST_N})
 
 
 def expected(folder: Path, steps: int) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
-from monge.runs import figures, measured, repeat, verify_section
+from monge.runs import figures, map_section, measured, repeat, verify_section
 from monge.runs.folder import in_short, read_config
 from monge.runs.page import (
     DAMAGED,
@@ -359,7 +359,17 @@ SECTIONS: list[Section] = [
     Section(
         "Where the error comes from",
         VERIFY,
-        (verify_section.budget, verify_section.curves, verify_section.stretching),
+        (
+            verify_section.budget,
+            verify_section.laws_of_map,
+            verify_section.curves,
+            verify_section.stretching,
+        ),
+    ),
+    Section(
+        "Few steps",
+        f"{EVALUATE} --steps 1,2,4,8,16",
+        (map_section.by_evaluations, map_section.errors),
     ),
     Section(COPIES, EVALUATE, (measured.neighbours,)),
     Section("Data", TRAIN, (reading,)),

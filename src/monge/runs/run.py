@@ -59,11 +59,14 @@ class Run:
     autoencoder: Any
     network: nn.Module
     device: torch.device
-    weights: Literal["ema", "model"] = "ema"
+    weights: Literal["ema", "model", "best"] = "ema"
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str = "auto", weights: Literal["ema", "model"] = "ema"
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        weights: Literal["ema", "model", "best"] = "ema",
     ) -> Run:
         """The run in a folder, for sampling and evaluation.
 

@@ -85,7 +85,8 @@ class TrainSpec(Reading):
     """flow_matching, or a flow map that needs few steps, learned with its flow: self-lagrangian,
     self-eulerian, self-semigroup, meanflow, improved-meanflow, shortcut, flow-map-matching,
     consistency-training, continuous-consistency-training; with :stop=none|convex|full,
-    derivative=jvp|difference, diagonal=.., weight=none|learned|adaptive, clip=.., anneal=.."""
+    derivative=auto|jvp|difference, diagonal=.., weight=none|learned|adaptive, clip=..,
+    anneal=.."""
     pairs: str = "auto"
     """Law of the times (s, t) between which a map jumps: triangle, triangle:both=true (backwards
     too), logit_spans:mean=..,std=.., source:part=.., to_data, dyadic:levels=..; auto: the

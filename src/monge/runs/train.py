@@ -37,7 +37,7 @@ from monge.runs.autoencoding import (
 from monge.runs.card import write_card
 from monge.runs.folder import read_config
 from monge.runs.initial import initialise
-from monge.runs.map_errors import keep_map_errors
+from monge.runs.map_errors import keep_if_best, keep_map_errors
 from monge.runs.report import write_report
 from monge.runs.restoring import build_network, pick_device, set_threads
 from monge.runs.run import CHUNK, Run
@@ -101,7 +101,9 @@ def train(
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
         if not isinstance(network, ExactNetwork):
-            start = spec.init_from or spec.teacher
+            start = spec.init_from
+            if teacher is not None and not isinstance(teacher.network, ExactNetwork):
+                start = spec.teacher
             if start is not None and checkpoint.newest_step(folder) is None:
                 initialise(network, Path(start), data.label_names, say)
             _fit(spec, network, objective, latents, data, folder, say, teacher)
@@ -410,6 +412,8 @@ def _fit(
         run = _preview(folder, spec, average)
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
+        if spec.is_map:
+            keep_if_best(run, step)
 
     loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(

@@ -13,30 +13,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monge.autoencoders.identity import Identity
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.files import read_json, write_json
-from monge.flows import Integrated
+from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
 from monge.progress import Say, quiet
+from monge.runs import jumps
+from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
+from monge.runs.longer import trials_of
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
 from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.tensors import noise, stream
+from monge.times import Uniform
 from monge.types import Cond
-from monge.verify import curves
-from monge.verify.advice import Advice, advise
+from monge.verify import curves, maps
+from monge.verify.advice import Advice, Trials, advise
 from monge.verify.budget import Budget, Known, budget, draw
 from monge.verify.foreign import Clock, field_of
 from monge.verify.lipschitz import stretching
+from monge.verify.maps import map_facts
 from monge.verify.pipeline import Pipeline
-from monge.verify.terms import Term
+from monge.verify.terms import Term, as_points
 
 FILE = "verify.json"
 FORMAT_VERSION = 1
@@ -50,7 +56,8 @@ MOST_HELDOUT = 10_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of everything is measured."""
+    """How much of everything is measured; `fine` is that of `Pipeline`, iterations are those of
+    the power method, and no trial of the advice trains for longer than `trial_s`."""
 
     n: int = 2000
     stretched: int = 128
@@ -58,9 +65,22 @@ class Effort:
     steps: tuple[int, ...] = curves.STEPS
     times: int = 11
     bins: int = 10
+    fine: int = 64
+    iterations: int = 20
+    trial_s: float = 60.0
 
 
-QUICK = Effort(n=400, stretched=32, curves_n=200, steps=(4, 8, 16), times=6, bins=5)
+QUICK = Effort(
+    n=400,
+    stretched=32,
+    curves_n=100,
+    steps=(4, 8, 16),
+    times=6,
+    bins=5,
+    fine=32,
+    iterations=10,
+    trial_s=15.0,
+)
 
 
 def verify_run(
@@ -86,18 +106,20 @@ def verify_run(
     data = run.data() if data is None else data
     effort = _effort(n, quick)
     final = sampling.pop("final", None)
-    pipeline = pipeline_of(run, data, seed, final, **sampling)
+    pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
     label, given = run.draw_conditions(effort.n, None, None, seed)
     quality = run.folder / "autoencoder" / "quality.json"
     home = (read_json(quality) if quality.exists() else {}).get("home")
     known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
+    cond = run.condition(label, given)
+    trials = trials_of(run, data, effort.trial_s)
     report = {
         "format_version": FORMAT_VERSION,
         "monge": monge_version(),
         "run": run.folder.name,
         "weights": "ema",
         "sampling": run.describe_sampling(pipeline.sampler, final),
-        **examine(pipeline, known, run.condition(label, given), data, effort, seed, say),
+        **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
     write_json(run.folder / "evaluation" / FILE, _portable(report))
     write_report(run.folder)
@@ -113,6 +135,7 @@ def verify_component(
     clock: Clock = "noise",
     output: Kind = "velocity",
     time_scale: float = 1.0,
+    autoencoder: str | None = None,
     solver: str = "heun",
     grid: str = "uniform:n=20",
     steps: int | None = None,
@@ -121,10 +144,11 @@ def verify_component(
     seed: int = 0,
     say: Say = quiet,
 ) -> dict[str, Any]:
-    """The same of a velocity field made elsewhere, on the data itself: no autoencoder.
+    """The same of a velocity field made elsewhere.
 
     Args:
         f: see `verify.foreign`.
+        autoencoder: of the latents it lives on, not standardised; none: it lives on the data.
         data: held-out and training data; a known target makes the velocity term exact.
         out: folder for ``evaluation/verify.json`` and ``report.html``.
 
@@ -136,8 +160,13 @@ def verify_component(
     scale = _scale(data)
     known = known_of(data, seed)
     # A component lives in the data's own units; distances are measured in those of `_scale`.
-    like = (known.x[:2] * scale).to(torch.float64 if data.target else torch.float32)
-    field = field_of(f, made, clock, output, like, time_scale)
+    dtype = torch.float64 if data.target else torch.float32
+
+    if autoencoder is None:
+        encode, decode = _scaled(scale, dtype)
+    else:
+        encode, decode = _maps_of(pretrained(autoencoder, data), data, seed, dtype)
+    field = field_of(f, made, clock, output, encode(known.x[:2], 0), time_scale)
     points = build("grid", grid)
     points = points if steps is None else curves.with_steps(points, steps)
     sampler = Integrated(field, build("solver", solver), points)
@@ -147,9 +176,10 @@ def verify_component(
         made,
         sampler,
         "none" if end == 1 else "posterior_mean",
-        lambda x, _: (x * scale).to(like),
-        lambda z: z / scale,
-        data.target,
+        encode,
+        decode,
+        data.target if autoencoder is None else None,
+        effort.fine,
     )
     cond = None
     if data.train_label is not None:
@@ -168,8 +198,9 @@ def verify_component(
             "path": path,
             "clock": clock,
             "output": output,
+            "autoencoder": autoencoder,
         },
-        **examine(pipeline, known, cond, data, effort, seed, say),
+        **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
     write_json(out / "evaluation" / FILE, _portable(report))
     write_report(out)
@@ -191,6 +222,7 @@ def examine(
     effort: Effort,
     seed: int,
     say: Say,
+    trials: Trials,
 ) -> dict[str, Any]:
     """Everything that is measured of a pipeline, as JSON has it."""
     start = time.monotonic()
@@ -209,16 +241,41 @@ def examine(
     say("error against steps")
     few = slice(0, effort.curves_n)
     steps = curves.errors_by_steps(
-        pipeline, draws.x0[few], _rows(draws.cond, few), steps=effort.steps
+        pipeline, draws.x0[few], _rows(draws.cond, few), found.reference[few], steps=effort.steps
     )
     say("Lipschitz constants along trajectories")
     some = slice(0, effort.stretched)
     stretched = stretching(
-        pipeline, draws.x0[some], _rows(draws.cond, some), draws.x[some], effort.times
+        pipeline,
+        draws.x0[some],
+        _rows(draws.cond, some),
+        draws.x[some],
+        effort.times,
+        effort.iterations,
     )
+    facts = None
+    law = pipeline.map_law
+    if isinstance(pipeline.sampler, Composed) and law is not None and not law.only_to_data:
+        say("laws of the map")
+        facts = map_facts(
+            pipeline.sampler,
+            pipeline.reference,
+            pipeline.path,
+            draws.x0[few],
+            draws.z[few],
+            (_rows(draws.cond, few), _rows(draws.z_cond, few)),
+            max(stretched.rate),
+            law.backwards,
+            seed,
+        )
     bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
     say("what to change")
-    advice = advise(pipeline, found, draws, math.prod(draws.z.shape[1:]))
+    trials = dataclasses.replace(
+        trials,
+        n_latent=math.prod(draws.z.shape[1:]),
+        train=None if known.train is None else as_points(known.train),
+    )
+    advice = advise(pipeline, found, draws, trials)
     walk = curves.trajectories(pipeline, draws.x0, draws.cond, draws.z, times=2 * effort.times - 1)
     return {
         "seed": seed,
@@ -230,6 +287,7 @@ def examine(
             "bins": [dataclasses.asdict(e) for e in errors],
             "growth_bound": bound,
         },
+        "map": None if facts is None else dataclasses.asdict(facts),
         "errors_by_steps": [dataclasses.asdict(e) for e in steps],
         "lipschitz": dataclasses.asdict(stretched),
         "trajectories": dataclasses.asdict(walk),
@@ -238,17 +296,61 @@ def examine(
 
 
 def pipeline_of(
-    run: Run, data: Data, seed: int = 0, final: str | None = None, **flow: Any
+    run: Run,
+    data: Data,
+    seed: int = 0,
+    final: str | None = None,
+    fine: int = 64,
+    **flow: Any,
 ) -> Pipeline:
     """A run taken apart. Data are flattened in units in which distances mean something: images
     as they are, table columns in standard deviations of the training rows."""
-    sampler = run.flow(**flow)
-    device = run.device
+    sampler, field, law = run.flow(**flow), run.field, None
+    if isinstance(sampler, Composed):
+        sampler = dataclasses.replace(sampler, follows=run.followed(flow.get("guidance")))
+        field = run.field if run.teacher is None else run.teacher.field
+        law = jumps.pairs_of(run.spec)
+        if law.only_to_data:  # more jumps draw new noise, and follow no flow
+            sampler = dataclasses.replace(sampler, grid=Uniform(1))
     dtype = next((p.dtype for p in run.network.parameters()), torch.float32)
+    encode, decode = _maps_of(run.autoencoder, data, seed, dtype, run.device)
+    return Pipeline(
+        field,
+        run.path,
+        sampler,
+        run.final(sampler, final),
+        encode,
+        decode,
+        _truth(run, data),
+        fine,
+        law,
+    )
+
+
+Maps = tuple[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]]
+"""Encode and decode, as `Pipeline` has them, on data in the units of `_scale`."""
+
+
+def _scaled(scale: Tensor, dtype: torch.dtype) -> Maps:
+    """No autoencoder: the data in their own units."""
+
+    def encode(x: Tensor, first: int) -> Tensor:
+        return (x * scale).to(dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        return z / scale
+
+    return encode, decode
+
+
+def _maps_of(
+    autoencoder: Any, data: Data, seed: int, dtype: torch.dtype, device: torch.device | None = None
+) -> Maps:
+    """Those of an autoencoder, whose posterior is drawn from."""
     scale = _scale(data).to(device)
 
     def encode(x: Tensor, first: int) -> Tensor:
-        posterior = run.autoencoder.encode((x.to(device) * scale).float())
+        posterior = autoencoder.encode((x.to(device) * scale).float())
         z = posterior.mean
         if posterior.logvar is not None:
             e = noise(seed, first, first + len(x), tuple(z.shape[1:]), "verify", "posterior")
@@ -256,20 +358,18 @@ def pipeline_of(
         return z.to(dtype)
 
     def decode(z: Tensor) -> Tensor:
-        x = run.autoencoder.decode(z.float())
+        x = autoencoder.decode(z.float())
         x = x.clamp(-1, 1) if data.kind == "image" else x / scale
         return x.cpu()
 
-    return Pipeline(
-        run.field, run.path, sampler, run.final(sampler, final), encode, decode, _truth(run, data)
-    )
+    return encode, decode
 
 
 def _truth(run: Run, data: Data) -> Target | None:
     """The exact law of the run's latents, where it is known."""
     if data.target is None or run.autoencoder.log_abs_det is None:
         return None
-    if not run.spec.autoencoder.startswith("identity"):
+    if not isinstance(run.autoencoder.autoencoder, Identity):
         return None
     return rescaled(data.target, run.autoencoder.mean, run.autoencoder.std)
 
@@ -377,6 +477,9 @@ def text(report: dict[str, Any]) -> str:
         f"  plug-in W2 at n = {plug['n']}: {plug['value']:.4g}, "
         f"of real examples {plug['floor']:.4g}"
     )
+    lines += [f"  {term.loose}" for term in terms if term.loose]
+    if report.get("map"):
+        lines += [f"  {line}" for line in maps.in_words(report["map"])]
     lines.append(report["advice"]["text"])
     return "\n".join(lines)
 

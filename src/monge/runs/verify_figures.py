@@ -23,31 +23,34 @@ COLOURS = (ACCENT, SECOND, GOOD, SOFT)
 
 
 def waterfall(report: Mapping[str, Any]) -> str:
-    """The terms on top of each other, up to their sum, with the lower bounds as lines."""
-    terms = [t for t in report["terms"] if t["value"] > 0]
-    figure, ax = start_figure(6.4, 0.6 + 0.34 * (len(terms) + 1))
-    height = 0.0
-    for row, term in enumerate(terms):
-        estimate = term["kind"] == "estimate"
+    """The terms on top of each other, up to their sum, each with two standard errors, and the
+    lower bounds as lines."""
+    terms = [t for t in report["terms"] if t["value"] > 0 or t["stderr"] > 0]
+    bounds = report["lower_bounds"]
+    figure, ax = start_figure(6.4, 0.6 + 0.34 * (len(terms) + 1) + 0.2 * len(bounds))
+    height, most = 0.0, max((b["value"] for b in bounds.values()), default=0.0)
+    rows = [*terms, {"name": "sum", "kind": "sum", **report["sum"]}]
+    for row, term in enumerate(rows):
+        total, estimate = term["kind"] == "sum", term["kind"] == "estimate"
+        colour = SECOND if total else ACCENT
+        start = 0.0 if total else height
+        height = start + term["value"]
         ax.barh(
-            row, term["value"], left=height, color="none" if estimate else ACCENT,
-            edgecolor=ACCENT, hatch="///" if estimate else None, height=0.62, lw=1.2,
+            row, term["value"], left=start, color="none" if estimate else colour,
+            edgecolor=colour, hatch="///" if estimate else None, height=0.62, lw=1.2,
         )  # fmt: skip
-        ax.text(
-            height + term["value"], row, f"  {term['value']:.3g}", va="center", size=9, color=INK
-        )
-        height += term["value"]
-    ax.barh(len(terms), height, color=SECOND, height=0.62)
-    ax.text(height, len(terms), f"  {height:.3g}", va="center", size=9, color=INK)
-    for (name, bound), style in zip(report["lower_bounds"].items(), ("--", ":"), strict=False):
+        end = height + 2 * term["stderr"]
+        ax.plot([max(height - 2 * term["stderr"], 0), end], [row, row], color=INK, lw=1.2)
+        ax.text(end, row, f"  {term['value']:.3g}", va="center", size=9, color=INK)
+        most = max(most, end)
+    for k, ((name, bound), style) in enumerate(zip(bounds.items(), ("--", ":"), strict=False)):
         ax.axvline(bound["value"], color=GOOD, ls=style, lw=1.6)
-        ax.text(bound["value"], -0.75, f" {name}", size=8, color=GOOD, va="center")
-    ax.set_yticks(range(len(terms) + 1), [*(t["name"] for t in terms), "sum"])
-    ax.invert_yaxis()
-    ax.set_ylim(len(terms) + 0.5, -1.1)
-    ax.set_xlim(0, 1.14 * max(height, *(b["value"] for b in report["lower_bounds"].values())))
+        ax.text(bound["value"], -0.75 - 0.5 * k, f" {name}", size=8, color=GOOD, va="center")
+    ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    ax.set_ylim(len(terms) + 0.5, -0.6 - 0.5 * len(bounds))
+    ax.set_xlim(0, 1.14 * most)
     ax.set_xlabel(f"W2 ({report['units']})")
-    return svg(figure, "The terms of the budget and their sum")
+    return svg(figure, "The terms of the budget and their sum, with two standard errors")
 
 
 def over_time(bins: Sequence[Mapping[str, float]], against: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from monge.runs import verify_figures
 from monge.runs.page import card, escaped, facts, number, read_facts
+from monge.verify import maps
+from monge.verify.terms import Term
 
 FILE = "evaluation/verify.json"
 
@@ -25,6 +27,7 @@ def budget(folder: Path) -> str | None:
         else "The law of the data is not known exactly, so the velocity term (hatched) and the sum "
         "are estimates, and no inequality is claimed."
     )
+    told += "".join(f" {escaped(why)}." for t in report["terms"] if (why := Term(**t).loose))
     return (
         f"<p class='lead'>{escaped(report['advice']['text'])}.</p>"
         + card(verify_figures.waterfall(report) + f"<p class='small'>{told}</p>")
@@ -67,6 +70,15 @@ def _table(report: Mapping[str, Any]) -> str:
         f"{number(plug['value'])}; between real examples {number(plug['floor'])}. It is mostly "
         "sampling noise in high dimension, and only shown.</p>"
     )
+
+
+def laws_of_map(folder: Path) -> str | None:
+    """Defects, losses on slices and bounds of a learned map."""
+    report = read_facts(folder, FILE)
+    if report is None or not report.get("map"):
+        return None
+    lines = "".join(f"<li>{escaped(line)}</li>" for line in maps.in_words(report["map"]))
+    return card(f"<ul>{lines}</ul>", "Laws of the map")
 
 
 def curves(folder: Path) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.flows import Composed
 from monge.metrics.samples import random_rows
 from monge.metrics.wasserstein import exact_w2_squared
 from monge.paths import Path
@@ -78,6 +79,7 @@ class Budget:
         plug_in: W2 between as many samples and held-out examples, and the floor, which is the
             same of training examples; displayed, never compared with the sum.
         known: whether the true field is known, so that the inequality is a theorem.
+        reference: the samples of the fine solution, (n, d).
     """
 
     terms: list[Term]
@@ -88,6 +90,7 @@ class Budget:
     floor: float
     n_plug_in: int
     known: bool
+    reference: Points
 
     @property
     def violations(self) -> list[str]:
@@ -156,7 +159,8 @@ def budget(
     say("lower bounds and the plug-in distance")
     bounds = lower.bounds(samples, real, seed)
     plug_in, floor, m = _plug_in(samples, real, known, seed)
-    return Budget(terms, value, stderr, bounds, plug_in, floor, m, known=pipeline.truth is not None)
+    known_field = pipeline.truth is not None
+    return Budget(terms, value, stderr, bounds, plug_in, floor, m, known_field, ref)
 
 
 def _discretisation(
@@ -179,12 +183,16 @@ def _discretisation(
     own_error = root_mean_square(half - data[1][few])[0] / (2**pipeline.reference.solver.order - 1)
     gap = data[0] - data[1]
     sampler = pipeline.sampler
+    steps, jumps = len(sampler.knots) - 1, isinstance(sampler, Composed)
+    solver = "learned map" if isinstance(sampler, Composed) else str(sampler.solver)
     return coupled(
-        "discretisation",
+        "map" if jumps else "discretisation",
         data,
         latents,
-        "sampler and fine solution from the same noise",
-        f"{sampler.solver}, {len(sampler.knots) - 1} steps",
+        "jumps and the flow that they follow, solved finely, from the same noise"
+        if jumps
+        else "sampler and fine solution from the same noise",
+        f"{solver}, {steps} {'jumps' if jumps else 'steps'}",
         median=median_length(gap),
         switched=switched(gap, spread),
         reference_error=own_error,
@@ -234,9 +242,11 @@ def _velocity(
 ) -> Term:
     if pipeline.exact is not None:
         z_true = pipeline.latents(pipeline.exact, x0, cond)
+        true = pipeline.data(z_true)
         return coupled(
-            "velocity", (own, pipeline.data(z_true)), (z_own, z_true),
+            "velocity", (own, true), (z_own, z_true),
             "learned and true flow from the same noise", "training: steps, network, data",
+            best_pairing=math.sqrt(exact_w2_squared(own[:MOST_PLUG_IN], true[:MOST_PLUG_IN])),
         )  # fmt: skip
     decoded = pipeline.data(_finished(pipeline, draws, _stopped(pipeline, draws, seed)))
     m = min(len(own), len(decoded), MOST_PLUG_IN)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from monge.fields import Counted, Guided
-from monge.flows import Integrated
+from monge.flows import Composed, Integrated
 from monge.paths import Path
 from monge.solvers import RK4, Euler, Heun, Solver
 from monge.targets.base import Target
@@ -20,7 +20,14 @@ from monge.tensors import noise, sum_except_batch
 from monge.times import Grid
 from monge.types import Cond, Latent, VelocityField
 from monge.verify.pipeline import Pipeline, in_chunks
-from monge.verify.terms import as_points, median_length, root_mean_square, spread_of, switched
+from monge.verify.terms import (
+    Points,
+    as_points,
+    median_length,
+    root_mean_square,
+    spread_of,
+    switched,
+)
 
 SOLVERS: tuple[Solver, ...] = (Euler(), Heun(), RK4())
 
@@ -43,11 +50,11 @@ def errors_by_steps(
     pipeline: Pipeline,
     x0: Latent,
     cond: Cond,
+    reference: Points,
     solvers: Sequence[Solver] = SOLVERS,
     steps: Sequence[int] = STEPS,
 ) -> list[StepError]:
     """Each solver on the sampler's kind of grid, against the fine solution, same noise."""
-    reference = pipeline.data(pipeline.latents(pipeline.reference, x0, cond))
     spread = spread_of(reference)
     found = []
     for solver in solvers:
@@ -65,6 +72,12 @@ def errors_by_steps(
                     switched(gap, spread),
                 )
             )  # fmt: skip
+    if isinstance(pipeline.sampler, Composed):
+        for n in (1, 2, *steps):
+            flow = dataclasses.replace(pipeline.sampler, grid=with_steps(pipeline.sampler.grid, n))
+            gap = pipeline.data(pipeline.latents(flow, x0, cond)) - reference
+            rms, median = root_mean_square(gap)[0], median_length(gap)
+            found.append(StepError("map", n, n, rms, median, switched(gap, spread)))
     return found
 
 
@@ -202,7 +215,10 @@ def trajectories(
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
     state, now, points = x0, lo, []
     for t in grid:
-        state = flow(state, now, t, cond) if t > now else state
+        if isinstance(flow, Composed):  # each in one jump from the noise
+            state = flow.map(x0, lo, t, cond)
+        elif t > now:
+            state = flow(state, now, t, cond)
         now = t
         points.append(_rounded((as_points(state) - centre) @ axes))
     return Trajectories(grid, points, _rounded((z - centre) @ axes))

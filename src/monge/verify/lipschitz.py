@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monge.flows import Integrated
 from monge.targets.base import Target
-from monge.tensors import expand, forward_mode, jvp, noise, sum_except_batch
+from monge.tensors import expand, forward_mode, noise, sum_except_batch
 from monge.types import Cond, Latent, PerExample
 from monge.verify.pipeline import Pipeline
 
@@ -34,14 +35,7 @@ def jacobian_norm(f: Map, x: Tensor, iterations: int = ITERATIONS, seed: int = 0
 
     A lower bound that rises to the norm; f acts on each example independently.
     """
-    u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
-    norm = x.new_zeros(len(x))
-    with forward_mode():
-        for _ in range(iterations):
-            v = _along(f, x, u)
-            norm = _length(v)
-            u = _unit(_against(f, x, v))
-    return norm.detach()
+    return _norm(Linearised(f, x), iterations, seed)
 
 
 def expansion_rate(
@@ -55,25 +49,55 @@ def expansion_rate(
     Args:
         shift: (B,), at least the modulus of every eigenvalue: the norm of the Jacobian.
     """
-    u = _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
+    return _rate(Linearised(f, x), shift, iterations, seed)
+
+
+class Linearised:
+    """The Jacobian J of f at each of x: its products with vectors, from one graph.
+
+    J^T w is linear in w, so that the derivative of <J^T w, u> in w is J u: both products are
+    backward passes, and f itself is computed once.
+    """
+
+    def __init__(self, f: Map, x: Tensor) -> None:
+        with torch.enable_grad(), forward_mode():  # kernels with second derivatives, too
+            self.x = x.detach().requires_grad_()
+            self.y = f(self.x)
+            self._w = torch.zeros_like(self.y).requires_grad_()
+            self._back = torch.autograd.grad(self.y, self.x, self._w, create_graph=True)[0]
+
+    def along(self, u: Tensor) -> Tensor:
+        """J u."""
+        return torch.autograd.grad(self._back, self._w, u, retain_graph=True)[0]
+
+    def against(self, v: Tensor) -> Tensor:
+        """J^T v."""
+        return torch.autograd.grad(self.y, self.x, v, retain_graph=True)[0]
+
+
+def _norm(jacobian: Linearised, iterations: int, seed: int) -> PerExample:
+    u = _start(jacobian.x, seed)
+    norm = u.new_zeros(len(u))
+    for _ in range(iterations):
+        v = jacobian.along(u)
+        norm = _length(v)
+        u = _unit(jacobian.against(v))
+    return norm
+
+
+def _rate(jacobian: Linearised, shift: PerExample, iterations: int, seed: int) -> PerExample:
+    u = _start(jacobian.x, seed)
     shift = 1.1 * shift + 1e-6  # of minus the identity nothing would be left by the norm itself
-    rate = x.new_zeros(len(x))
-    with forward_mode():
-        for _ in range(iterations):
-            v = (_along(f, x, u) + _against(f, x, u)) / 2
-            rate = sum_except_batch(u * v)
-            u = _unit(v + expand(shift, u) * u)
-    return rate.detach()
+    rate = u.new_zeros(len(u))
+    for _ in range(iterations):
+        v = (jacobian.along(u) + jacobian.against(u)) / 2
+        rate = sum_except_batch(u * v)
+        u = _unit(v + expand(shift, u) * u)
+    return rate
 
 
-def _along(f: Map, x: Tensor, u: Tensor) -> Tensor:
-    return jvp(f, x, u)[1]
-
-
-def _against(f: Map, x: Tensor, v: Tensor) -> Tensor:
-    with torch.enable_grad():
-        y = x.detach().requires_grad_()
-        return torch.autograd.grad(f(y), y, v.detach())[0]
+def _start(x: Tensor, seed: int) -> Tensor:
+    return _unit(noise(seed, 0, len(x), tuple(x.shape[1:]), "power").to(x))
 
 
 def _length(x: Tensor) -> PerExample:
@@ -108,9 +132,18 @@ class Stretching:
 
 
 def stretching(
-    pipeline: Pipeline, x0: Latent, cond: Cond, x: Tensor, times: int = 11
+    pipeline: Pipeline,
+    x0: Latent,
+    cond: Cond,
+    x: Tensor,
+    times: int = 11,
+    iterations: int = ITERATIONS,
 ) -> Stretching:
-    """Observe the maps of a pipeline on trajectories from the noises x0, and on data x."""
+    """Observe the maps of a pipeline on trajectories from the noises x0, and on data x.
+
+    Args:
+        iterations: of the power method for norms; for rates twice as many.
+    """
     end, flow = pipeline.end, pipeline.unguided
     lo = pipeline.begin
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
@@ -124,12 +157,13 @@ def stretching(
         def at(y: Tensor, t: float = t) -> Tensor:
             return pipeline.field(y, t, cond)
 
-        norms = jacobian_norm(at, state)
+        jacobian = Linearised(at, state)
+        norms = _norm(jacobian, iterations, seed=0)
         norm.append(float(norms.max()))
-        rate.append(float(expansion_rate(at, state, norms).max()))
+        rate.append(float(_rate(jacobian, norms, 2 * iterations, seed=0).max()))
         if pipeline.truth is not None and t <= pipeline.truth.field(pipeline.path).domain[1]:
             exact.append(_exact_rate(pipeline.truth, pipeline, state, t, cond))
-    latents = pipeline.latents(flow, x0, cond)
+    latents = pipeline.finished(flow, state, cond)
     return Stretching(
         grid,
         norm,
@@ -155,7 +189,9 @@ def amplification(
 
     A lower bound of the flow's Lipschitz constant: directions are random, points are samples.
     """
-    flow = dataclasses.replace(pipeline.sampler, field=pipeline.field)
+    flow = pipeline.sampler
+    if isinstance(flow, Integrated):
+        flow = dataclasses.replace(flow, field=pipeline.field)
     lo, end = pipeline.begin, pipeline.end
     most = 0.0
     with torch.no_grad():

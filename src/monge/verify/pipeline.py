@@ -13,6 +13,7 @@ from torch import Tensor
 
 from monge.fields import Final, Guided, final_map
 from monge.flows import Composed, Integrated
+from monge.pairs import PairLaw
 from monge.paths import Path
 from monge.solvers import RK4
 from monge.targets.base import Target
@@ -39,7 +40,8 @@ class Pipeline:
             the posterior, whose noise belongs to the example.
         decode: latents to data.
         truth: the law of the latents where it is known exactly.
-        fine: steps of the reference solution at least; of a sampler with more, twice its own.
+        fine: RK4 steps of the reference solution at least; a sampler with more has its own
+            number, or twice that where its solver is of order four itself.
     """
 
     field: VelocityField
@@ -50,6 +52,7 @@ class Pipeline:
     decode: Callable[[Latent], State]
     truth: Target | None = None
     fine: int = 64
+    map_law: PairLaw | None = None
 
     @property
     def end(self) -> float:
@@ -77,7 +80,9 @@ class Pipeline:
         return self.reference if self.guidance == 1 else self._fine(self.field)
 
     def _fine(self, velocity: VelocityField) -> Integrated:
-        n = max(self.fine, 2 * (len(self.sampler.knots) - 1))
+        own = len(self.sampler.knots) - 1
+        exact = isinstance(self.sampler, Integrated) and self.sampler.solver.order >= RK4.order
+        n = max(self.fine, 2 * own if exact else own)
         return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
 
     @cached_property
@@ -92,19 +97,24 @@ class Pipeline:
         velocity = self.field if self.truth is None else self.truth.field(self.path)
         return final_map(self.final, velocity, self.path, self.end)
 
-    def latents(self, flow: Integrated, x0: Latent, cond: Cond = None) -> Latent:
+    def latents(self, flow: Integrated | Composed, x0: Latent, cond: Cond = None) -> Latent:
         """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field.
 
         A true flow that is infinite at T goes as far as it can, and on by its posterior mean.
         """
         end = min(self.end, flow.domain[1])
-        choice = self.final if end == self.end else "posterior_mean"
-        finish = final_map(choice, flow.field, self.path, end)
 
         def both(x: Tensor, part: Cond) -> Tensor:
-            return finish(flow(x, self.begin, end, part), end, part)
+            return self.finished(flow, flow(x, self.begin, end, part), part)
 
         return in_chunks(both, x0, cond)
+
+    @torch.no_grad()
+    def finished(self, flow: Integrated | Composed, x: Tensor, cond: Cond = None) -> Latent:
+        """States at the end of a flow through the final map of its field."""
+        end = min(self.end, flow.domain[1])
+        choice = self.final if end == self.end else "posterior_mean"
+        return final_map(choice, flow.field, self.path, end)(x, end, cond)
 
     @torch.no_grad()
     def encoded(self, x: State) -> Latent:

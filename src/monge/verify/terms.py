@@ -61,6 +61,25 @@ class Term:
     latent: float | None = None
     extra: dict[str, float | str | None] | None = None
 
+    @property
+    def loose(self) -> str | None:
+        """Why the pairing is a poor one, where a better one of the same samples was found.
+
+        The best pairing of samples that share their noise still has, on average, at least the
+        squared distance of the laws, and at most that of the pairing by noise.
+        """
+        best = (self.extra or {}).get("best_pairing")
+        if not isinstance(best, float) or best > self.value / LOOSE:
+            return None
+        return (
+            f"{self.name} is loose: pairs by noise are {self.value:.3g} apart, the best pairs of "
+            f"the same samples {best:.3g}, so the flow moves samples within the law"
+        )
+
+
+LOOSE = 2.0
+"""A pairing this many times worse than the best is called loose."""
+
 
 def root_mean_square(displacement: Points) -> tuple[float, float]:
     """The root mean square length of displacements (n, d), and its standard error.

@@ -1,0 +1,205 @@
+"""Quality against the number of network evaluations, a map's teacher beside it.
+
+Everything is measured between latents of samples and of as many held-out examples, in the bare
+autoencoder's units, or in the features of a network: one seed, the same noise and labels for
+every row. The floor is that of training examples in the samples' place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monge.data.base import Data
+from monge.errors import UserError
+from monge.files import write_json
+from monge.metrics.features import FeatureNetwork
+from monge.metrics.frechet import frechet_distance
+from monge.metrics.samples import random_rows
+from monge.metrics.two_sample import classifier_test, energy_distance
+from monge.progress import Say, quiet
+from monge.runs import jumps
+from monge.runs.latent_rows import latents_in_units, units
+from monge.runs.run import Run
+from monge.runs.samples import Samples
+from monge.tensors import stream
+
+FILE = "evaluation/steps.json"
+
+MOST = 2000
+"""Samples and held-out examples that are compared, at most."""
+
+FLOORS = 5
+"""Draws of training examples behind the floor."""
+
+SOLVERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+"""What a teacher is sampled by at equal evaluations, with the evaluations of a step."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The quality of one way of sampling.
+
+    Attributes:
+        who: "map", "map, best weights", "teacher", "teacher as it is", "this run".
+        how: the solver and its steps.
+        evaluations: of the network, for a sample.
+        energy: squared energy distance.
+        auc: of a classifier between samples and held-out examples.
+        frechet: Frechet distance of latents.
+        features: Frechet distance in the features of the network, if there is one.
+    """
+
+    who: str
+    how: str
+    evaluations: float
+    energy: float
+    auc: float
+    frechet: float
+    features: float | None = None
+
+
+class Judge:
+    """Compares samples with held-out examples."""
+
+    def __init__(
+        self, run: Run, data: Data, n: int, seed: int, network: FeatureNetwork | None
+    ) -> None:
+        self.n = min(n, MOST, len(data.heldout))
+        self.network, self.device = network, run.device
+        self.real = latents_in_units(run, data.heldout, self.n, seed, "heldout")
+        self.real_features: Tensor | None = None
+        if network is not None:
+            rows = random_rows(len(data.heldout), self.n, stream(seed, "latents", "heldout"))
+            self.real_features = self._features(data.heldout[rows])
+
+    def of(self, run: Run, samples: Samples, who: str) -> Point:
+        """A point for samples of a run."""
+        info = samples.info
+        features = None
+        if self.real_features is not None:
+            features = frechet_distance(self._features(samples.x), self.real_features)
+        how = f"{info['solver']}, {info['steps']} steps"
+        numbers = self.numbers(units(run, samples.z))
+        return Point(who, how, info["evaluations_per_sample"], *numbers, features)
+
+    def numbers(self, z: Tensor) -> tuple[float, float, float]:
+        """Energy distance, AUC and Frechet distance of latents, in units."""
+        z = z[: self.n]
+        auc = classifier_test(z, self.real).auc
+        return energy_distance(z, self.real), auc, frechet_distance(z, self.real)
+
+    def _features(self, x: Tensor) -> Tensor:
+        assert self.network is not None
+        return self.network.features(x, device=self.device).x
+
+
+def parse_steps(text: str | None) -> list[int]:
+    """Numbers of steps from "1,2,4"; none from None.
+
+    Raises:
+        UserError: something else.
+    """
+    if text is None:
+        return []
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1 or len(set(found)) < len(found):
+        raise UserError(f"--steps takes numbers as 1,2,4,8,16, each once, not {text!r}")
+    return found
+
+
+def step_curve(
+    run: Run,
+    steps: Sequence[int],
+    n: int = MOST,
+    *,
+    seed: int = 0,
+    data: Data | None = None,
+    network: FeatureNetwork | None = None,
+    guidance: float | None = None,
+    say: Say = quiet,
+) -> dict[str, Any]:
+    """Quality of a run for several numbers of steps; written to its folder.
+
+    A map's teacher is sampled with as many evaluations by each solver that allows it, of which
+    the best Frechet distance is shown, and as it is by itself. A run without a map is sampled by
+    its own solver.
+    """
+    data = run.data() if data is None else data
+    judge = Judge(run, data, n, seed, network)
+    points: list[Point] = []
+
+    def add(of: Run, who: str, **how: Any) -> Point:
+        samples = of.sample(judge.n, seed=seed, **how)
+        points.append(judge.of(of, samples, who))
+        say(in_words(points[-1]))
+        return points[-1]
+
+    for k in steps:
+        add(run, "map" if run.spec.is_map else "this run", steps=k, guidance=guidance)
+    if run.spec.is_map:
+        if (run.folder / "best.safetensors").exists():
+            best = Run.load(run.folder, str(run.device), "best")
+            for k in steps:
+                add(best, "map, best weights", steps=k, guidance=guidance)
+        teacher = run.teacher
+        scale = jumps.scale_of(run.spec, guidance)
+        if teacher is not None:
+            doubled = 2 if scale != 1 else 1  # guidance evaluates twice
+            for k in steps:
+                tried = []
+                for solver, cost in SOLVERS.items():
+                    if k % (cost * doubled) == 0:
+                        many = k // (cost * doubled)
+                        sampling = {"solver": solver, "steps": many, "guidance": scale}
+                        samples = teacher.sample(judge.n, seed=seed, **sampling)
+                        tried.append(judge.of(teacher, samples, "teacher"))
+                if tried:
+                    points.append(min(tried, key=lambda p: p.frechet))
+                    say(in_words(points[-1]))
+            add(teacher, "teacher as it is", guidance=scale)
+    floors = [
+        judge.numbers(latents_in_units(run, data.train, judge.n, seed, f"floor {k}"))
+        for k in range(FLOORS)
+    ]
+    floor = torch.tensor(floors, dtype=torch.float64)
+    found = {
+        "format_version": 1,
+        "n": judge.n,
+        "seed": seed,
+        "guidance": jumps.scale_of(run.spec, guidance) if run.spec.is_map else guidance,
+        "network": None if network is None else network.name,
+        "points": [asdict(p) for p in points],
+        "floor": dict(zip(("energy", "auc", "frechet"), floor.mean(0).tolist(), strict=True)),
+        "floor_std": dict(zip(("energy", "auc", "frechet"), floor.std(0).tolist(), strict=True)),
+    }
+    write_json(run.folder / FILE, found)
+    return found
+
+
+def in_words(point: Point) -> str:
+    """A point in a line."""
+    seen = "" if point.features is None else f"  Frechet (features) {point.features:.3g}"
+    return (
+        f"{point.who:18} {point.how:18} {point.evaluations:5g} evaluations  energy "
+        f"{point.energy:8.4f}  C2ST AUC {point.auc:.3f}  Frechet (latent) {point.frechet:.4g}{seen}"
+    )
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """The whole curve as lines, with its floor."""
+    lines = [in_words(Point(**p)) for p in found["points"]]
+    floor, std = found["floor"], found["floor_std"]
+    lines.append(
+        f"{'floor':43}  energy {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
+        f"{floor['auc']:.3f}  Frechet (latent) {floor['frechet']:.4g} +- {std['frechet']:.2g}"
+    )
+    lines.append(f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}")
+    return "\n".join(lines)

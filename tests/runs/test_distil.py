@@ -1,0 +1,253 @@
+"""Flow maps as runs: distilled from any teacher, trained alone, sampled, evaluated, continued."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import monge
+from conftest import TINY_TABLE
+from monge.cli import main
+from monge.components import FAMILIES, build
+from monge.errors import UserError
+from monge.flows import Composed, Integrated
+from monge.runs import jumps, map_errors
+from monge.runs.distil import distil, distil_spec
+from monge.runs.map_errors import map_errors as errors_of
+from monge.runs.run import Run
+from monge.runs.step_curve import parse_steps, step_curve
+from monge.runs.train import train
+from monge.tensors import noise
+from monge.times import Uniform
+
+NAMES = [name for name in FAMILIES["objective"] if name not in ("flow_matching", "reflow")]
+TAUGHT = [name for name in NAMES if build("objective", name).teacher]
+ALONE = [name for name in NAMES if name not in TAUGHT]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The exact law in the network's seat: what is left is the map's own error."""
+    spec = dataclasses.replace(TINY_TABLE, network="exact", autoencoder="identity")
+    return train(spec, out=tmp_path_factory.mktemp("exact") / "run")
+
+
+@pytest.fixture(scope="module")
+def fast(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A map distilled from it, well enough to be told from none."""
+    settings: dict[str, Any] = {
+        "network": "mlp:width=64,depth=2,embed=32",
+        "steps": 150,
+        "batch": 128,
+    }
+    return distil(teacher.folder, tmp_path_factory.mktemp("fast") / "run", lr=3e-3, **settings)
+
+
+def test_a_map_of_an_exact_teacher_learns(fast: Run) -> None:
+    """In one jump, less than a tenth of the squared way is left."""
+    assert isinstance(fast.flow(), Composed)
+    one = errors_of(fast, (1,), n=500)[0]
+    assert one.relative < 0.1 and one.quantile90 < 0.3
+    # A map that stays where it is errs by all of the way.
+    still = dataclasses.replace(fast, network=fast.network)
+    x = noise(0, 0, 500, (2,), "map error")
+    end = Integrated(fast.followed(), per_span=64)(x, 0.0, fast.flow().domain[1])
+    assert float((x - end).square().sum()) / float((end - x).square().sum()) == pytest.approx(1)
+    assert still.spec.is_map
+
+
+def test_any_number_of_steps_from_one_map(fast: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps in (1, 2, 3, 8):
+        samples = fast.sample(20, steps=steps)
+        assert samples.info["solver"] == "map" and samples.info["steps"] == steps
+        assert samples.info["evaluations_per_sample"] == steps
+        assert bool(samples.x.isfinite().all())
+    assert main(["sample", str(fast.folder), "--steps", "2", "-n", "20"]) == 0
+    assert "expected error of 2 jumps against the teacher" in capsys.readouterr().out
+    assert main(["sample", str(fast.folder), "--steps", "3", "-n", "20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["expected_error"] is None
+
+
+def test_the_velocity_of_a_map_is_integrated_on_request(fast: Run) -> None:
+    flow = fast.flow(solver="heun", steps=4)
+    assert isinstance(flow, Integrated)
+    samples = fast.sample(20, solver="heun", steps=4)
+    assert samples.info["solver"] == "heun" and samples.info["evaluations_per_sample"] == 8
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_every_objective_distils(name: str, table_run: Run, tmp_path: Path) -> None:
+    run = distil(table_run.folder, tmp_path / "run", objective=name, steps=4, batch=16)
+    assert run.spec.is_map and run.spec.network.endswith("two_times=True")
+    kept = json.loads((run.folder / map_errors.FILE).read_text())
+    steps = [1] if jumps.only_to_data(run.spec) else [1, 2, 4, 8, 16]
+    assert [e["steps"] for e in kept["errors"]] == steps
+    assert bool(run.sample(16, steps=2).x.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_objective_trains_alone(name: str, tmp_path: Path) -> None:
+    spec = dataclasses.replace(TINY_TABLE, objective=name, steps=4, batch=16, sample_every=4)
+    run = train(spec, out=tmp_path / "run")
+    assert "two_times=True" in run.spec.network
+    assert bool(run.sample(16, steps=2).x.isfinite().all())
+    assert Run.load(run.folder).spec == run.spec
+
+
+@pytest.mark.parametrize("output", ["data", "noise", "score"])
+def test_a_teacher_may_predict_anything(output: Any, tmp_path: Path) -> None:
+    """The student starts as its teacher, on the teacher's domain."""
+    spec = dataclasses.replace(TINY_TABLE, output=output, path="trigonometric")
+    teacher = train(spec, out=tmp_path / "teacher")
+    run = distil(teacher.folder, tmp_path / "run", steps=1, lr=1e-9)
+    assert run.flow().domain == pytest.approx(teacher.flow().domain)
+    x, t = noise(0, 0, 8, (2,), "x"), torch.full((8,), 0.4)
+    torch.testing.assert_close(run.field(x, t), teacher.field(x, t), rtol=1e-4, atol=1e-5)
+    assert run.final(run.flow()) == teacher.final(teacher.flow())
+    assert bool(run.sample(8, steps=2).x.isfinite().all())
+
+
+def test_the_map_has_the_latent_space_of_its_teacher(digits_run: Run, tmp_path: Path) -> None:
+    run = distil(digits_run.folder, tmp_path / "run", steps=2, batch=8)
+    ours, theirs = (
+        load_file(r.folder / "autoencoder" / "autoencoder.safetensors") for r in (run, digits_run)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert len(run.sample(4, label="3")) == 4
+
+
+def test_guidance_is_an_input(table_run: Run, tmp_path: Path) -> None:
+    run = distil(table_run.folder, tmp_path / "run", guidance="1..3", steps=5, batch=16)
+    low, high = (run.sample(16, label="1", guidance=w) for w in (1.0, 3.0))
+    assert low.info["guidance"] == 1 and high.info["guidance"] == 3
+    assert not torch.equal(low.x, high.x)
+    with pytest.raises(
+        UserError, match=r"trained with guidance 1 to 3, not 4: .*--guidance 1\.\.4"
+    ):
+        run.sample(16, guidance=4.0)
+    followed = run.followed(2.0)
+    x, t = noise(0, 0, 8, (2,), "x"), torch.full((8,), 0.4)
+    cond = {"label": torch.ones(8, dtype=torch.int64)}
+    teacher = table_run.field
+    null = {"label": torch.full((8,), -1)}
+    expected = torch.lerp(teacher(x, t, null), teacher(x, t, cond), 2.0)
+    torch.testing.assert_close(followed(x, t, cond), expected)
+    fixed = distil(table_run.folder, tmp_path / "fixed", guidance="2", steps=2, batch=16)
+    assert fixed.sample(4).info["guidance"] == 2
+    with pytest.raises(UserError, match="trained with guidance 2, not 1"):
+        fixed.sample(4, guidance=1.0)
+
+
+def test_reflow_straightens_on_pairs_of_the_teacher(table_run: Run, tmp_path: Path) -> None:
+    run = distil(table_run.folder, tmp_path / "run", objective="reflow", steps=5, batch=16)
+    assert not run.spec.is_map and isinstance(run.flow(), Integrated)
+    assert run.sample(16, steps=1, solver="euler").info["evaluations_per_sample"] == 1
+
+
+def test_consistency_models_jump_again_from_new_noise(table_run: Run, tmp_path: Path) -> None:
+    run = distil(table_run.folder, tmp_path / "run", objective="consistency", steps=3, batch=16)
+    flow = run.flow(steps=2)
+    assert isinstance(flow, Composed)
+    x, drawn = noise(0, 0, 8, (2,), "x"), (0, 0, 8, (2,))
+    lo, hi = flow.domain
+    cond = {"label": torch.zeros(8, dtype=torch.int64)}
+    first = flow.map(x, lo, hi, cond)
+    fresh = noise(*drawn, "renoised", 0)
+    middle = flow.knots[1]
+    expected = flow.map(middle * first + (1 - middle) * fresh, middle, hi, cond)
+    torch.testing.assert_close(jumps.renoised(flow, run.path, x, drawn, cond), expected)
+
+
+def test_the_same_command_goes_on(table_run: Run, tmp_path: Path) -> None:
+    """Distilling twice with more steps continues; other settings are refused."""
+    first = distil(table_run.folder, tmp_path / "run", steps=4, batch=16)
+    again = distil(table_run.folder, tmp_path / "run", steps=8, batch=16)
+    assert first.folder == again.folder
+    with pytest.raises(UserError, match="holds a different run"):
+        distil(table_run.folder, tmp_path / "run", objective="eulerian", steps=8, batch=16)
+
+
+def test_quality_by_steps_shows_the_teacher_and_both_weights(
+    table_run: Run, tmp_path: Path
+) -> None:
+    run = distil(table_run.folder, tmp_path / "run", steps=4, batch=16)
+    assert (run.folder / "best.safetensors").exists()
+    found = step_curve(run, [1, 2, 4], 100)
+    who = [(p["who"], p["evaluations"]) for p in found["points"]]
+    for name in ("map", "map, best weights", "teacher"):
+        assert [(name, k) for k in (1, 2, 4)] == [w for w in who if w[0] == name]
+    assert ("teacher as it is", 8) in who  # heun, 4 steps
+    assert found["floor_std"]["energy"] > 0
+    assert main(["evaluate", str(run.folder), "-n", "60", "--steps", "1,2"]) == 0
+    assert "Few steps" in (run.folder / "report.html").read_text()
+    assert parse_steps(None) == [] and parse_steps("4") == [4]
+
+
+def test_the_likelihood_of_jumps_is_refused(fast: Run) -> None:
+    x = torch.zeros(4, 2)
+    with pytest.raises(UserError, match="own Jacobian"):
+        fast.log_density(x)
+    assert bool(fast.log_density(x, solver="heun", steps=4).value.isfinite().all())
+
+
+def test_python_door(table_run: Run, tmp_path: Path) -> None:
+    run = monge.distil(table_run, out=tmp_path / "run", steps=2, batch=16)
+    assert run.spec.teacher == str(table_run.folder.resolve())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "self-lagrangian"}, "takes no teacher: monge train"),
+        ({"objective": "lagrange"}, "lagrangian"),
+        ({"guidance": "3..1"}, "a scale or a range as 1..3"),
+        ({"guidance": "a"}, "a scale or a range as 1..3"),
+        ({"objective": "reflow", "guidance": "1..3"}, "one guidance scale"),
+    ],
+)
+def test_bad_settings(table_run: Run, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        distil_spec(table_run.folder, **settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["distil", "nowhere"], "no such run folder: nowhere"),
+        (["train", "digits", "--objective", "lagrangian"], "needs a teacher: monge distil"),
+        (["train", "digits", "--teacher-guidance", "2"], "is for distilling"),
+        (["train", "digits", "--objective", "meanflow", "--pairs", "square"], "unknown pairs"),
+    ],
+)
+def test_bad_commands(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_composed_jumps_compose(fast: Run) -> None:
+    """On its grid a walk is its pieces; times per example walk as times for all do."""
+    flow = fast.flow(steps=4)
+    x = noise(0, 0, 6, (2,), "x")
+    lo, hi = flow.domain
+    middle = flow.knots[2]
+    torch.testing.assert_close(flow(flow(x, lo, middle), middle, hi), flow(x, lo, hi))
+    times = torch.tensor([lo, 0.2, middle, 0.3, hi, 0.5])
+    ends = torch.tensor([hi, 0.7, lo, 0.3, 0.1, 0.6])
+    each = flow(x, times, ends)
+    for k in range(6):
+        alone = flow(x[k : k + 1], float(times[k]), float(ends[k]))
+        torch.testing.assert_close(each[k : k + 1], alone, rtol=1e-5, atol=1e-5)
+    assert Composed(flow.map, Uniform(2)).domain == flow.domain
