@@ -230,6 +230,7 @@ def test_other_bad_input_is_refused(
     assert "examples have shape" in refused("encode", run, colour)
     assert "takes rows of a table" in refused("encode", table_run.folder, "digits")
     assert "takes images" in refused("encode", run, "target:mixture:dim=2,modes=3")
+    assert "limit must be at least 1" in refused("encode", run, "digits", "--limit=-3")
     assert "unknown label" in refused("encode", run, "digits", "--label=ten")
     file = Encoded("noise", torch.randn(1, 2, 4, 4)).save(tmp_path / "one.npz")
     assert "at least two rows" in refused("decode", run, file, "--interpolate=3")

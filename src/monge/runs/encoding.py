@@ -226,6 +226,8 @@ def encode(
     """
     if to not in ("noise", "latent"):
         raise UserError(f"data is encoded to noise or to latent, not {to!r}")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be at least 1, not {limit}")
     walk = None if to == "latent" else _backwards(run, flow)
     rows = _read(run, source, limit, say)
     n = len(rows)
