@@ -35,6 +35,9 @@ usage: monge VERB ... [--help]
   sample RUN          draw samples from a trained run
   evaluate RUN        measure the samples against held-out data, and write the report
   verify RUN          say where the Wasserstein-2 error comes from, and what to change
+  encode RUN SOURCE   the noise, or the latents, that a run makes of data
+  decode RUN FILE     data of noise or latents again, or what lies between them
+  export RUN          a .pt2 program of torch, or a folder for diffusers
   compare A B         tell two sets of samples apart, or which is closer to --reference R
   autoencoder SOURCE  train an autoencoder alone, to use with --autoencoder
   info RUN            what a run is, how far it is, and how good
@@ -234,6 +237,104 @@ class Verify(Sampler):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Walk:
+    label: str | None = None
+    """One label for all rows; none: their own."""
+    steps: int | None = None
+    """Solver steps, or jumps of a map; none: the run's own."""
+    solver: str | None = None
+    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=..; of a map: its velocity is
+    integrated."""
+    grid: str | None = None
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=.."""
+    guidance: float | None = None
+    """Classifier-free guidance scale, which belongs to the way there and back alike; 1 is none."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Encode(Walk):
+    """The noise that a run makes of data: through the autoencoder, then the flow backwards.
+
+    All examples of SOURCE (as for train: a folder of any number of images, or a file of at least
+    10 examples) in its order, with its labels where the run has labels; unlabelled ones go
+    without. A map goes backwards if it was trained both ways, monge distil RUN --pairs
+    triangle:both=true. How far the way back leads from where it started is printed.
+    """
+
+    run: Positional[Path]
+    """Run folder."""
+    source: Positional[str]
+    """The data, as for train."""
+    to: Literal["noise", "latent"] = "noise"
+    """noise, or latent: what the autoencoder makes of the data, standardised."""
+    limit: int | None = None
+    """At most so many examples: spread over a folder, the first ones of anything else."""
+    out: Path | None = None
+    """File, an .npz with noise or latent, label, names; by default in RUN/encoded."""
+
+
+@dataclass(frozen=True)
+class Decode(Walk):
+    """Data of noise or latents again: the way that monge encode went, forwards.
+
+    With --interpolate N, N frames from each row to the next, both ends included, in a picture for
+    each pair: on the sphere for noise, on a line for latents. A frame has the label of the nearer
+    end.
+    """
+
+    run: Positional[Path]
+    """Run folder, of the run that encoded or of another with latents of the same shape."""
+    file: Positional[Path]
+    """What monge encode wrote, or an .npz with an array noise or latent (N, ...)."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """Only the first rows."""
+    interpolate: int | None = None
+    """Frames between consecutive rows."""
+    final: Literal["auto", "none", "divide", "posterior_mean"] | None = None
+    """After the last step."""
+    out: Path | None = None
+    """Folder; by default in RUN/decoded."""
+    format: str | None = None
+    """png, npz, csv, parquet, as for sample; several with commas; none: png for images, csv for
+    tables."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A run for programs without monge's verbs: a .pt2 program of torch, or a diffusers folder.
+
+    pt2: the velocity v(x, t[, label]), or of a map the jump X(x, s, t[, label][, guidance]), of
+    standardised latents, for batches of any size, on monge's clock (t = 0 noise, t = 1 data).
+    Needs torch alone: torch.export.load(FILE).module(). Its member export.json says shapes,
+    labels and domain. No member is a pickle: the one that torch pickles, the inputs it was traced
+    with, is left empty.
+
+    diffusers: a folder for DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True),
+    with diffusers' Euler scheduler on its own clock (sigma = 1 - t). diffusers has no transformer
+    like monge's, so the folder's modules import monge.
+
+    Either is compared with the run before it appears: beyond 1e-5 nothing is written (exit code 3).
+    """
+
+    run: Positional[Path]
+    """Run folder."""
+    format: Literal["pt2", "diffusers"] = "pt2"
+    """pt2 or diffusers."""
+    out: Path | None = None
+    """File or folder; by default in RUN/export."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compare(Reading):
     """Compare two sets of samples with each other, or ask which is closer to a reference.
 
@@ -365,6 +466,9 @@ VERBS: dict[str, type] = {
     "sample": Sample,
     "evaluate": Evaluate,
     "verify": Verify,
+    "encode": Encode,
+    "decode": Decode,
+    "export": Export,
     "compare": Compare,
     "autoencoder": Autoencoder,
     "info": Info,

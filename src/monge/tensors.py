@@ -17,6 +17,9 @@ from monge.types import PerExample, State, Time
 NOISE_BLOCK = 256
 """Examples that share one generator in `noise`; a fixed size, so chunks never matter."""
 
+STEP = 1e-20
+"""A complex step: nothing is subtracted, so it may be as small as float32 has numbers."""
+
 
 def as_time(t: Time, like: Tensor) -> Tensor:
     """A time as a tensor on the state's device, float32 at least."""
@@ -43,7 +46,14 @@ def sum_except_batch(x: State) -> PerExample:
 def value_and_rate(
     f: Callable[[Tensor], tuple[Tensor, ...]], t: Tensor
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The value of an elementwise function of time and its derivative, by forward mode."""
+    """The value of an elementwise function of time and its derivative, by forward mode.
+
+    In an exported graph, which forward mode would tie to one batch size, by a complex step:
+    Im f(t + i h) / h, exact to rounding for a tiny h (Squire & Trapp, 1998).
+    """
+    if torch.compiler.is_exporting():
+        stepped = f(torch.complex(t, torch.full_like(t, STEP)))
+        return tuple(v.real for v in stepped), tuple(v.imag / STEP for v in stepped)
     t = t.contiguous()  # an expanded time cannot carry a tangent
     value, rate = jvp(f, t, torch.ones_like(t))
     return value, rate

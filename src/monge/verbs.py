@@ -306,6 +306,76 @@ def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:
     return report, out / "report.html"
 
 
+def encode(arguments: Any) -> dict[str, Any]:
+    """Data to noise or latents."""
+    from monge.runs.export import refuse_existing
+
+    run = _load(arguments)
+    name = Path(arguments.source).stem or "data"
+    out = arguments.out or run.folder / "encoded" / f"{name}-{arguments.to}.npz"
+    refuse_existing(out)
+    found = run.encode(
+        arguments.source, arguments.to, limit=arguments.limit, say=note, **_walk(arguments)
+    )
+    found.save(out)
+    tell(arguments, f"{len(found)} rows of {arguments.to}: {out}")
+    if "round_trip_rms" in found.info:
+        way = f"{found.info['solver']}, {found.info['steps']} steps each way"
+        tell(arguments, f"back again: {found.info['round_trip_rms']:.2g} rms per latent ({way})")
+    return {"file": str(out), "n": len(found), **found.info}
+
+
+def decode(arguments: Any) -> dict[str, Any]:
+    """Noise or latents to data."""
+    from monge.runs import encoding, images
+    from monge.runs.export import refuse_existing
+
+    run = _load(arguments)
+    formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
+    found = encoding.load(arguments.file, run)
+    if arguments.n is not None:
+        if arguments.n < 1:
+            raise UserError(f"the number of rows must be at least 1, not {arguments.n}")
+        found = found[: arguments.n]
+    between, settings = arguments.interpolate, {"final": arguments.final, **_walk(arguments)}
+    if between is not None and run.facts["kind"] != "image":
+        raise UserError("--interpolate draws pictures, and this run's data are rows of a table")
+    what = "" if between is None else "-between"
+    out = arguments.out or run.folder / "decoded" / f"{arguments.file.stem}{what}"
+    refuse_existing(out)
+    if between is None:
+        written = run.decode(found, **settings).save(out, formats)
+    else:
+        pairs = run.interpolate(found, between, **settings)
+        digits = len(str(len(pairs)))
+        written = [
+            images.save_png(pair.grid(between), out / f"between-{k:0{digits}d}-{k + 1}.png")
+            for k, pair in enumerate(pairs)
+        ]
+    tell(arguments, f"{len(found)} rows of {found.kind} decoded: {written[0]}")
+    return {"files": [str(path) for path in written], "n": len(found), "kind": found.kind}
+
+
+def _walk(arguments: Any) -> dict[str, Any]:
+    return {
+        name: getattr(arguments, name) for name in ("label", "steps", "solver", "grid", "guidance")
+    }
+
+
+def export(arguments: Any) -> dict[str, Any]:
+    """A run in another format."""
+    from monge.runs.export import export_run
+    from monge.runs.restoring import set_threads
+    from monge.runs.run import Run
+
+    set_threads(arguments.threads)
+    run = Run.load(arguments.run, "cpu")
+    out, found = export_run(run, arguments.format, arguments.out)
+    tell(arguments, f"exported {out}")
+    tell(arguments, f"differs from the run by {found['largest_difference']:.1e} at most")
+    return {"file": str(out), **found}
+
+
 def compare(arguments: Any) -> dict[str, Any]:
     """Compare two sets of samples."""
     from monge.runs.compare import compare_sources

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 import torch
@@ -34,6 +34,9 @@ from monge.runs.samples import Samples
 from monge.runs.spec import TrainSpec
 from monge.tensors import noise
 from monge.types import Cond, VelocityField
+
+if TYPE_CHECKING:
+    from monge.runs.encoding import Encoded, Kind
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
@@ -249,6 +252,26 @@ class Run:
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
         return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
+
+    def encode(self, source: str | Path | Tensor, to: Kind = "noise", **settings: Any) -> Encoded:
+        """The noise or the latents of data; see `encoding.encode`."""
+        from monge.runs import encoding
+
+        return encoding.encode(self, source, to, **settings)
+
+    def decode(self, encoded: Encoded | Tensor | str | Path, **settings: Any) -> Samples:
+        """The data of noise or latents; see `encoding.decode`."""
+        from monge.runs import encoding
+
+        return encoding.decode(self, encoded, **settings)
+
+    def interpolate(
+        self, encoded: Encoded | Tensor | str | Path, frames: int = 8, **settings: Any
+    ) -> list[Samples]:
+        """What lies between each row of an encoding and the next; see `encoding.interpolate`."""
+        from monge.runs import encoding
+
+        return encoding.interpolate(self, encoded, frames, **settings)
 
     # What processes share: tasks of `crew.spread`, on a chunk of rows each.
 
