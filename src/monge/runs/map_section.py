@@ -10,7 +10,12 @@ from monge.runs import map_errors, step_curve
 from monge.runs.figures import ACCENT, GOOD, SECOND, SOFT, plain_log, start_figure, svg
 from monge.runs.page import card, escaped, number, read_facts
 
-COLOURS = {"map": ACCENT, "this run": ACCENT, "map, best weights": GOOD, "teacher": SECOND}
+LINES = {
+    "map, best weights": (GOOD, "--"),
+    "map": (ACCENT, "-"),
+    "this run": (ACCENT, "-"),
+    "teacher": (SECOND, "-"),
+}
 
 
 def errors(folder: Path) -> str | None:
@@ -71,11 +76,11 @@ def _figure(found: Mapping[str, Any]) -> str:
     figure, ax = start_figure(6.4, 3.2)
     key = "features" if found["network"] else "frechet"
     points: Sequence[Mapping[str, Any]] = found["points"]
-    for who, colour in COLOURS.items():
+    for who, (colour, style) in LINES.items():
         own = sorted((p["evaluations"], p[key]) for p in points if p["who"] == who)
         if own:
             x, y = zip(*own, strict=True)
-            ax.plot(x, y, "o-", color=colour, label=who, lw=1.6, ms=4)
+            ax.plot(x, y, "o", ls=style, color=colour, label=who, lw=1.6, ms=4)
     for p in points:
         if p["who"] == "teacher as it is":
             label = f"teacher, {p['evaluations']:g} evaluations"
@@ -87,6 +92,6 @@ def _figure(found: Mapping[str, Any]) -> str:
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
     plain_log(ax.yaxis)
     ax.set_xlabel("network evaluations for a sample")
-    ax.set_ylabel("Frechet distance" + (f" ({found['network']})" if key == "features" else ""))
+    ax.set_ylabel(f"Frechet distance ({found['network'] or 'latent units²'})")
     ax.legend(frameon=False, fontsize=8, labelcolor=SOFT)
     return svg(figure, "Frechet distance against network evaluations")

@@ -83,7 +83,10 @@ class Judge:
         features = None
         if self.real_features is not None:
             features = frechet_distance(self._features(samples.x), self.real_features)
-        how = f"{info['solver']}, {info['steps']} steps"
+        k, jumping = info["steps"], info["solver"] == jumps.SOLVER
+        how = (
+            f"{k} jump{'s' * (k > 1)}" if jumping else f"{info['solver']}, {k} step{'s' * (k > 1)}"
+        )
         numbers = self.numbers(units(run, samples.z))
         return Point(who, how, info["evaluations_per_sample"], *numbers, features)
 
