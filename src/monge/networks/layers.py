@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,7 @@ def positional(position: Tensor, size: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+@runtime_checkable
 class Times(Protocol):
     """What a network's settings say of its times."""
 
