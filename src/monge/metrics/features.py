@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from monge.metrics.samples import Rows, Samples
 COLOURS: Mapping[int, str] = {1: "grey", 3: "RGB"}
 
 
+@runtime_checkable
 class ImageSet(Protocol):
     """Images (N, C, H, W) in [-1, 1] that come in parts: a tensor, or images kept on disk."""
 
