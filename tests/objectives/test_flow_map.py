@@ -116,13 +116,13 @@ def test_zero_at_the_exact_map_and_positive_off_it(rule: Rule, path: Path, targe
     assert off_diagonal(made, ExactMean(flow, velocity, off=0.3), batch).mean() > 1e-4
 
 
-@pytest.mark.parametrize("rule", EXACT[:3] + EXACT[-4:-3], ids=repr)
+@pytest.mark.parametrize("rule", [EXACT[0], EXACT[-4]], ids=repr)
 def test_zero_at_an_integrated_map(rule: Rule) -> None:
     """A mixture in two dimensions, whose map has no closed form."""
     target, path = MixtureSpec(dim=2, modes=3, seed=0).build(), PATHS[0]
     made = objective(rule, target, path)
     velocity = target.field(path)
-    flow = Integrated(velocity, RK4(), per_span=200)
+    flow = Integrated(velocity, RK4(), per_span=50)
     batch = drawn(made, target, 32)
     assert off_diagonal(made, ExactMean(flow, velocity), batch).max() < 1e-10
     assert off_diagonal(made, ExactMean(flow, velocity, off=0.3), batch).mean() > 1e-4
