@@ -70,6 +70,8 @@ def test_any_number_of_steps_from_one_map(fast: Run, capsys: pytest.CaptureFixtu
         assert bool(samples.x.isfinite().all())
     assert main(["sample", str(fast.folder), "--steps", "2", "-n", "20"]) == 0
     assert "expected error of 2 jumps against the teacher" in capsys.readouterr().out
+    assert main(["info", str(fast.folder)]) == 0
+    assert "lagrangian, pairs auto, teacher" in capsys.readouterr().out
     assert main(["sample", str(fast.folder), "--steps", "3", "-n", "20", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["expected_error"] is None
 

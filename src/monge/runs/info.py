@@ -7,6 +7,8 @@ from typing import Any
 
 from monge.files import read_json
 from monge.runs.folder import read_config
+from monge.runs.jumps import SOLVER
+from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, journal
 
 
@@ -22,8 +24,9 @@ def describe(folder: Path) -> dict[str, Any]:
         "data": spec.data,
         "autoencoder": spec.autoencoder,
         "network": spec.network,
+        **_objective(spec),
         "path": f"{spec.path}, output {spec.output}, coupling {spec.coupling}",
-        "sampling": f"{spec.solver}, {spec.grid}, guidance {spec.guidance:g}, final {spec.final}",
+        "sampling": f"{SOLVER if spec.is_map else spec.solver}, {spec.grid}, guidance {spec.guidance:g}, final {spec.final}",
     }
     newest = checkpoint.newest_step(folder)
     facts["steps"] = f"{newest or 0} of {spec.steps or f'{spec.minutes:g} minutes'}"
@@ -46,6 +49,14 @@ def describe(folder: Path) -> dict[str, Any]:
     else:
         facts["evaluation"] = f"none yet: monge evaluate {folder}"
     return facts
+
+
+def _objective(spec: TrainSpec) -> dict[str, str]:
+    """What is trained, where it is no plain flow matching."""
+    if spec.objective == "flow_matching":
+        return {}
+    taught = f", teacher {spec.teacher}" if spec.teacher else ""
+    return {"objective": f"{spec.objective}, pairs {spec.pairs}{taught}"}
 
 
 def _short(value: Any) -> str:
