@@ -19,6 +19,7 @@ def describe(folder: Path) -> dict[str, Any]:
         UserError: no run there, or damaged files.
     """
     spec = read_config(folder)
+    solver = SOLVER if spec.is_map else spec.solver
     facts: dict[str, Any] = {
         "run": str(folder),
         "data": spec.data,
@@ -26,7 +27,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "network": spec.network,
         **_objective(spec),
         "path": f"{spec.path}, output {spec.output}, coupling {spec.coupling}",
-        "sampling": f"{SOLVER if spec.is_map else spec.solver}, {spec.grid}, guidance {spec.guidance:g}, final {spec.final}",
+        "sampling": f"{solver}, {spec.grid}, guidance {spec.guidance:g}, final {spec.final}",
     }
     newest = checkpoint.newest_step(folder)
     facts["steps"] = f"{newest or 0} of {spec.steps or f'{spec.minutes:g} minutes'}"
