@@ -97,6 +97,19 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
     })  # fmt: skip
     put(folder, "evaluation/evaluation.json", evaluation)
     put(folder, "evaluation/verify.json", verified(name))
+    point = {
+        "who": "map", "how": name, "evaluations": 2, "energy": 0.1, "auc": 0.6, "frechet": 2.0,
+        "features": 3.0,
+    }  # fmt: skip
+    floor = {"energy": 0.0, "auc": 0.5, "frechet": 1.0}
+    put(folder, "evaluation/steps.json", {
+        "n": 100, "seed": 0, "network": name, "floor": floor, "floor_std": floor,
+        "points": [point, point | {"who": "teacher"}, point | {"who": "teacher as it is"}],
+    })  # fmt: skip
+    error = {"steps": 1, "rms": 0.1, "relative": 0.01, "median": 0.005, "quantile90": 0.03}
+    put(folder, "map_error.json", {
+        "n": 100, "reference": name, "units": name, "errors": [error, error | {"steps": 2}],
+    })  # fmt: skip
     put(folder, "cost.json", {"train_s": 98.2, "sample_s": 4.0, "steps": 3000, "parameters": 7})
     put(folder, "changes.json", [{"date": "today", "changed": {name: {"from": 1, "to": 2}}}])
     picture = images.grid(torch.zeros(4, 1, 8, 8), 2)
