@@ -21,7 +21,7 @@ PATH = Linear()
 VARIANCE = 0.25
 TARGET = Gaussian(torch.zeros(1).double(), torch.tensor([[VARIANCE]]).double())
 EXACT = TARGET.flow_map(PATH)
-N = 20_000
+N = 4000
 
 
 def scaled(factor) -> LearnedMap:
