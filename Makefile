@@ -10,7 +10,7 @@ CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py
 # Each test computes on one thread, so two run at a time, files in the order given.
 BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 
-LONGEST_FIRST = tests/test_tutorial.py tests/runs tests/verify tests src
+LONGEST_FIRST = tests/test_tutorial.py tests src
 
 .PHONY: help demo test test-slow numbers lint bench clean
 
