@@ -39,6 +39,7 @@ def test_pairs_lie_in_the_domain_in_order_and_within_the_span(law: PairLaw) -> N
             assert bool((t == hi).all())
         s, t = law.draw(N, domain, stream(0, "pairs"), span=0.25)
         assert float((t - s).abs().max()) <= 0.25 * (hi - lo) + 1e-6
+        assert not law.only_to_data or bool((t == hi).all())
     one, two = (law.draw(N, (0.0, 1.0), stream(0, "pairs")) for _ in range(2))
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 

@@ -42,7 +42,8 @@ class PairLaw(Component, abc.ABC):
         if self.backwards:
             turned = torch.rand(n, generator=rng) < 0.5
             s, t = torch.where(turned, t, s), torch.where(turned, s, t)
-        t = s + (t - s).clamp(-span, span)
+        short = (t - s).clamp(-span, span)
+        s, t = (t - short, t) if self.only_to_data else (s, s + short)
         return tuple((lo + (hi - lo) * u).clamp(lo, hi) for u in (s, t))  # type: ignore
 
 

@@ -208,7 +208,7 @@ class Rule(Component, abc.ABC):
 class Lagrangian(Rule):
     """LMD: follow a teacher's velocity along the jump. d_t X = b_t(X).
 
-    Fully stopped it costs 2/3 as much, and may run away: u is then regressed on -(t - s) d_t u,
+    Fully stopped it costs 0.6 as much, and may run away: u is then regressed on -(t - s) d_t u,
     which enlarges whatever changes fast in t.
     """
 

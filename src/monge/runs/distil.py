@@ -37,7 +37,7 @@ def distil_spec(
     Args:
         guidance: of the teacher: a scale, or a range as 1..3 that the map takes as an input; None
             for the teacher's own.
-        network: None for the teacher's, with a second time.
+        network: auto for the teacher's, with a second time.
         settings: fields of `TrainSpec`; those that are None are the teacher's.
 
     Raises:
@@ -77,9 +77,8 @@ def distil_spec(
         raise UserError("guidance needs a teacher with labels or conditions; this one has none")
     if spec.objective == "reflow" and jumps.takes_guidance(spec):
         raise UserError("reflow follows one guidance scale: give a number, not a range")
-    if spec.is_map:
-        return spec
-    return dataclasses.replace(spec, guidance=1.0, grid=f"uniform:n={SAMPLING_STEPS}")
+    # The pairs of reflow are guided already.
+    return spec if spec.is_map else dataclasses.replace(spec, guidance=1.0)
 
 
 def distil(
