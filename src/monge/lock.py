@@ -23,6 +23,9 @@ NAME = "lock"
 POLL_S = 0.2
 """Seconds between looks at a lock that is waited for."""
 
+LOOKS = 10
+"""Looks at the name of a holder that has not written it yet, within `POLL_S`."""
+
 
 class Held(UserError):
     """Another process holds the folder."""
@@ -115,11 +118,15 @@ def _is(path: Path, descriptor: int) -> bool:
 
 
 def _owner(path: Path) -> str:
-    try:
-        owner = json.loads(path.read_text())
-        return "process {pid} on {host}, since {since}".format(**owner)
-    except (OSError, ValueError, KeyError):
-        return "another process"
+    for _ in range(LOOKS):
+        try:
+            owner = json.loads(path.read_text())
+            return "process {pid} on {host}, since {since}".format(**owner)
+        except ValueError:  # it holds the lock, and is about to write its name
+            time.sleep(POLL_S / LOOKS)
+        except (OSError, KeyError):
+            break
+    return "another process"
 
 
 def _refusal(path: Path) -> str:
