@@ -136,6 +136,9 @@ class Rule(Component, abc.ABC):
     teacher: ClassVar[bool] = True
     """Whether a teacher gives the velocity; else the network's own is learned beside."""
 
+    follows_itself: ClassVar[bool] = False
+    """Whether it asks for the network's own velocity, which rows with s = t must then teach."""
+
     pairs: ClassVar[str] = "triangle"
     """The law of (s, t), unless another is asked for."""
 
@@ -239,6 +242,7 @@ class SelfLagrangian(Lagrangian):
 
     name = "self-lagrangian"
     teacher = False
+    follows_itself = True
 
 
 @dataclass(frozen=True, repr=False)
@@ -273,6 +277,7 @@ class SelfEulerian(Eulerian):
 
     name = "self-eulerian"
     teacher = False
+    follows_itself = True
 
 
 @dataclass(frozen=True, repr=False)
@@ -284,6 +289,7 @@ class MeanFlow(Rule):
 
     name = "meanflow"
     teacher = False
+    follows_itself = True
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         _only_full(self)
@@ -300,6 +306,7 @@ class ImprovedMeanFlow(Rule):
 
     name = "improved-meanflow"
     teacher = False
+    follows_itself = True
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         _only_full(self)
@@ -318,6 +325,7 @@ class SelfSemigroup(Rule):
 
     name = "self-semigroup"
     teacher = False
+    follows_itself = True
 
     def fraction(self, n: int, rng: torch.Generator) -> Tensor:
         return torch.rand(n, generator=rng) if self.cut == "uniform" else torch.full((n,), 0.5)
@@ -423,6 +431,7 @@ class ContinuousConsistencyTraining(MeanFlow):
     diagonal: float = 0.0
 
     name = "continuous-consistency-training"
+    follows_itself = False
     pairs = "to_data"
 
 
@@ -498,17 +507,11 @@ class FlowMapMatching(Objective):
             )
         if self.guidance and not self.teacher:
             raise UserError("guidance as an input is distilled from a teacher: use monge distil")
-        if self.rule.diagonal == 0 and not self.rule.teacher and self._needs_velocity:
+        if self.rule.diagonal == 0 and self.rule.follows_itself:
             raise UserError(
                 f"objective {self.rule.name} learns its velocity where s = t: diagonal must be "
                 "greater than 0"
             )
-
-    @property
-    def _needs_velocity(self) -> bool:
-        return not isinstance(
-            self.rule, (ConsistencyTraining, ContinuousConsistencyTraining, FlowMapRule)
-        )
 
     @property
     def pairs(self) -> PairLaw:

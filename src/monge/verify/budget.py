@@ -94,11 +94,15 @@ class Budget:
 
     @property
     def violations(self) -> list[str]:
-        """Lower bounds above the sum, at three standard errors; none if all is well."""
+        """Lower bounds above the sum, at three standard errors; none if all is well.
+
+        Squares are compared: those of the bounds are estimated with a normal error, roots near
+        zero are not.
+        """
         found = []
         for name, (value, stderr) in self.lower.items():
-            error = math.hypot(stderr, self.sum_stderr)
-            if value - self.sum > 3 * error + 1e-9 * (1 + self.sum):
+            error = math.hypot(lower.error_of_square(value, stderr), 2 * self.sum * self.sum_stderr)
+            if value**2 - self.sum**2 > 3 * error + 1e-9 * (1 + self.sum) ** 2:
                 found.append(f"{name} {value:.4g} +- {stderr:.2g} exceeds the sum {self.sum:.4g}")
         return found
 

@@ -71,6 +71,15 @@ def corrected(squared: Squared, x: Points, y: Points, rng: torch.Generator) -> t
     return root, error / (2 * max(root, math.sqrt(error), 1e-300))
 
 
+def error_of_square(value: float, stderr: float) -> float:
+    """The standard error of the square that `corrected` took the root of.
+
+    >>> error_of_square(0.0, 0.5), error_of_square(3.0, 0.5)
+    (1.0, 3.0)
+    """
+    return 2 * stderr * max(value, 2 * stderr)
+
+
 def _projected(x: Points, y: Points) -> tuple[Points, Points]:
     if x.shape[1] <= MOST_AXES:
         return x, y

@@ -77,7 +77,7 @@ class Term:
         )
 
 
-LOOSE = 2.0
+LOOSE = 4 / 3
 """A pairing this many times worse than the best is called loose."""
 
 
