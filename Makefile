@@ -46,7 +46,7 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== slow tests (budget: an hour on 2 cores) =="
-	$(BIN)/python -m pytest -m slow --durations=20
+	$(BIN)/python -m pytest -n 2 --dist load -m slow --durations=20
 
 numbers: $(VENV)/.installed-dev
 	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores, two with MONGE_DATA) =="

@@ -99,8 +99,12 @@ def trained(
     lr: float = 1e-3,
     width: int = 256,
     seed: int = 0,
+    look: Callable[[nn.Module, int, float], None] | None = None,
 ) -> tuple[nn.Module, int, float]:
-    """The averaged network after so many steps or seconds of processor time; and both."""
+    """The averaged network after so many steps or seconds of processor time; and both.
+
+    `look` is given the same after a fifth of the steps.
+    """
     spec = MLPSpec(width=width, depth=4, embed=64, two_times=True, time_scale=20)
     network = spec.build((dim,), rng=stream(seed, "weights"))
     loop = LoopSpec(steps=steps or 1, lr=lr, ema=0.999, seed=seed)
@@ -115,6 +119,8 @@ def trained(
         steps = max(50, int(seconds / ((time.process_time() - start) / 20)))
     for n in range(steps):
         engine.step(n, learning_rate(n, lr, warmup=100, steps=steps), batches.draw(n))
+        if look and n + 1 == steps // 5:
+            look(engine.average.look(), n + 1, time.process_time() - start)
     return engine.averaged(), steps, time.process_time() - start
 
 
@@ -212,29 +218,44 @@ def divergence(x: Tensor) -> float:
     return float((p[kept] * (p[kept] / q[kept]).log()).sum())
 
 
-@torch.no_grad()
 def checkerboard(rows: list[str], steps: int, lr: float, seeds: int) -> None:
-    """A line for each row and seed."""
+    """A line for each row and seed, and one a fifth of the way there."""
     floor = divergence(board(SHOWN, stream(5, "floor")))
-    seen = steps * BOARD_BATCH / 1e6
-    print(f"KL of {SHOWN} samples of the law itself: {floor:.4f}; {seen:.1f} million samples seen")
+    print(f"KL of {SHOWN} samples of the law itself: {floor:.4f}", flush=True)
     for row in rows:
         for seed in range(seeds):
-            objective = objective_of(row, None)
-            batches = Fresh(board, objective, BOARD_BATCH, seed)
-            with torch.enable_grad():
-                network, _, spent = trained(batches, 2, steps=steps, lr=lr, seed=seed)
-            x = noise(1, 0, SHOWN, (2,), "noise")
-            found = []
-            for jumps in (1, 2, 4, 8, 16):
-                if isinstance(objective, FlowMatching):
-                    solver, n = (Euler(), 1) if jumps == 1 else (Heun(), jumps // 2)
-                    flow = Integrated(Predict(network, PATH), solver, Uniform(n))
-                else:
-                    flow = Composed(LearnedMap(MeanVelocity(network, PATH)), Uniform(jumps))
-                found.append(divergence(flow(x, 0.0, 1.0).double()))
-            shown = " ".join(f"{kl:.3f}" for kl in found)
-            print(f"{row:32} seed {seed} {spent:6.0f} s  KL by 1, 2, 4, 8, 16: {shown}", flush=True)
+            _learn_board(row, steps, lr, seed)
+
+
+def _learn_board(row: str, steps: int, lr: float, seed: int) -> None:
+    objective = objective_of(row, None)
+
+    def look(network: nn.Module, step: int, spent: float) -> None:
+        found = " ".join(f"{kl:.3f}" for kl in by_evaluations(network, objective))
+        print(
+            f"{row:24} seed {seed} {step:6} steps of {steps}, "
+            f"{step * BOARD_BATCH / 1e6:5.1f} million samples seen, {spent:6.0f} s  "
+            f"KL by 1, 2, 4, 8, 16: {found}",
+            flush=True,
+        )
+
+    batches = Fresh(board, objective, BOARD_BATCH, seed)
+    look(*trained(batches, 2, steps=steps, lr=lr, seed=seed, look=look))
+
+
+@torch.no_grad()
+def by_evaluations(network: nn.Module, objective: Objective) -> list[float]:
+    """The divergence after 1, 2, 4, 8 and 16 evaluations."""
+    x = noise(1, 0, SHOWN, (2,), "noise")
+    found = []
+    for n in (1, 2, 4, 8, 16):
+        if isinstance(objective, FlowMatching):
+            solver, steps = (Euler(), 1) if n == 1 else (Heun(), n // 2)
+            flow = Integrated(Predict(network, PATH), solver, Uniform(steps))
+        else:
+            flow = Composed(LearnedMap(MeanVelocity(network, PATH)), Uniform(n))
+        found.append(divergence(flow(x, 0.0, 1.0).double()))
+    return found
 
 
 COSTS = {
@@ -318,7 +339,7 @@ def costs(rounds: int) -> None:
         rule = getattr(made[text][0], "rule", None)
         on = round(n * rule.diagonal) if rule is not None else 0
         theory = _sum(formula, {name: found[name, n - on] for name in "fejg"})
-        if on:
+        if rule is not None and on:
             theory += found["f", on] + (found["e", on] if rule.teacher else 0.0)
         print(
             f"{text:44} {n - on:4} rows {formula:8} {found[text] / found['f', n]:5.2f} f  "

@@ -88,6 +88,16 @@ def test_student_quantile_goes_with_the_number_of_groups() -> None:
     assert intervals.student(1.0, 0.5).high == pytest.approx(1 + 0.5 * stats.t.ppf(0.975, 9))
 
 
+def test_interval_of_a_square_is_that_of_its_root() -> None:
+    found, root = intervals.student_of_root(4.0, 0.4), intervals.student(2.0, 0.1)
+    assert (found.low, found.high) == pytest.approx((root.low**2, root.high**2))
+    # Near zero, where a root has no error to speak of, both ends are near and finite.
+    for value in (-0.1, 0.0, 0.1):
+        near, plain = intervals.student_of_root(value, 0.1), intervals.student(value, 0.1)
+        assert plain.low < near.low < value < plain.high < near.high < value + 0.3
+    assert intervals.student_of_root(0.0, 0.0).high == 0.0
+
+
 # Measured coverage
 
 Law = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]

@@ -126,7 +126,7 @@ def kernel(
     }
     return Comparison(
         lambda x, y: (kernel_distance(x, y, seed),),
-        (Head(f"kernel distance {name}", _student, "lower"),),
+        (Head(f"kernel distance {name}", _student_of_root, "lower"),),
         protocol,
         group=group,
     )
@@ -180,3 +180,7 @@ def _protocol(network: FeatureNetwork) -> dict[str, str | int | float]:
 
 def _student(value: float, stderr: float, n: int) -> Interval:
     return intervals.student(value, stderr)
+
+
+def _student_of_root(value: float, stderr: float, n: int) -> Interval:
+    return intervals.student_of_root(value, stderr)
