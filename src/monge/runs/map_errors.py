@@ -28,15 +28,18 @@ FILE = "map_error.json"
 STEPS = (1, 2, 4, 8, 16)
 """Numbers of jumps that are looked at."""
 
-REFERENCE_STEPS = 64
+REFERENCE_STEPS = 32
 """Of RK4, in the flow that a map is held against."""
 
-N = 1000
+N = 500
 
 BEST = "best.json"
 
-BEST_N = 500
-"""Noises by which checkpoints are compared."""
+BEST_N = 256
+"""Noises by which checkpoints are compared: while training, so few and coarsely."""
+
+BEST_STEPS = 12
+"""Of RK4, in the flow that they are compared with."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def map_errors(
     n: int = N,
     seed: int = 0,
     guidance: float | None = None,
+    reference_steps: int = REFERENCE_STEPS,
 ) -> list[MapError]:
     """The error of a map run for each number of jumps, from n noises.
 
@@ -74,7 +78,7 @@ def map_errors(
     learned = jumps.learned_map(run, guidance)
     lo, hi = learned.domain
     velocity = run.followed(guidance)
-    reference = Integrated(velocity, RK4(), Uniform(REFERENCE_STEPS))
+    reference = Integrated(velocity, RK4(), Uniform(reference_steps))
     maps = {k: Composed(learned, Uniform(k)) for k in steps}
     labels, given = run.draw_conditions(n, None, None, seed)
     cond = run.condition(labels, given) or {}
@@ -124,7 +128,7 @@ def keep_if_best(run: Run, step: int) -> None:
     """
     path = run.folder / BEST
     before = read_json(path)["relative"] if path.exists() else math.inf
-    error = map_errors(run, (1,), BEST_N)[0].relative
+    error = map_errors(run, (1,), BEST_N, reference_steps=BEST_STEPS)[0].relative
     if error < before:
         write_atomic(run.folder / "best.safetensors", to_bytes(run.network.state_dict()))
         write_json(path, {"format_version": 1, "step": step, "relative": error, "n": BEST_N})
