@@ -108,6 +108,15 @@ def test_a_teacher_may_predict_anything(output: Any, table_run: Run, tmp_path: P
     assert bool(run.sample(8, steps=2).x.isfinite().all())
 
 
+def test_a_map_may_be_learned_in_float64(table_run: Run, tmp_path: Path) -> None:
+    """Of a teacher in float32; its error is measured while training and after."""
+    run = distil(table_run.folder, tmp_path / "run", steps=2, batch=16, precision="float64")
+    saved = load_file(run.folder / "model.safetensors")
+    assert {x.dtype for x in saved.values()} == {torch.float64}
+    assert (run.folder / "best.json").exists() and (run.folder / "map_error.json").exists()
+    assert bool(run.sample(8, steps=2).x.isfinite().all())
+
+
 def test_the_map_has_the_latent_space_of_its_teacher(digits_run: Run, tmp_path: Path) -> None:
     run = distil(digits_run.folder, tmp_path / "run", steps=2, batch=8)
     ours, theirs = (

@@ -68,6 +68,19 @@ def test_killed_and_continued_with_other_processes_is_the_same_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["lagrangian", "eulerian"])
+def test_a_map_distilled_in_two_processes_is_that_of_one(tmp_path: Path, objective: str) -> None:
+    """By central differences and by jvp; killed and continued on the way."""
+    teacher, one, two = (tmp_path / name for name in ("teacher", "one", "two"))
+    run([sys.executable, "-m", "monge", *TRAIN, "--steps=20", f"--out={teacher}"])
+    command = ["distil", str(teacher), f"--objective={objective}", "--steps=40"]
+    killed_when([*torchrun(2), *command, f"--out={two}"], two / "state" / "step-00000020")
+    run([*torchrun(2), *command, f"--out={two}"])
+    run([sys.executable, "-m", "monge", *command, f"--out={one}"])
+    assert_equal(one, two)
+
+
+@pytest.mark.slow
 def test_a_compiled_network_trains_in_two_processes(tmp_path: Path) -> None:
     command = [*TRAIN, "--steps=20", "--compile"]
     done = run([*torchrun(2), *command, f"--out={tmp_path / 'two'}"])

@@ -115,14 +115,18 @@ class Run:
 
     @cached_property
     def teacher(self) -> Run | None:
-        """The run that this one was distilled from; None without one.
+        """The run that this one was distilled from, as precise as it; None without one.
 
         Raises:
             UserError: it is not where it was.
         """
         if self.spec.teacher is None:
             return None
-        return Run.load(self.spec.teacher, str(self.device))
+        teacher = Run.load(self.spec.teacher, str(self.device))
+        own = next(self.network.parameters(), None)
+        if own is not None:
+            teacher.network.to(own.dtype)
+        return teacher
 
     def followed(self, guidance: float | None = None) -> VelocityField:
         """The velocity field whose flow samples: a map's teacher's, guided, or the run's own."""

@@ -91,6 +91,8 @@ def train(
         say(line)
     spec = resolve(spec, data, out)
     teacher = None if spec.teacher is None else Run.load(spec.teacher, spec.device)
+    if teacher is not None and spec.is_map and spec.precision == "float64":
+        teacher.network.double()
     objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
     check(spec, data, folder)
