@@ -168,8 +168,12 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     if info["solver"] == jumps.SOLVER:
         error = map_errors.expected(run.folder, info["steps"])
         told = (
-            "not measured for this number of jumps" if error is None else map_errors.in_words(error)
+            f"no error was measured for {info['steps']} jumps"
+            if error is None
+            else map_errors.in_words(error)
         )
+        if error and error["guidance"] not in (None, info["guidance"]):
+            told += f", at guidance {error['guidance']:g}"
         tell(arguments, told)
         found["expected_error"] = error
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,19 @@ def test_any_number_of_steps_from_one_map(fast: Run, capsys: pytest.CaptureFixtu
     assert "expected error of 2 jumps against the teacher" in capsys.readouterr().out
     assert main(["info", str(fast.folder)]) == 0
     assert "lagrangian, pairs auto, teacher" in capsys.readouterr().out
-    assert main(["sample", str(fast.folder), "--steps", "3", "-n", "20", "--json"]) == 0
+    assert main(["sample", str(fast.folder), "--steps", "17", "-n", "20", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["expected_error"] is None
+
+
+def test_the_expected_error_between_measured_numbers_of_steps_lies_between(fast: Run) -> None:
+    two, three, four = (map_errors.expected(fast.folder, k) for k in (2, 3, 4))
+    assert two and three and four and three["between"] == [2, 4] and "between" not in two
+    for name in ("rms", "relative"):
+        low, high = sorted((two[name], four[name]))
+        assert low < three[name] < high
+    slope = math.log(four["rms"] / two["rms"]) / math.log(2)
+    assert three["rms"] == pytest.approx(two["rms"] * 1.5**slope)
+    assert "3 jumps (between the measured 2 and 4)" in map_errors.in_words(three)
 
 
 def test_the_velocity_of_a_map_is_integrated_on_request(fast: Run) -> None:
@@ -127,10 +139,15 @@ def test_the_map_has_the_latent_space_of_its_teacher(digits_run: Run, tmp_path: 
     assert len(run.sample(4, label="3")) == 4
 
 
-def test_guidance_is_an_input(table_run: Run, tmp_path: Path) -> None:
+def test_guidance_is_an_input(
+    table_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = distil(table_run.folder, tmp_path / "run", guidance="1..3", steps=5, batch=16)
     low, high = (run.sample(16, label="1", guidance=w) for w in (1.0, 3.0))
     assert low.info["guidance"] == 1 and high.info["guidance"] == 3
+    capsys.readouterr()
+    assert main(["sample", str(run.folder), "--steps=2", "-n=4", "--guidance=2.5"]) == 0
+    assert "% of the squared way, at guidance 1\n" in capsys.readouterr().out
     assert not torch.equal(low.x, high.x)
     with pytest.raises(
         UserError, match=r"trained with guidance 1 to 3, not 4: .*--guidance 1\.\.4"

@@ -112,6 +112,7 @@ def keep_map_errors(run: Run) -> list[MapError]:
         {
             "format_version": 1,
             "n": N,
+            "guidance": jumps.scale_of(run.spec, None),
             "reference": f"{'teacher' if run.spec.teacher else 'own velocity'}, "
             f"rk4 {REFERENCE_STEPS} steps",
             "units": "standardised latents",
@@ -135,19 +136,34 @@ def keep_if_best(run: Run, step: int) -> None:
 
 
 def expected(folder: Path, steps: int) -> dict[str, Any] | None:
-    """What was measured for a number of jumps; None if that was not, or nothing was."""
+    """What was measured for a number of jumps, or lies between what was; None beyond that.
+
+    Between two measured numbers the errors go as powers of the number of jumps.
+    """
     path = folder / FILE
     if not path.exists():
         return None
     kept = read_json(path)
-    found = next((e for e in kept["errors"] if e["steps"] == steps), None)
-    return None if found is None else {**found, "reference": kept["reference"]}
+    below = [e for e in kept["errors"] if e["steps"] <= steps]
+    above = [e for e in kept["errors"] if e["steps"] >= steps]
+    if not below or not above:
+        return None
+    low, high = below[-1], above[0]
+    found = {"steps": steps, "reference": kept["reference"], "guidance": kept.get("guidance")}
+    if low is high:
+        return {**low, **found}
+    part = math.log(steps / low["steps"]) / math.log(high["steps"] / low["steps"])
+    for name in ("rms", "relative"):
+        found[name] = low[name] ** (1 - part) * high[name] ** part
+    return {**found, "between": [low["steps"], high["steps"]]}
 
 
 def in_words(error: dict[str, Any]) -> str:
     """An expected error in a line."""
+    between = error.get("between")
+    note = f" (between the measured {between[0]} and {between[1]})" if between else ""
     return (
-        f"expected error of {error['steps']} jumps against the {error['reference']}: "
+        f"expected error of {error['steps']} jumps{note} against the {error['reference']}: "
         f"{error['rms']:.3g} per latent coordinate (rms), {100 * error['relative']:.3g} % of the "
         "squared way"
     )
