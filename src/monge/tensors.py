@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -65,9 +66,31 @@ def jvp(f: Callable[[Tensor], Any], x: Tensor, tangent: Tensor) -> tuple[Any, An
     return value, along
 
 
-def forward_mode() -> AbstractContextManager[object]:
-    """Selects the attention kernel that has a forward-mode derivative."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Where `torch.func.jvp` may be taken, and differentiated again.
+
+    The kernel of attention is the one that has a forward-mode derivative, and `layer_norm` is not
+    torch's, whose forward-mode derivative loses the statistics when it is itself differentiated
+    (pytorch issue 196700).
+    """
+    before, _ForwardMode.on = _ForwardMode.on, True
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        _ForwardMode.on = before
+
+
+class _ForwardMode:
+    on = False
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last axis, without weights; see `forward_mode`."""
+    if _ForwardMode.on:
+        return F.rms_norm(x - x.mean(-1, keepdim=True), x.shape[-1:], eps=eps)
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def value_and_divergence(

@@ -24,8 +24,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PATCHES = sorted(HERE.glob("*.patch"))
@@ -82,13 +80,13 @@ def nodes(patch: str) -> list[str]:
     return first.removeprefix(HEADER).split()
 
 
-def apply(patch: str, root: Path) -> None:
-    """Apply a unified diff (with paths a/..., b/...) below a root.
+def patched(patch: str, root: Path) -> dict[Path, str]:
+    """The texts of the files below a root that a unified diff (with paths a/..., b/...) changes.
 
     Raises:
         ValueError: no hunk, or the old text of one does not stand exactly once in its file.
     """
-    hunks = 0
+    found: dict[Path, str] = {}
     for part in re.split(r"^(?=--- )", patch, flags=re.MULTILINE)[1:]:
         head, *bodies = re.split(r"^@@.*\n", part, flags=re.MULTILINE)
         named = re.search(r"^\+\+\+ b/(\S+)", head, flags=re.MULTILINE)
@@ -106,11 +104,16 @@ def apply(patch: str, root: Path) -> None:
                     f"a hunk for {named[1]} no longer applies, its text stands there "
                     f"{len(places)} times; renew the patch:\n{old}"
                 )
-            text = text[: places[0]] + new + text[places[0] + len(old) :]
-            hunks += 1
-        path.write_text(text, encoding="utf-8")
-    if not hunks:
+            found[path] = text = text[: places[0]] + new + text[places[0] + len(old) :]
+    if not found:
         raise ValueError("the patch has no hunk")
+    return found
+
+
+def apply(patch: str, root: Path) -> None:
+    """Change the files below a root as a patch says; see `patched`."""
+    for path, text in patched(patch, root).items():
+        path.write_text(text, encoding="utf-8")
 
 
 def run_tests(folder: Path, patch: str | None, selection: list[str], *options: str) -> Outcome:
@@ -149,6 +152,17 @@ def run_tests(folder: Path, patch: str | None, selection: list[str], *options: s
     return Outcome(done.returncode, output=output, **seen)
 
 
+@pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
+def test_the_patch_fits_the_present_code_and_tests(path: Path) -> None:
+    patch = path.read_text()
+    assert patched(patch, ROOT)
+    for node in nodes(patch):
+        file, *inside = node.split("::")
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert all(f"def {name.split('[')[0]}(" in text for name in inside), node
+
+
+@pytest.mark.slow
 def test_without_a_defect_all_selections_pass(tmp_path: Path) -> None:
     selection = sorted({node for path in PATCHES for node in nodes(path.read_text())})
     outcome = run_tests(tmp_path.resolve(), None, selection)
@@ -162,6 +176,7 @@ def test_without_a_defect_all_selections_pass(tmp_path: Path) -> None:
         assert ran, f"{node}: no test passes, so none can notice a defect"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
 def test_the_defect_is_noticed(path: Path, tmp_path: Path) -> None:
     patch = path.read_text()
@@ -172,6 +187,7 @@ def test_the_defect_is_noticed(path: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_broken_package_is_not_a_noticed_defect(tmp_path: Path) -> None:
     patch = (
         "# caught by: tests/test_couplings.py\n"

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge.errors import UserError
-from monge.tensors import as_time
+from monge.tensors import as_time, layer_norm
 from monge.types import Cond, State, Time
 
 TIME_SCALE = 1000.0
@@ -232,7 +232,7 @@ class Conditioning(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """(1 + scale) norm(x) + shift, with layer norm over the last axis."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+    return torch.addcmul(shift, layer_norm(x, eps=1e-6), 1 + scale)
 
 
 class Modulation(nn.Module):

@@ -75,6 +75,9 @@ class MLPSpec(Component):
 class MLP(nn.Module):
     """What `MLPSpec.build` returns; see `forward`."""
 
+    duals = True
+    """Whether `monge.duals` knows all that it computes."""
+
     def __init__(
         self, spec: MLPSpec, shape: tuple[int, ...], n_classes: int | None, n_vector: int
     ) -> None:

@@ -129,6 +129,9 @@ class TransformerSpec(Component):
 class Transformer(nn.Module):
     """What `TransformerSpec.build` returns; see `forward`."""
 
+    duals = True
+    """Whether `monge.duals` knows all that it computes."""
+
     def __init__(
         self, spec: TransformerSpec, shape: tuple[int, ...], n_classes: int | None, n_vector: int
     ) -> None:

@@ -39,6 +39,7 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from monge import duals
 from monge.components import Component, build
 from monge.couplings import Coupling
 from monge.errors import UserError
@@ -74,6 +75,7 @@ class Rows:
         mean: u(x, s, t), differentiable.
         velocity: b(x, t): the teacher's, or the network's own.
         state: the path's state of these rows at other times (B,).
+        dual: whether dual numbers can go through `mean`.
         limit: of the root mean square of a target.
         clipped: which rows a limit has changed, (B,) each, as they come up.
     """
@@ -87,6 +89,7 @@ class Rows:
     mean: Callable[[State, Tensor, Tensor], State]
     velocity: Callable[[State, Tensor], State]
     state: Callable[[Tensor], State]
+    dual: bool = False
     limit: float = math.inf
     clipped: list[Tensor] = field(default_factory=list)
 
@@ -115,9 +118,9 @@ class Rule(Component, abc.ABC):
 
     Attributes:
         stop: how much of the residual is not differentiated: none, convex or full.
-        derivative: jvp, or difference: central differences of two more evaluations, which cost
-            half; auto: differences in t alone, where no embedding turns fast, jvp elsewhere and in
-            bf16.
+        derivative: jvp, or difference: central differences of two more evaluations; auto: jvp, but
+            differences in t, where no embedding turns fast, if they are cheaper: for networks that
+            dual numbers do not go through (see `monge.duals`), and not in bf16.
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
@@ -168,25 +171,29 @@ class Rule(Component, abc.ABC):
         self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None
     ) -> tuple[State, State]:
         """u at (x, s, t), and its derivative along (dx, ds, dt)."""
-        if self._differs(x, ds):
+        if self._differs(at, ds):
             return at.mean(x, at.s, at.t), self._difference(at, x, ds, dt, dx)
-        one = torch.ones_like(at.s)
+        primals, one = (x, at.s, at.t), torch.ones_like(at.s)
+        if at.dual:
+            in_time = [rate * one if rate else None for rate in (ds, dt)]
+            return duals.jvp(at.mean, primals, (dx, *in_time))
         tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
         with forward_mode():
-            u, rate = torch.func.jvp(at.mean, (x, at.s, at.t), tangents)  # type: ignore[misc]
+            u, rate = torch.func.jvp(at.mean, primals, tangents)  # type: ignore[misc]
         return u, rate
 
     def _slope(self, at: Rows, *, ds: float, dt: float, dx: State | None) -> State:
         """The derivative of u alone, and nothing to differentiate."""
         with torch.no_grad():
-            if self._differs(at.x, ds):
+            if self._differs(at, ds):
                 return self._difference(at, at.x, ds, dt, dx)
             return self._along(at, at.x, ds=ds, dt=dt, dx=dx)[1]
 
-    def _differs(self, x: State, ds: float) -> bool:
+    def _differs(self, at: Rows, ds: float) -> bool:
         """Whether the derivative is a central difference."""
         if self.derivative == "auto":
-            return ds == 0 and not torch.is_autocast_enabled(x.device.type)
+            in_t = ds == 0 and not torch.is_autocast_enabled(at.x.device.type)
+            return in_t and not at.dual
         return self.derivative == "difference"
 
     def _difference(self, at: Rows, x: State, ds: float, dt: float, dx: State | None) -> State:
@@ -625,6 +632,7 @@ class FlowMapMatching(Objective):
             mean,
             self._velocity(batch, mean),
             lambda r: path.interpolate(batch["x0"], batch["x1"], r)[0],
+            self.matching.output == "velocity" and _takes_duals(network),
         )
 
     def _velocity(
@@ -637,6 +645,13 @@ class FlowMapMatching(Objective):
         if "guidance" not in batch:
             return lambda x, t: teacher(x, t, cond)
         return lambda x, t: guided(teacher, batch["guidance"], x, t, cond)
+
+
+def _takes_duals(network: nn.Module) -> bool:
+    """Whether dual numbers go through a network as it is: no hooks (of shards), not compiled."""
+    if not getattr(network, "duals", False) or torch.compiler.is_compiling():
+        return False
+    return not any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
 
 
 @contextmanager
