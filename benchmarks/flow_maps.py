@@ -12,7 +12,9 @@ its floor, that of as many samples of the law.
 
 ``costs``: the processor time of a step of each objective on the transformer of the digits recipe
 (batch 128), beside the sum of its parts, each measured in the same rounds: forward and backward
-(f), forward alone (e), a derivative by jvp without gradient (j) and with (g).
+(f), forward alone (e), forward and backward with a derivative that is constant (h) and one that is
+differentiated too (g). The derivative alone, without gradient, is shown by dual numbers (d) and by
+`torch.func.jvp` (j).
 
 Run with `python -m benchmarks.flow_maps mixture --seconds 200`; rows by name after it.
 """
@@ -30,6 +32,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from monge import duals
 from monge.components import build
 from monge.fields import Predict
 from monge.flows import Composed, Integrated, LearnedMap, MeanVelocity
@@ -260,24 +263,23 @@ def by_evaluations(network: nn.Module, objective: Objective) -> list[float]:
 
 COSTS = {
     "flow_matching": "f",
-    "lagrangian": "3f+e",
-    "lagrangian:derivative=jvp": "g+e",
-    "lagrangian:stop=full": "f+3e",
-    "lagrangian:stop=full,derivative=jvp": "f+j+e",
-    "eulerian": "f+j+e",
+    "lagrangian": "g+e",
+    "lagrangian:derivative=difference": "3f+e",
+    "lagrangian:stop=full": "h+e",
+    "lagrangian:stop=full,derivative=difference": "f+3e",
+    "eulerian": "h+e",
     "progressive": "f+6e",
     "consistency": "f+3e",
-    "self-lagrangian": "3f+e",
-    "self-lagrangian:derivative=jvp": "g+e",
-    "self-lagrangian:stop=full": "f+3e",
-    "self-lagrangian:stop=full,derivative=jvp": "f+j+e",
-    "self-eulerian": "f+j+e",
+    "self-lagrangian": "g+e",
+    "self-lagrangian:derivative=difference": "3f+e",
+    "self-lagrangian:stop=full": "h+e",
+    "self-eulerian": "h+e",
     "self-semigroup": "f+2e",
     "shortcut": "f+2e",
-    "meanflow": "f+j",
-    "improved-meanflow": "f+j+e",
-    "flow-map-matching": "4f",
-    "flow-map-matching:derivative=jvp": "f+g",
+    "meanflow": "h",
+    "improved-meanflow": "h+e",
+    "flow-map-matching": "f+g",
+    "flow-map-matching:derivative=difference": "4f",
     "consistency-training": "f+e",
 }
 """What each objective evaluates on rows with s != t; a teacher is a network of the same size. Rows
@@ -306,9 +308,17 @@ def costs(rounds: int) -> None:
         x, s, t = x1[:rows], batch["s"][:rows], batch["t"][:rows]
         cond, one = {"label": label[:rows]}, torch.ones(rows)
 
+        def at(x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+            return network(x, t, cond, s)
+
+        def duals_of(constant: bool) -> tuple[Tensor, Tensor]:
+            if constant:
+                return duals.jvp(at, (x, s, t), (x, one, None), constant=True)
+            return duals.jvp(at, (x, s, t), (None, None, one))
+
         def slope() -> tuple[Tensor, Tensor]:
             with forward_mode():
-                return torch.func.jvp(lambda u: network(x, u, cond, s), (t,), (one,))  # type: ignore
+                return torch.func.jvp(at, (x, s, t), (x, one, 0 * one))  # type: ignore
 
         def quietly(f: Callable[[], object]) -> Callable[[], object]:
             return torch.no_grad()(f)
@@ -316,8 +326,10 @@ def costs(rounds: int) -> None:
         return {
             "f": lambda: network(x, t, cond, s).square().mean().backward(),
             "e": quietly(lambda: network(x, t, cond, s)),
+            "h": lambda: sum(duals_of(constant=True)).square().mean().backward(),  # type: ignore
+            "g": lambda: sum(y.square().mean() for y in duals_of(constant=False)).backward(),  # type: ignore
+            "d": quietly(lambda: duals_of(constant=True)),
             "j": quietly(slope),
-            "g": lambda: sum(y.square().mean() for y in slope()).backward(),  # type: ignore
         }
 
     sizes = (n, 3 * n // 4, n // 2, n // 4)
@@ -334,11 +346,11 @@ def costs(rounds: int) -> None:
             spent[name].append(1e3 * (time.process_time() - start))
     found = {name: statistics.median(times[1:]) for name, times in spent.items()}
     for k in sizes:
-        print(f"{k} rows: " + ", ".join(f"{name} {found[name, k]:.1f} ms" for name in "fejg"))
+        print(f"{k} rows: " + ", ".join(f"{name} {found[name, k]:.1f} ms" for name in "fehgdj"))
     for text, formula in COSTS.items():
         rule = getattr(made[text][0], "rule", None)
         on = round(n * rule.diagonal) if rule is not None else 0
-        theory = _sum(formula, {name: found[name, n - on] for name in "fejg"})
+        theory = _sum(formula, {name: found[name, n - on] for name in "fehg"})
         if rule is not None and on:
             theory += found["f", on] + (found["e", on] if rule.teacher else 0.0)
         print(

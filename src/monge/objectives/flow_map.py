@@ -168,26 +168,21 @@ class Rule(Component, abc.ABC):
         return self._along(at, x, ds=0.0, dt=1.0, dx=None)
 
     def _along(
-        self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None
+        self, at: Rows, x: State, *, ds: float, dt: float, dx: State | None, constant: bool = False
     ) -> tuple[State, State]:
-        """u at (x, s, t), and its derivative along (dx, ds, dt)."""
+        """u at (x, s, t), and its derivative along (dx, ds, dt), constant or differentiable."""
         if self._differs(at, ds):
-            return at.mean(x, at.s, at.t), self._difference(at, x, ds, dt, dx)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
+                rate = self._difference(at, x, ds, dt, dx)
+            return at.mean(x, at.s, at.t), rate
         primals, one = (x, at.s, at.t), torch.ones_like(at.s)
         if at.dual:
             in_time = [rate * one if rate else None for rate in (ds, dt)]
-            return duals.jvp(at.mean, primals, (dx, *in_time))
+            return duals.jvp(at.mean, primals, (dx, *in_time), constant=constant)
         tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
-        with forward_mode():
+        with forward_mode(), torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
             u, rate = torch.func.jvp(at.mean, primals, tangents)  # type: ignore[misc]
-        return u, rate
-
-    def _slope(self, at: Rows, *, ds: float, dt: float, dx: State | None) -> State:
-        """The derivative of u alone, and nothing to differentiate."""
-        with torch.no_grad():
-            if self._differs(at, ds):
-                return self._difference(at, at.x, ds, dt, dx)
-            return self._along(at, at.x, ds=ds, dt=dt, dx=dx)[1]
+        return (at.mean(x, at.s, at.t) if constant else u), rate
 
     def _differs(self, at: Rows, ds: float) -> bool:
         """Whether the derivative is a central difference."""
@@ -228,7 +223,7 @@ class Lagrangian(Rule):
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         if self.stop == "full":
-            u, rate = at.mean(at.x, at.s, at.t), self._slope(at, ds=0.0, dt=1.0, dx=None)
+            u, rate = self._along(at, at.x, ds=0.0, dt=1.0, dx=None, constant=True)
             with torch.no_grad():
                 velocity = at.velocity(at.x + at.gap * u, at.t)
             return (at.towards(u, velocity - at.gap * rate),)
@@ -262,15 +257,15 @@ class Eulerian(Rule):
         if self.stop == "full":
             with torch.no_grad():
                 velocity = at.velocity(at.x, at.s)
-            slope = self._slope(at, ds=1.0, dt=0.0, dx=velocity)
-            return (at.towards(at.mean(at.x, at.s, at.t), velocity + at.gap * slope),)
+            u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity, constant=True)
+            return (at.towards(u, velocity + at.gap * slope),)
         if self.stop == "none":
             velocity = at.velocity(at.x, at.s)
             u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)
             return (u - velocity - at.gap * slope,)
         with torch.no_grad():
             velocity = at.velocity(at.x, at.s)
-        both = self._slope(at, ds=1.0, dt=0.0, dx=velocity)
+            both = self._along(at, at.x, ds=1.0, dt=0.0, dx=velocity)[1]
         u, in_s = self._along(at, at.x, ds=1.0, dt=0.0, dx=None)
         moved = velocity + at.gap * (both - in_s.detach())  # grad X b
         return (u - at.gap * in_s - moved,)
@@ -300,8 +295,8 @@ class MeanFlow(Rule):
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         _only_full(self)
-        slope = self._slope(at, ds=1.0, dt=0.0, dx=at.rate)
-        return (at.towards(at.mean(at.x, at.s, at.t), at.rate + at.gap * slope),)
+        u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=at.rate, constant=True)
+        return (at.towards(u, at.rate + at.gap * slope),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -319,8 +314,8 @@ class ImprovedMeanFlow(Rule):
         _only_full(self)
         with torch.no_grad():
             own = at.mean(at.x, at.s, at.s)
-        slope = self._slope(at, ds=1.0, dt=0.0, dx=own)
-        return (at.towards(at.mean(at.x, at.s, at.t), at.rate + at.gap * slope),)
+        u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=own, constant=True)
+        return (at.towards(u, at.rate + at.gap * slope),)
 
 
 @dataclass(frozen=True, repr=False)
