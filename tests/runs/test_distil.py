@@ -272,3 +272,15 @@ def test_composed_jumps_compose(fast: Run) -> None:
         alone = flow(x[k : k + 1], float(times[k]), float(ends[k]))
         torch.testing.assert_close(each[k : k + 1], alone, rtol=1e-5, atol=1e-5)
     assert Composed(flow.map, Uniform(2)).domain == flow.domain
+
+
+def test_the_best_of_a_map_without_a_teacher_has_learned_its_velocity(
+    table_run: Run, tmp_path: Path
+) -> None:
+    """At the first look the map follows a poor velocity well; that is not the best."""
+    spec = dataclasses.replace(
+        table_run.spec, objective="self-lagrangian", steps=60, batch=64, sample_every=20, lr=1e-2
+    )
+    run = train(spec, out=tmp_path / "run")
+    best = json.loads((run.folder / "best.json").read_text())
+    assert best["step"] > 20 and best["score"] > 0.1

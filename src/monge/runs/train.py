@@ -37,12 +37,12 @@ from monge.runs.autoencoding import (
 from monge.runs.card import write_card
 from monge.runs.folder import read_config
 from monge.runs.initial import initialise
-from monge.runs.map_errors import keep_if_best, keep_map_errors
+from monge.runs.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.runs.report import write_report
 from monge.runs.restoring import build_network, pick_device, set_threads
 from monge.runs.run import CHUNK, Run
 from monge.runs.spec import TrainSpec
-from monge.tensors import noise
+from monge.tensors import noise, stream
 from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit
 from monge.types import Posterior
@@ -414,8 +414,8 @@ def _fit(
         run = _preview(folder, spec, average)
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
-        if spec.is_map:
-            keep_if_best(run, step)
+        if isinstance(objective, FlowMapMatching):
+            keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, objective, data))
 
     loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(
@@ -474,6 +474,18 @@ def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
 
 PREVIEW = 64
 """Samples in a grid during training."""
+
+
+@torch.no_grad()
+def _heldout_loss(run: Run, objective: FlowMapMatching, data: Data) -> float:
+    """What flow matching loses on held-out examples, with the same draws each time."""
+    rows = slice(0, BEST_N)
+    given = {"label": data.heldout_label, "vector": data.heldout_vector}
+    batch = {name: x[rows].to(run.device) for name, x in given.items() if x is not None}
+    x = data.heldout[rows].to(run.device)
+    batch["x1"] = run.autoencoder.encode(x).mean.to(next(run.network.parameters()))
+    drawn = objective.matching.draw(batch, stream(run.spec.seed, "best"))
+    return float(objective.matching.loss(run.network, drawn).per_example.mean())
 
 
 def _preview_labels(run: Run) -> str | None:
