@@ -5,8 +5,8 @@
 Each command prints JSON; commands that several numbers share run once. Data that the user must
 bring stands in a command as {data}, the folder that the environment variable MONGE_DATA names;
 where it, or a file of it, is absent, the number is skipped, and said to be. Several commands with
-";" between are run in order, and the last one's JSON counts. A key that meets a list of rows takes
-the row of that name.
+";" between are run in order, and the last one's JSON counts. A key that meets a list takes the row
+of that name, or, if it is a number, that entry.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ def absent(command: str) -> str | None:
     return f"{', '.join(missing)} in {folder}" if missing else None
 
 
-def found(value: Any, key: str) -> Any:
+def found(value: Any, key: str | int) -> Any:
     """An entry of JSON, or the row of that name in a list of rows; None where there is none."""
+    if isinstance(value, list) and isinstance(key, int):
+        return value[key] if -len(value) <= key < len(value) else None
     if isinstance(value, list):
         return next((row for row in value if row["name"] == key), None)
     return None if value is None else value.get(key)

@@ -22,7 +22,7 @@ from tyro.conf import Positional, arg
 from monge import processes
 from monge.data.raw import shown_lines
 from monge.data.reading import Reading
-from monge.errors import UserError, nearest
+from monge.errors import CheckFailed, UserError, nearest
 from monge.runs.spec import TrainSpec, from_yaml
 
 HELP = """\
@@ -497,7 +497,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+            found = {"error": str(error), "exit_code": error.exit_code}
+            measured = error.found if isinstance(error, CheckFailed) else {}
+            print(json.dumps({**measured, **found}, indent=1, default=str))
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

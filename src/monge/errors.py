@@ -7,7 +7,8 @@ that escapes is a defect of monge and shows a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class UserError(ValueError):
@@ -17,9 +18,17 @@ class UserError(ValueError):
 
 
 class CheckFailed(UserError):
-    """A check that the user asked for did not hold."""
+    """A check that the user asked for did not hold.
+
+    Attributes:
+        found: what was measured, for whoever reads JSON.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, found: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.found = dict(found or {})
 
 
 class Diverged(UserError):

@@ -247,10 +247,10 @@ def verify(arguments: Any) -> dict[str, Any]:
     tell(arguments, text(report))
     tell(arguments, f"report   {page}")
     if report["violations"]:
-        raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]))
+        raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]), report)
     most = arguments.fail_above
     if most is not None and report["sum"]["value"] > most:
-        raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}")
+        raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}", report)
     return report
 
 
@@ -266,9 +266,11 @@ def _selftest(arguments: Any) -> dict[str, Any]:
             tell(arguments, check.text)
             checks.append(check)
     failed = [check.text for check in checks if not check.holds]
+    found = {"checks": [dataclasses.asdict(check) for check in checks]}
     if failed:
-        raise CheckFailed(f"{len(failed)} of {len(checks)} checks do not hold: {failed[0]}")
-    return {"checks": [dataclasses.asdict(check) for check in checks]}
+        why = f"{len(failed)} of {len(checks)} checks do not hold: {failed[0]}"
+        raise CheckFailed(why, found)
+    return found
 
 
 def _verify_component(arguments: Any) -> tuple[dict[str, Any], Path]:

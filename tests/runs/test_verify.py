@@ -89,6 +89,7 @@ def test_a_sum_above_the_limit_exits_with_three(
 ) -> None:
     code, found, message = verified(capsys, table_run.folder, "--fail-above", "0.001")
     assert code == 3 and "is above 0.001" in message and found["exit_code"] == 3
+    assert found["sum"]["value"] > 0.001 and len(found["terms"]) == 6, "what was measured is told"
 
 
 @pytest.mark.parametrize(("name", "clock"), [("exact", "noise"), ("reversed_exact", "data")])

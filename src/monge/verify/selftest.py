@@ -84,9 +84,9 @@ def gaussian(dim: int) -> Gaussian:
 
 
 def overlapping(dim: int) -> GaussianMixture:
-    """Four modes that overlap."""
+    """Four modes that overlap: as far apart in more than eight dimensions as in eight."""
     means = torch.randn(4, dim, generator=stream(2, "selftest", dim), dtype=torch.float64)
-    return GaussianMixture(0.7 * means, torch.tensor(0.5))
+    return GaussianMixture(0.7 * math.sqrt(min(1, 8 / dim)) * means, torch.tensor(0.5))
 
 
 def separated(dim: int) -> GaussianMixture:
