@@ -214,7 +214,7 @@ class Verify(Sampler):
     steps: int | None = None
     """Steps of the solver, or jumps of a map; none: the run's own."""
     quick: bool = False
-    """Fewer of everything: a under a minute for the digits."""
+    """Fewer of everything: under a minute for the digits."""
     fail_above: float | None = None
     """Exit with code 3 if the sum is larger than this, in the units of the report."""
     selftest: bool = False

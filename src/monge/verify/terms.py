@@ -72,12 +72,13 @@ class Term:
         if not isinstance(best, float) or best > self.value / LOOSE:
             return None
         return (
-            f"{self.name} is loose: pairs by noise are {self.value:.3g} apart, the best pairs of "
-            f"the same samples {best:.3g}, so the flow moves samples within the law"
+            f"{self.name} is loose, by {self.value / max(best, 1e-300):.2g} times at least: pairs by "
+            f"noise are {self.value:.3g} apart, the best pairs of the same samples {best:.3g}, so the "
+            "flow moves samples within the law"
         )
 
 
-LOOSE = 4 / 3
+LOOSE = 1.1
 """A pairing this many times worse than the best is called loose."""
 
 
