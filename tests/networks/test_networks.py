@@ -211,16 +211,20 @@ def test_torch_compile_changes_nothing():
 
 
 @pytest.mark.parametrize("kind", [TransformerSpec, MLPSpec])
-def test_a_network_of_one_time_becomes_one_of_two_without_change(kind):
+@pytest.mark.parametrize("anchor", ["start", "end"])
+def test_a_network_of_one_time_becomes_one_of_two_without_change(kind, anchor):
+    """At s = t, and until the span's embedding is trained at any span that has its anchor there."""
     settings = SMALL if kind is TransformerSpec else {"width": 16}
     one = trained(kind(**settings), (4,))
-    two = kind(two_times=True, **settings).build((4,), N_CLASSES, N_VECTOR).double()
+    spec = kind(two_times=True, anchor=anchor, **settings)
+    two = spec.build((4,), N_CLASSES, N_VECTOR).double()
     missing, unexpected = two.load_state_dict(one.state_dict(), strict=False)
     assert unexpected == []
     assert all(name.startswith(("conditioning.span.", "pair_weight.")) for name in missing)
     x, t, cond = inputs((4,))
     torch.testing.assert_close(two(x, t, cond), one(x, t, cond))
-    torch.testing.assert_close(two(x, t + 0.2, cond, s=t), one(x, t, cond))
+    s, t = (t, t + 0.2) if anchor == "start" else (t - 0.2, t)
+    torch.testing.assert_close(two(x, t, cond, s=s), one(x, t if anchor == "end" else s, cond))
 
 
 def test_two_times_are_told_apart():

@@ -91,7 +91,9 @@ def test_the_velocity_of_a_map_is_integrated_on_request(fast: Run) -> None:
 @pytest.mark.parametrize("name", TAUGHT)
 def test_every_objective_distils(name: str, table_run: Run, tmp_path: Path) -> None:
     run = distil(table_run.folder, tmp_path / "run", objective=name, steps=4, batch=16)
-    assert run.spec.is_map and run.spec.network.endswith("two_times=True")
+    # What a rule differentiates in is not what the teacher's fast embedding is of.
+    anchor = ",anchor=end" if name in ("eulerian", "continuous-consistency") else ""
+    assert run.spec.is_map and run.spec.network.endswith(f"two_times=True{anchor}")
     kept = json.loads((run.folder / map_errors.FILE).read_text())
     steps = [1] if jumps.only_to_data(run.spec) else [1, 2, 4, 8, 16]
     assert [e["steps"] for e in kept["errors"]] == steps

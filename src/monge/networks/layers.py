@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,9 @@ class Times(Protocol):
 
     @property
     def two_times(self) -> bool: ...
+
+    @property
+    def anchor(self) -> Literal["start", "end"]: ...
 
     @property
     def guided(self) -> bool: ...
@@ -158,9 +161,9 @@ def log_variance(weight: PairWeight | None, s: Tensor, t: Tensor) -> Tensor:
 class Conditioning(nn.Module):
     """Times, label and vector -> c (1 or B, width): the sum of their embeddings, activated.
 
-    With two times a walk from s to t is embedded as s and t - s (Boffi et al., 2025). The span's
-    embedding starts at zero, and so does that of a guidance scale, so a network that had one time
-    gives the same output when the weights of the others are added.
+    With two times a walk from s to t is embedded as s, or t, and t - s (Boffi et al., 2025). The
+    span's embedding starts at zero, and so does that of a guidance scale, so a network that had
+    one time gives the same output when the weights of the others are added.
 
     The last row of the label table is the null label: label -1, or no label. A vector of NaN, or
     no vector, is the null vector, with an embedding of its own. What a network is not built for
@@ -175,6 +178,7 @@ class Conditioning(nn.Module):
         self.n_vector = n_vector
         self.time = TimeEmbedding(width, scale=times.time_scale)
         self.span = _added(width) if times.two_times else None
+        self.anchor = times.anchor
         self.guidance = _added(width) if times.guided else None
         self.label = None if n_classes is None else nn.Embedding(n_classes + 1, width)
         self.vector = None if n_vector == 0 else nn.Linear(n_vector + 1, width)
@@ -210,7 +214,7 @@ class Conditioning(nn.Module):
                 raise UserError("a second time needs a network built with two_times=true")
             return self.time(t, x)
         s = t if s is None else s
-        return self.time(s, x) + self.span(t - s, x)
+        return self.time(s if self.anchor == "start" else t, x) + self.span(t - s, x)
 
     def _of_label(self, table: nn.Embedding, label: Tensor | None) -> Tensor:
         if label is None:

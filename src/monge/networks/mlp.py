@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ class MLPSpec(Component):
             of times then costs more than the layers, if the state is small.
         dropout: probability that a hidden number is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
+        anchor: which of the two is embedded beside their span: the one that it is not
+            differentiated in, if the embedding turns fast.
         guided: whether it takes a guidance scale, as maps distilled from a guided teacher do.
         time_scale: what times are multiplied by before they are embedded; less for a network
             that is differentiated in time.
@@ -49,6 +52,7 @@ class MLPSpec(Component):
     embed: int | None = None
     dropout: float = 0.0
     two_times: bool = False
+    anchor: Literal["start", "end"] = "start"
     guided: bool = False
     time_scale: float = TIME_SCALE
 

@@ -62,6 +62,8 @@ class TransformerSpec(Component):
         width, depth, heads: replace those of the size.
         dropout: probability that a hidden number of a feed-forward layer is dropped in training.
         two_times: whether the network takes a second time, as flow maps do.
+        anchor: which of the two is embedded beside their span: the one that it is not
+            differentiated in, if the embedding turns fast.
         guided: whether it takes a guidance scale, as maps distilled from a guided teacher do.
         time_scale: what times are multiplied by before they are embedded; less for a network
             that is differentiated in time.
@@ -78,6 +80,7 @@ class TransformerSpec(Component):
     heads: int | None = None
     dropout: float = 0.0
     two_times: bool = False
+    anchor: Literal["start", "end"] = "start"
     guided: bool = False
     time_scale: float = TIME_SCALE
 

@@ -234,7 +234,11 @@ def of_two_times(network: str, spec: TrainSpec) -> str:
     component = build("network", network)
     if isinstance(component, ExactSpec):
         raise UserError("network exact is not trained: choose another for a flow map")
-    return repr(dataclasses.replace(component, two_times=True, guided=jumps.takes_guidance(spec)))
+    changes: dict[str, Any] = {"two_times": True, "guided": jumps.takes_guidance(spec)}
+    rule = build("objective", spec.objective)
+    if getattr(rule, "differentiates", "end") == "start" and hasattr(component, "anchor"):
+        changes["anchor"] = "end"
+    return repr(dataclasses.replace(component, **changes))
 
 
 def _default_network(latent_shape: tuple[int, ...], few: bool) -> str:

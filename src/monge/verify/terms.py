@@ -71,10 +71,11 @@ class Term:
         best = (self.extra or {}).get("best_pairing")
         if not isinstance(best, float) or best > self.value / LOOSE:
             return None
+        ratio = self.value / max(best, 1e-300)
         return (
-            f"{self.name} is loose, by {self.value / max(best, 1e-300):.2g} times at least: pairs by "
-            f"noise are {self.value:.3g} apart, the best pairs of the same samples {best:.3g}, so the "
-            "flow moves samples within the law"
+            f"{self.name} is loose, by {ratio:.2g} times at least: pairs by noise are "
+            f"{self.value:.3g} apart, the best pairs of the same samples {best:.3g}, so the flow "
+            "moves samples within the law"
         )
 
 
