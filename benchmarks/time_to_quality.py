@@ -27,7 +27,7 @@ from benchmarks import study
 from benchmarks.latent_cache import EncodedEachStep
 from benchmarks.measure import Row, Rows, clock, mean, parser, show
 from benchmarks.study import Study, Variant
-from monge.metrics.features import load_network
+from monge.metrics.feature_sources import load_network
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.two_sample import energy_distance
 from monge.recipes import mnist

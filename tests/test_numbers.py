@@ -1,14 +1,16 @@
-"""`docs/measure.py`: numbers whose data is absent are skipped, and said to be."""
+"""What measures the numbers of the documentation: `docs/measure.py`, and the benchmarks."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FILE = Path(__file__).parents[1] / "docs" / "measure.py"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "docs" / "measure.py"
 
 
 @pytest.fixture
@@ -44,3 +46,12 @@ def test_data_that_is_absent_is_skipped_visibly_and_measured_where_it_is_there(
     (tmp_path / "print.py").write_text(f"print('{rows}')")
     assert measure.main() == 0
     assert "ok   brought: 2, stated 2.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+)
+def test_every_benchmark_can_be_started(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it needs of monge is where it looks for it."""
+    monkeypatch.syspath_prepend(ROOT)
+    importlib.import_module(f"benchmarks.{name}")

@@ -652,6 +652,13 @@ class Hidden(MLP):
         return super().forward(x.detach(), t, cond, s) + 0 * x
 
 
+@network_caught("gradients_of_derivatives", "torch's layer norm, whose second derivative is wrong")
+class Normed(MLP):
+    def forward(self, x: Tensor, t: Any, cond: Any = None, s: Any = None) -> Tensor:
+        out = super().forward(x, t, cond, s).flatten(1)
+        return nn.functional.layer_norm(out, out.shape[1:]).reshape(x.shape)
+
+
 CAUGHT["a divergence of a hidden derivative"] = (BuildsMLP(Hidden), "divergence")
 
 

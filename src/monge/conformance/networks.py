@@ -169,6 +169,34 @@ def law_forward_derivatives(component: Any) -> Outcome:
     return over_seats(component, measure)
 
 
+def law_gradients_of_derivatives(component: Any) -> Outcome:
+    """Forward-mode derivatives have the gradients that central differences have."""
+
+    def measure(seat: Seat) -> Any:
+        x, cond, along, across = (
+            seat.states(),
+            seat.cond(),
+            seat.states("along"),
+            seat.states("across"),
+        )
+        zero, one = (f((), dtype=torch.float64) for f in (torch.zeros, torch.ones))
+
+        def slopes(y: State) -> Tensor:
+            with forward_mode():
+                rate = torch.func.jvp(
+                    lambda h: seat.network(y + h * along, 0.4, cond), (zero,), (one,)
+                )[1]
+            return sum_except_batch(rate.square())
+
+        start = x.clone().requires_grad_()
+        exact = torch.autograd.grad(slopes(start).sum(), start)[0]
+        with torch.no_grad():
+            expected = derivative(lambda h: slopes(x + h * across), zero, 3e-3)
+        return within("difference", gap(sum_except_batch(exact * across), expected), 1e-5)
+
+    return over_seats(component, measure)
+
+
 @torch.no_grad()
 def law_divergence(component: Any) -> Outcome:
     """The exact divergence, vectorised over coordinates, is the sum of central differences."""
