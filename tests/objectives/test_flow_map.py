@@ -351,6 +351,14 @@ def test_spans_grow() -> None:
     made = objective(Progressive(), LAWS[0], PATHS[0])
     batch = made.draw({"x1": LAWS[0].sample(500, stream(0, "x1"))}, stream(0, "draw"), 0)
     assert float((batch["t"] - batch["s"]).max()) <= 1 / 16 + 1e-6
+    # By itself the whole span has the last third of the steps, whatever their number.
+    for steps in (30, 1500):
+        planned = Progressive().planned(steps)
+        spans = [planned.span(k) for k in range(steps)]
+        assert spans[0] == 1 / 16 and spans.count(1.0) == steps - 4 * planned.round
+        assert spans.count(1.0) == pytest.approx(steps / 3, abs=2)
+    assert Progressive(round=7).planned(1500) == Progressive(round=7)
+    assert Progressive().planned(None).round == 500
 
 
 def test_residuals_are_clipped_and_counted() -> None:

@@ -158,6 +158,10 @@ class Rule(Component, abc.ABC):
     def residuals(self, at: Rows) -> tuple[State, ...]:
         """What vanishes at the flow map, in units of velocity; squares are added up."""
 
+    def planned(self, steps: int | None) -> Rule:
+        """The rule in a run of so many steps; None if they are not known."""
+        return self
+
     def span(self, step: int) -> float:
         """The longest span, as part of the domain, at a step."""
         return min(1.0, (step + 1) / self.anneal) if self.anneal else 1.0
@@ -358,22 +362,30 @@ class Progressive(Rule):
     """PFMM: one jump is two, on spans that double every `round` steps.
 
     The shortest spans, up to `first`, are two Heun steps of the teacher; longer ones two jumps of
-    the network itself, as it stands. Without rows at s = t it diverges.
+    the network itself, as it stands. Without rows at s = t it diverges. A `round` of 0 is such a
+    part of a run's steps that the whole span has the last third of them; 500 if they are not known.
     """
 
     diagonal: float = 0.5
     first: float = 1 / 16
-    round: int = 500
+    round: int = 0
 
     name = "progressive"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.first <= 1 or self.round < 1:
-            raise UserError(f"objective {self}: first must lie in (0, 1], round be 1 at least")
+        if not 0 < self.first <= 1 or self.round < 0:
+            raise UserError(f"objective {self}: first must lie in (0, 1], round be 0 at least")
+
+    def planned(self, steps: int | None) -> Progressive:
+        if self.round:
+            return self
+        doublings = math.ceil(math.log2(1 / self.first))
+        whole = 500 if steps is None else max(1, 2 * steps // (3 * max(doublings, 1)))
+        return replace(self, round=whole)
 
     def span(self, step: int) -> float:
-        return min(1.0, self.first * 2.0 ** (step // self.round))
+        return min(1.0, self.first * 2.0 ** (step // (self.round or 500)))
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         lo, hi = at.domain

@@ -338,7 +338,7 @@ def make_objective(
     if field is not None and lo == hi != 1:
         field = Guided(field, lo)
     return FlowMapMatching(
-        build("objective", spec.objective),
+        build("objective", spec.objective).planned(spec.steps),
         matching,
         None if spec.pairs == "auto" else build("pairs", spec.pairs),
         field,
