@@ -292,10 +292,13 @@ class SelfEulerian(Eulerian):
 
 @dataclass(frozen=True, repr=False)
 class MeanFlow(Rule):
-    """MeanFlow: Eulerian with the path's own velocity in place of its mean."""
+    """MeanFlow: Eulerian with the path's own velocity in place of its mean.
+
+    Published with adaptive weights; but a weight that depends on the row's own residual, noise
+    included, moves the minimum off the mean, and does harm in tens of dimensions (docs/log.md).
+    """
 
     diagonal: float = 0.75
-    weight: Weight = "adaptive"
 
     name = "meanflow"
     teacher = False
@@ -313,7 +316,6 @@ class ImprovedMeanFlow(Rule):
     """iMF: u - (t - s) sg(Du) is regressed on the path's velocity, D along the network's own."""
 
     diagonal: float = 0.75
-    weight: Weight = "adaptive"
 
     name = "improved-meanflow"
     teacher = False
