@@ -110,6 +110,10 @@ def test_torchs_own_derivative_of_layer_norm_can_be_differentiated_too(
 def test_what_is_not_known_is_refused(x: Tensor) -> None:
     with pytest.raises(TypeError, match="no rule for atan"):
         duals.jvp(torch.atan, (x,), (x,))
+    with pytest.raises(TypeError, match="no rule for an attribute that is a tensor"):
+        duals.jvp(lambda x: x.mT @ x, (x,), (x,))
+    with pytest.raises(TypeError, match="dropout"):
+        duals.jvp(lambda x: F.dropout(x, 0.5, True), (x,), (x,))
     with pytest.raises(TypeError, match="no rule for add_"):
         duals.jvp(lambda x: x.add_(1), (x,), (x,))
 
@@ -126,6 +130,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "transformer, images": (TRANSFORMER, (2, 4, 4)),
     "transformer, vectors": (GUIDED, (5,)),
     "mlp": (MLPSpec(width=32, depth=2, embed=8, two_times=True), (5,)),
+    "mlp with dropout": (MLPSpec(width=32, depth=2, dropout=0.2, two_times=True), (5,)),
 }
 
 

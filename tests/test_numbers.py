@@ -54,4 +54,5 @@ def test_data_that_is_absent_is_skipped_visibly_and_measured_where_it_is_there(
 def test_every_benchmark_can_be_started(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it needs of monge is where it looks for it."""
     monkeypatch.syspath_prepend(ROOT)
-    importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.__doc__ and module.__file__ == str(ROOT / "benchmarks" / f"{name}.py")

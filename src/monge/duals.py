@@ -75,6 +75,8 @@ class Dual(Tensor):
             if name not in RULES and name not in LINEAR and name not in FACTS:
                 raise TypeError(f"dual numbers have no rule for {name}")
             value, tangent = func(*_values(args), **kwargs), None
+            if name in FACTS and isinstance(value, Tensor):  # as x.mT
+                raise TypeError("dual numbers have no rule for an attribute that is a tensor")
             with torch.set_grad_enabled(torch.is_grad_enabled() and not _Tangents.constant):
                 if name in RULES:
                     tangent = RULES[name](value, *args, **kwargs)
@@ -217,6 +219,15 @@ def _addcmul(value: Tensor, a: Any, b: Any, c: Any) -> Tensor | None:
     return _sum(value, total)
 
 
+@_rule("dropout")
+def _dropout(
+    value: Tensor, x: Dual, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    if training and p:
+        raise TypeError("dual numbers have no rule for dropout in training")
+    return x.tangent
+
+
 @_rule("cos")
 def _cos(value: Tensor, x: Dual) -> Tensor:
     return -value_of(x).sin() * x.tangent
@@ -287,11 +298,12 @@ def _attention(value: Tensor, q: Any, k: Any, v: Any) -> Tensor | None:
     at_q, at_k = value_of(q), value_of(k)
     scale = 1 / math.sqrt(at_q.shape[-1])
     share = (scale * at_q @ at_k.mT).softmax(-1)
-    moved = None
-    for tangent, other in ((_tangent(q), at_k), (_tangent(k), None)):
-        if tangent is not None:
-            part = tangent @ other.mT if other is not None else at_q @ tangent.mT
-            moved = part if moved is None else moved + part
+    of_q, of_k = _tangent(q), _tangent(k)
+    moved = _sum(
+        share,
+        None if of_q is None else of_q @ at_k.mT,
+        None if of_k is None else at_q @ of_k.mT,
+    )
     if moved is not None:
         moved = (scale * moved).to(share.dtype)
         # The Jacobian of a softmax is symmetric: its backward kernel is its derivative.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from monge.components import FAMILIES, build
 from monge.errors import UserError
 from monge.flows import Integrated
-from monge.networks.mlp import MLPSpec
+from monge.networks.mlp import MLP, MLPSpec
 from monge.objectives import flow_map
 from monge.objectives.base import Batch
 from monge.objectives.flow_map import (
@@ -28,13 +28,13 @@ from monge.objectives.flow_map import (
     SelfSemigroup,
 )
 from monge.objectives.flow_matching import FlowMatching
-from monge.paths import Path
+from monge.paths import Linear, Path
 from monge.solvers import RK4
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian, GaussianSpec
 from monge.targets.mixture import MixtureSpec
 from monge.tensors import expand, stream
-from monge.types import Cond, FlowMap, State, VelocityField
+from monge.types import Cond, FlowMap, State, Time, VelocityField
 
 RULES: list[Rule] = [
     build("objective", name)
@@ -441,3 +441,19 @@ def test_learned_weights_balance_errors() -> None:
 def test_what_cannot_be_meant_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_a_network_derived_from_ours_may_compute_what_duals_do_not_know() -> None:
+    """It is differentiated by torch instead."""
+
+    class Bounded(MLP):
+        def forward(self, x: Tensor, t: Time, cond: Cond = None, s: Time | None = None) -> Tensor:
+            return torch.tanh(super().forward(x, t, cond, s))
+
+    network = Bounded(MLPSpec(width=8, depth=1, two_times=True), (2,), None, 0)
+    network.reset(stream(0, "weights"))
+    made = FlowMapMatching(SelfLagrangian(), FlowMatching(path=Linear()))
+    batch = made.draw({"x1": torch.randn(32, 2, generator=stream(0, "x1"))}, stream(0, "draw"))
+    made.loss(network, batch).per_example.mean().backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
+    assert network.out.weight.grad is not None and bool(network.out.weight.grad.any())

@@ -122,6 +122,17 @@ def test_a_teacher_may_predict_anything(output: Any, table_run: Run, tmp_path: P
     assert bool(run.sample(8, steps=2).x.isfinite().all())
 
 
+@pytest.mark.parametrize(
+    "network", ["mlp:width=16,depth=1", "transformer:width=16,depth=1,heads=2"]
+)
+def test_a_teacher_may_have_dropout(network: str, table_run: Run, tmp_path: Path) -> None:
+    """Which the two sides of a residual, and its derivative, go without."""
+    spec = dataclasses.replace(table_run.spec, network=f"{network},dropout=0.2", steps=2)
+    teacher = train(spec, out=tmp_path / "teacher")
+    run = distil(teacher.folder, tmp_path / "run", steps=2, batch=16)
+    assert "dropout=0.2" in run.spec.network and bool(run.sample(8, steps=2).x.isfinite().all())
+
+
 def test_a_map_may_be_learned_in_float64(table_run: Run, tmp_path: Path) -> None:
     """Of a teacher in float32; its error is measured while training and after."""
     run = distil(table_run.folder, tmp_path / "run", steps=2, batch=16, precision="float64")

@@ -58,6 +58,9 @@ Weight: TypeAlias = Literal["none", "learned", "adaptive"]
 STEP = 5e-3
 """Half the span of a central difference in time."""
 
+UNPLANNED = 500
+"""Steps before progressive spans double, in a run of an unknown number of steps."""
+
 ADAPTIVE_FLOOR = 1e-3
 """Added to the squared residual that an adaptive weight divides by (MeanFlow, Sec. 4)."""
 
@@ -383,11 +386,11 @@ class Progressive(Rule):
         if self.round:
             return self
         doublings = math.ceil(math.log2(1 / self.first))
-        whole = 500 if steps is None else max(1, 2 * steps // (3 * max(doublings, 1)))
+        whole = UNPLANNED if steps is None else max(1, 2 * steps // (3 * max(doublings, 1)))
         return replace(self, round=whole)
 
     def span(self, step: int) -> float:
-        return min(1.0, self.first * 2.0 ** (step // (self.round or 500)))
+        return min(1.0, self.first * 2.0 ** (step // (self.round or UNPLANNED)))
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         lo, hi = at.domain
@@ -663,8 +666,11 @@ class FlowMapMatching(Objective):
 
 
 def _takes_duals(network: nn.Module) -> bool:
-    """Whether dual numbers go through a network as it is: no hooks (of shards), not compiled."""
-    if not getattr(network, "duals", False) or torch.compiler.is_compiling():
+    """Whether dual numbers go through a network as it is: no hooks (of shards), not compiled.
+
+    Its own class says so: one derived from it may compute what they do not know.
+    """
+    if not vars(type(network)).get("duals", False) or torch.compiler.is_compiling():
         return False
     return not any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
 
