@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, final
@@ -43,10 +44,11 @@ class Solver(Component, abc.ABC):
 
 def _weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     """The sum of slopes with weights of which one, at least, is not zero."""
-    (w, k), *rest = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
-    total = w * k
-    for w, k in rest:
-        total = torch.add(total, k, alpha=w)
+    total = None
+    for w, k in zip(weights, slopes, strict=True):
+        if w:
+            total = w * k if total is None else torch.add(total, k, alpha=w)
+    assert total is not None
     return total
 
 
@@ -195,51 +197,65 @@ class Dopri5(Solver):
             return y
         result = [part.clone() for part in y]
         # Below, everything holds the unfinished examples only; `rows` says which those are.
-        y = tuple(part[rows] for part in y)
-        now, end = now[rows], end[rows]
+        if len(rows) < batch:
+            y, now, end = tuple(part[rows] for part in y), now[rows], end[rows]
+        nodes = now.new_tensor(_DOPRI_C[1:]).unsqueeze(1)
         slope = f(y, now, rows)
         h = self._first_step(f, y, slope, now, end, rows)
         for _ in range(self.max_steps):
-            last = (end - now).abs() <= h.abs()
-            h = torch.where(last, end - now, h)
-            new_y, new_slope, error = self._attempt(f, y, slope, now, h, rows)
+            left = end - now
+            last = left.abs() <= h.abs()
+            h = torch.where(last, left, h)
+            new_y, new_slope, error = self._attempt(f, y, slope, now + nodes * h, h, rows)
             accept = error <= 1
-            arrived = accept & last
-            keep = [expand(accept, part) for part in y]
-            y = tuple(torch.where(k, n, o) for k, n, o in zip(keep, new_y, y, strict=True))
-            slope = tuple(
-                torch.where(k, n, o) for k, n, o in zip(keep, new_slope, slope, strict=True)
-            )
-            now = torch.where(accept, now + h, now)
+            arrived, all_accepted = accept & last, bool(accept.all())
+            if all_accepted:
+                y, slope, now = new_y, new_slope, now + h
+            else:
+                keep = [expand(accept, part) for part in y]
+                y = tuple(torch.where(k, n, o) for k, n, o in zip(keep, new_y, y, strict=True))
+                slope = tuple(
+                    torch.where(k, n, o) for k, n, o in zip(keep, new_slope, slope, strict=True)
+                )
+                now = torch.where(accept, now + h, now)
             # The usual controller: aim at 0.9 of the tolerance, change by 0.2 to 10 times.
             h = h * (0.9 * error.clamp_min(1e-10) ** (-1 / 5)).clamp(0.2, 10.0)
             if arrived.any():
+                going, done = torch.nonzero(~arrived).squeeze(1), torch.nonzero(arrived).squeeze(1)
+                if len(done) == batch:
+                    return y
                 for whole, part in zip(result, y, strict=True):
-                    whole[rows[arrived]] = part[arrived]
-                going = ~arrived
+                    whole[rows[done]] = part[done]
+                if len(going) == 0:
+                    return tuple(result)
                 rows, now, end, h = rows[going], now[going], end[going], h[going]
                 y, slope = tuple(p[going] for p in y), tuple(k[going] for k in slope)
-                if len(rows) == 0:
-                    return tuple(result)
-            stuck = h.abs() < 16 * torch.finfo(dtype).eps * now.abs().clamp_min(1e-3)
-            if stuck.any():
-                raise UserError(
-                    f"solver dopri5: the step size vanished at t = {float(now[stuck][0]):.6g}: "
-                    f"raise rtol/atol ({self.rtol:g}/{self.atol:g}), use float64, or stop earlier"
-                )
+            if not all_accepted:
+                self._refuse_vanished(h, now)
         raise UserError(
             f"solver dopri5: {len(rows)} of {batch} examples have not arrived after "
             f"{self.max_steps} steps: raise rtol/atol or max_steps, or stop earlier"
         )
 
+    def _refuse_vanished(self, h: Tensor, now: Tensor) -> None:
+        stuck = h.abs() < 16 * torch.finfo(now.dtype).eps * now.abs().clamp_min(1e-3)
+        if stuck.any():
+            raise UserError(
+                f"solver dopri5: the step size vanished at t = {float(now[stuck][0]):.6g}: "
+                f"raise rtol/atol ({self.rtol:g}/{self.atol:g}), use float64, or stop earlier"
+            )
+
     def _attempt(
-        self, f: RightHandSide, y: Tuple, slope: Tuple, now: Tensor, h: Tensor, rows: Tensor
+        self, f: RightHandSide, y: Tuple, slope: Tuple, nodes: Tensor, h: Tensor, rows: Tensor
     ) -> tuple[Tuple, Tuple, Tensor]:
-        """A step and its scaled error (accept below 1); the last stage starts the next step."""
+        """A step and its scaled error (accept below 1); the last stage starts the next step.
+
+        `nodes` are the times of the stages, (6, B).
+        """
         slopes, stage, step = [slope], y, _shaped(h, y)
-        for c, row in zip(_DOPRI_C[1:], _DOPRI_A[1:], strict=True):
+        for node, row in zip(nodes.unbind(), _DOPRI_A[1:], strict=True):
             stage = _moved(y, step, row, slopes)
-            slopes.append(f(stage, now + c * h, rows))
+            slopes.append(f(stage, node, rows))
         error = [
             size * _weighted(_DOPRI_ERROR, list(k))
             for size, k in zip(step, zip(*slopes, strict=True), strict=True)
@@ -250,7 +266,7 @@ class Dopri5(Solver):
         ]
         error_norm = _norm([e / c for e, c in zip(error, scale, strict=True)])
         # A non-finite attempt is a rejected one; the step shrinks until it is finite again.
-        return stage, slopes[-1], torch.nan_to_num(error_norm, nan=1e10, posinf=1e10)
+        return stage, slopes[-1], torch.nan_to_num(error_norm, nan=math.inf, posinf=math.inf)
 
     def _first_step(
         self, f: RightHandSide, y: Tuple, slope: Tuple, now: Tensor, end: Tensor, rows: Tensor
@@ -259,23 +275,22 @@ class Dopri5(Solver):
         scale = [self.atol + self.rtol * part.abs() for part in y]
         size = _norm([part / c for part, c in zip(y, scale, strict=True)])
         speed = _norm([k / c for k, c in zip(slope, scale, strict=True)])
-        span = (end - now).abs()
+        left = end - now
+        span, towards = left.abs(), left.sign()
         h = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
-        h = torch.minimum(h, span) * (end - now).sign()
+        h = torch.minimum(h, span) * towards
         trial = _moved(y, _shaped(h, y), (1.0,), [slope])
         change = [
             (new - k) / c for new, k, c in zip(f(trial, now + h, rows), slope, scale, strict=True)
         ]
         bend = torch.maximum(_norm(change) / h.abs(), speed)
         next_h = torch.where(bend <= 1e-15, (h.abs() * 1e-3).clamp_min(1e-6), (0.01 / bend) ** 0.2)
-        return torch.minimum(torch.minimum(100 * h.abs(), next_h), span) * (end - now).sign()
+        return torch.minimum(torch.minimum(100 * h.abs(), next_h), span) * towards
 
 
 def _norm(parts: list[Tensor]) -> Tensor:
     """Root mean square over all coordinates of an example, (B,)."""
     flat = [part.reshape(len(part), -1) for part in parts]
-    total = sum(
-        (part.float() if part.dtype != torch.float64 else part).square().sum(1) for part in flat
-    )
-    assert isinstance(total, Tensor)
-    return (total / sum(part.shape[1] for part in flat)).sqrt()
+    flat = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    return torch.linalg.vector_norm(flat, dim=1, dtype=dtype) / flat.shape[1] ** 0.5
