@@ -58,7 +58,7 @@ def pairing(n: int, rounds: int) -> Rows:
     x1, rng = clusters(n), stream(0, "x0")
     contestants = {"monge": timed(lambda: MinibatchOT(plan=n).pair(x1, None, rng), 3)}
     if installed("torchcfm", "ot"):
-        from torchcfm.optimal_transport import OTPlanSampler
+        from torchcfm.optimal_transport import OTPlanSampler  # pyright: ignore[reportMissingImports]
 
         sampler = OTPlanSampler("exact")
         contestants["torchcfm"] = timed(

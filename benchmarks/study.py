@@ -122,7 +122,9 @@ class Variant:
 
 def objective_of(study: Study, variant: Variant) -> FlowMatching:
     """What a variant minimises."""
-    return make_objective(dataclasses.replace(study.spec, **variant.fields), study.data)
+    made = make_objective(dataclasses.replace(study.spec, **variant.fields), study.data)
+    assert isinstance(made, FlowMatching)
+    return made
 
 
 def training(

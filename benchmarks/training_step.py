@@ -84,9 +84,9 @@ class Azula(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        from azula.nn.vit import ViT
+        from azula.nn.vit import ViT  # pyright: ignore[reportMissingImports]
 
-        self.conditioning = Conditioning(size.width, CLASSES, 0, two_times=False)
+        self.conditioning = Conditioning(size.width, CLASSES, 0, spec_of(size))
         self.vit = ViT(
             in_channels=4,
             out_channels=4,
@@ -101,9 +101,13 @@ class Azula(nn.Module):
         return self.vit(x, self.conditioning(x, t, cond, None))
 
 
+def spec_of(size: Size) -> TransformerSpec:
+    """The settings of our transformer."""
+    return TransformerSpec(width=size.width, depth=size.depth, heads=size.heads, patch=PATCH)
+
+
 def ours(size: Size) -> nn.Module:
-    spec = TransformerSpec(width=size.width, depth=size.depth, heads=size.heads, patch=PATCH)
-    return spec.build(size.shape, CLASSES)
+    return spec_of(size).build(size.shape, CLASSES)
 
 
 def batch_of(size: Size, objective: FlowMatching) -> Batch:
