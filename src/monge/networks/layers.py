@@ -279,8 +279,10 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         # Heads move forward last: norms of strided tensors cost copies in the backward pass.
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).unbind(2)
-        q = F.rms_norm(q, q.shape[-1:], self.query_norm.to(q), eps=1e-6)
-        k = F.rms_norm(k, k.shape[-1:], self.key_norm.to(k), eps=1e-6)
+        # Both weights on the queries: only the products of queries and keys count.
+        weight = (self.query_norm * self.key_norm).to(q)
+        q = F.rms_norm(q, q.shape[-1:], weight, eps=1e-6)
+        k = F.rms_norm(k, k.shape[-1:], eps=1e-6)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
