@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks import study
 from benchmarks.measure import Row, Rows, clock, mean, parser, show
-from benchmarks.study import Quality, Study, Variant
+from benchmarks.study import SPEC, Quality, Study, Variant
 from monge.training.ema import Average
 
 STEPS = 300
@@ -32,6 +32,14 @@ VARIANTS = {
     "times logit_normal": Variant({**COMMON, "times": "logit_normal"}),
     "coupling ot:plan=256": Variant({**COMMON, "coupling": "ot:plan=256"}),
     "no QK-norm": Variant(COMMON, study.without_qk_norm),
+    "ten times the learning rate": Variant({**COMMON, "lr": 10 * SPEC.lr}),
+    "ten times the learning rate, no QK-norm": Variant(
+        {**COMMON, "lr": 10 * SPEC.lr}, study.without_qk_norm
+    ),
+    "thirty times the learning rate": Variant({**COMMON, "lr": 30 * SPEC.lr}),
+    "thirty times the learning rate, no QK-norm": Variant(
+        {**COMMON, "lr": 30 * SPEC.lr}, study.without_qk_norm
+    ),
     "width 64": Variant({**COMMON, "network": WIDTH.format(64)}),
     "width 192": Variant({**COMMON, "network": WIDTH.format(192)}),
 }

@@ -114,7 +114,15 @@ def trained(
 
     `look` is given the same after a fifth of the steps.
     """
-    spec = MLPSpec(width=width, depth=4, embed=64, two_times=True, time_scale=20)
+    rule = getattr(batches.objective, "rule", None)
+    spec = MLPSpec(
+        width=width,
+        depth=4,
+        embed=64,
+        two_times=True,
+        time_scale=20,
+        anchor="end" if rule and rule.differentiates == "start" else "start",
+    )
     network = spec.build((dim,), rng=stream(seed, "weights"))
     loop = LoopSpec(steps=steps or 1, lr=lr, ema=0.999, seed=seed)
     engine = Engine(
