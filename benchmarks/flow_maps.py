@@ -114,15 +114,9 @@ def trained(
 
     `look` is given the same after a fifth of the steps.
     """
-    rule = getattr(batches.objective, "rule", None)
-    spec = MLPSpec(
-        width=width,
-        depth=4,
-        embed=64,
-        two_times=True,
-        time_scale=20,
-        anchor="end" if rule and rule.differentiates == "start" else "start",
-    )
+    objective = batches.objective
+    anchor = objective.rule.anchor if isinstance(objective, FlowMapMatching) else "start"
+    spec = MLPSpec(width=width, depth=4, embed=64, two_times=True, time_scale=20, anchor=anchor)
     network = spec.build((dim,), rng=stream(seed, "weights"))
     loop = LoopSpec(steps=steps or 1, lr=lr, ema=0.999, seed=seed)
     engine = Engine(

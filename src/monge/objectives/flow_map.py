@@ -142,8 +142,8 @@ class Rule(Component, abc.ABC):
     teacher: ClassVar[bool] = True
     """Whether a teacher gives the velocity; else the network's own is learned beside."""
 
-    differentiates: ClassVar[Literal["start", "end"]] = "end"
-    """Which time; a network's embedding should turn fast in the other alone."""
+    anchor: ClassVar[Literal["start", "end"]] = "start"
+    """Which time a network's embedding may turn fast in: not the one that is differentiated in."""
 
     follows_itself: ClassVar[bool] = False
     """Whether it asks for the network's own velocity, which rows with s = t must then teach."""
@@ -262,7 +262,7 @@ class Eulerian(Rule):
     """EMD: the jump does not change along the teacher's flow. d_s X + grad X b_s = 0."""
 
     name = "eulerian"
-    differentiates = "start"
+    anchor = "end"
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         if self.stop == "full":
@@ -305,7 +305,7 @@ class MeanFlow(Rule):
 
     name = "meanflow"
     teacher = False
-    differentiates = "start"
+    anchor = "end"
     follows_itself = True
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
@@ -322,7 +322,7 @@ class ImprovedMeanFlow(Rule):
 
     name = "improved-meanflow"
     teacher = False
-    differentiates = "start"
+    anchor = "end"
     follows_itself = True
 
     def residuals(self, at: Rows) -> tuple[State, ...]:

@@ -236,7 +236,7 @@ def of_two_times(network: str, spec: TrainSpec) -> str:
         raise UserError("network exact is not trained: choose another for a flow map")
     changes: dict[str, Any] = {"two_times": True, "guided": jumps.takes_guidance(spec)}
     rule = build("objective", spec.objective)
-    if getattr(rule, "differentiates", "end") == "start" and hasattr(component, "anchor"):
+    if getattr(rule, "anchor", "start") == "end" and hasattr(component, "anchor"):
         changes["anchor"] = "end"
     return repr(dataclasses.replace(component, **changes))
 
