@@ -9,8 +9,8 @@ rows "ours, but ..." change one thing of ours at a time. Energy distance in late
 Run with `python -m benchmarks.time_to_quality`; ten minutes on two cores.
 
 With `--mnist mnist.npz --lenet WEIGHTS.safetensors` it is MNIST, and the Frechet distance of 2,000
-samples to the reconstructions of 2,000 test images in LeNet-5 features: an hour and a half for
-`--only ours plain`.
+samples to the reconstructions of 2,000 test images in LeNet-5 features: an hour on a busy machine
+for `--only ours plain`.
 """
 
 from __future__ import annotations
