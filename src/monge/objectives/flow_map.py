@@ -451,9 +451,9 @@ class ContinuousConsistency(Eulerian):
 
 @dataclass(frozen=True, repr=False)
 class ContinuousConsistencyTraining(MeanFlow):
-    """sCT: MeanFlow with t = 1."""
+    """sCT: MeanFlow with t = 1. Without rows at s = t the network may collapse to a constant."""
 
-    diagonal: float = 0.0
+    diagonal: float = 0.5
 
     name = "continuous-consistency-training"
     follows_itself = False
