@@ -142,6 +142,7 @@ def sample(arguments: Any) -> dict[str, Any]:
 
 
 def _sample(arguments: Any, run: Run) -> dict[str, Any]:
+    from monge.components import build
     from monge.runs import jumps, map_errors
 
     formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
@@ -166,9 +167,10 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     )
     found = {"files": [str(path) for path in written], "seconds": seconds, **info}
     if info["solver"] == jumps.SOLVER:
-        error = map_errors.expected(run.folder, info["steps"])
+        grid = build("grid", info["grid"])
+        error = map_errors.expected(run.folder, grid)
         told = (
-            f"no error was measured for {info['steps']} jumps"
+            f"no error was measured for {info['steps']} jumps, grid {grid}"
             if error is None
             else map_errors.in_words(error)
         )

@@ -191,6 +191,85 @@ def test_flow_map_matching_has_the_minimal_loss_at_the_exact_map() -> None:
     assert float(found.mean()) == pytest.approx(expected, abs=4 * error)
 
 
+def test_the_second_term_of_flow_map_matching_is_the_way_back() -> None:
+    """A map back that is off by c: its rate of time, so the first term, does not change."""
+    target, path, c = LAWS[0], PATHS[0], 0.5
+    exact = ExactMean(target.flow_map(path), target.field(path))
+
+    class Shifted(nn.Module):
+        def forward(self, x: State, t: Tensor, cond: Cond = None, s: Tensor | None = None) -> State:
+            assert s is not None
+            u = exact(x, t, cond, s)
+            return u + c / expand(t - s, x) if bool((t < s).all()) else u
+
+    made = objective(FlowMapRule(clip=0, derivative="jvp"), target, path)
+    batch = drawn(made, target, 500)
+    batch = {k: x[batch["t"] - batch["s"] > 0.1] for k, x in batch.items()}
+    more = off_diagonal(made, Shifted(), batch) - off_diagonal(made, exact, batch)
+    torch.testing.assert_close(more, torch.full_like(more, c**2))
+
+
+@pytest.mark.parametrize("name", ["lagrangian", "eulerian"])
+def test_zero_at_the_exact_map_of_a_guided_teacher(name: str) -> None:
+    """Labelled N(m, I), unlabelled N(0, I): guided by w, the flow to N(w m, I)."""
+    path, shift = Linear(), torch.tensor([2.0, -1.0], dtype=torch.float64)
+    still = Gaussian(torch.zeros(2).double(), torch.eye(2).double())
+    flow, velocity = still.flow_map(path), still.field(path)
+
+    def teacher(x: State, t: Time, cond: Cond = None) -> State:
+        assert cond is not None and isinstance(t, Tensor)
+        mean = (cond["label"] >= 0).double()[:, None] * shift
+        return mean + velocity(x - expand(t, x) * mean, t)
+
+    class Map(nn.Module):
+        def __init__(self, off: float) -> None:
+            super().__init__()
+            self.off = off
+
+        def forward(self, x: State, t: Tensor, cond: Cond = None, s: Tensor | None = None) -> State:
+            assert cond is not None and s is not None
+            mean = (cond["guidance"][:, None] + self.off) * shift
+            start, end = expand(s, x), expand(t, x)
+            moved = flow(x - start * mean, s, t) + end * mean
+            return (moved - x) / (end - start)
+
+    matching = FlowMatching(path=path, label_drop=0.0)
+    rule = build("objective", f"{name}:clip=0,derivative=jvp")
+    made = FlowMapMatching(rule, matching, teacher=teacher, guidance=(1.0, 3.0))
+    given = {"x1": torch.randn(64, 2, generator=stream(0, "x1")), "label": torch.zeros(64).long()}
+    batch = made.draw(given, stream(0, "draw"))
+    batch = {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
+    assert batch["guidance"].min() < 1.5 and batch["guidance"].max() > 2.5
+    assert off_diagonal(made, Map(0.0), batch).max() < 1e-10
+    assert off_diagonal(made, Map(0.1), batch).mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lagrangian", "eulerian", "consistency", "progressive"])
+def test_maps_of_both_directions_are_taught_alike(name: str) -> None:
+    """What remains at the exact map is a step's error, whatever the order of the times."""
+    target, path = LAWS[0], PATHS[0]
+    rule = build("objective", f"{name}:clip=0" + ",step=0.01" * (name == "consistency"))
+    law = build("pairs", "triangle:both=true")
+    made = FlowMapMatching(rule, FlowMatching(path=path), law, target.field(path))
+    batch = drawn(made, target, 400)
+    batch |= {k: batch[k].clamp(0.02, 0.98) for k in ("s", "t")}
+    network = ExactMean(target.flow_map(path), target.field(path))
+    for rows in (batch["s"] < batch["t"], batch["s"] > batch["t"]):
+        part = {k: x[rows] for k, x in batch.items()}
+        assert off_diagonal(made, network, part).mean() < 1e-5
+
+
+def test_progressive_jumps_are_the_teachers_on_short_spans_and_its_own_on_long_ones() -> None:
+    target, path = LAWS[0], PATHS[0]
+    made = objective(Progressive(first=1 / 4, clip=0), target, path)
+    batch = drawn(made, target, 400)
+    batch |= {"s": batch["s"] * 0 + 0.1}
+    network = ExactMean(target.flow_map(path), target.field(path))
+    for t, least, most in ((0.3, 1e-8, 1e-2), (0.5, 0.0, 1e-10)):
+        found = off_diagonal(made, network, {**batch, "t": batch["t"] * 0 + t})
+        assert least <= found.mean() <= most
+
+
 def test_diagonal_loss_of_the_exact_map_is_irreducible() -> None:
     variances = torch.tensor([0.25, 1.0, 2.25], dtype=torch.float64)
     target, path = Gaussian(torch.ones(3).double(), variances.diag()), PATHS[0]
@@ -300,6 +379,23 @@ def test_differences_are_of_second_order(text: str, monkeypatch: pytest.MonkeyPa
         assert fine < 1e-3
 
 
+def test_differences_at_the_ends_stay_inside_and_are_of_first_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target, path, network = LAWS[0], PATHS[0], small()
+
+    def found(derivative: Derivative, step: float) -> Tensor:
+        monkeypatch.setattr(flow_map, "STEP", step)
+        made = objective(Lagrangian(derivative=derivative, clip=0), target, path)
+        batch = drawn(made, target, 64)
+        batch |= {"t": torch.ones_like(batch["t"])}
+        return made.loss(network, batch).per_example.detach()
+
+    exact = found("jvp", 0.0)
+    coarse, fine = (float((found("difference", h) - exact).norm()) for h in (2e-3, 1e-3))
+    assert math.log2(coarse / fine) == pytest.approx(1, abs=0.1)
+
+
 def test_differences_refuse_bf16() -> None:
     made = objective(Lagrangian(derivative="difference"), LAWS[0], PATHS[0])
     batch = {k: x.float() for k, x in drawn(made, LAWS[0], 8).items()}
@@ -327,14 +423,20 @@ def test_every_rule_draws_and_trains(rule: Rule) -> None:
     torch.testing.assert_close(parts, loss.per_example, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [16, 33])
+@pytest.mark.parametrize("size", [3, 16, 33])
 def test_the_diagonal_is_spread_over_the_rows(size: int) -> None:
+    """A quarter of the rows is off it: exactly, or, where that is no number, on average."""
     made = objective(SelfSemigroup(), LAWS[0], PATHS[0])
-    batch = made.draw({"x1": LAWS[0].sample(size, stream(0, "x1"))}, stream(0, "draw"))
-    off = batch["s"] != batch["t"]
-    assert int(off.sum()) == size // 4
-    gaps = off.nonzero().squeeze(1).diff()
-    assert bool((gaps == 4).all())
+    x1 = LAWS[0].sample(size, stream(0, "x1"))
+    counts = []
+    for step in range(100):
+        batch = made.draw({"x1": x1}, stream(0, "draw", step), step)
+        off = batch["s"] != batch["t"]
+        counts.append(int(off.sum()))
+        assert bool((off.nonzero().squeeze(1).diff() == 4).all())
+    assert {*counts} <= {size // 4, -(-size // 4)}
+    # 100 draws of one bit: three standard deviations.
+    assert abs(sum(counts) / 100 - size / 4) <= 3 * 0.5 / 10 * (size % 4 != 0)
 
 
 def test_spans_grow() -> None:
@@ -435,6 +537,9 @@ def test_learned_weights_balance_errors() -> None:
         (lambda: build("objective", "lagrangian:diagonal=1"), r"lie in \[0, 1\)"),
         (lambda: build("objective", "meanflow:stop=half"), "unknown value 'half'"),
         (lambda: build("objective", "continuous-consistency:stop=none"), "stop=full"),
+        (lambda: build("objective", "consistency:stop=convex"), "stop=full alone"),
+        (lambda: build("objective", "self-semigroup:stop=convex"), "stop=full or none alone"),
+        (lambda: build("objective", "consistency:step=0"), r"step must lie in \(0, 1\]"),
         (lambda: build("objective", "self-lagrange"), "self-lagrangian"),
     ],
 )

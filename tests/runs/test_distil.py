@@ -23,6 +23,7 @@ from monge.runs.map_errors import map_errors as errors_of
 from monge.runs.run import Run
 from monge.runs.step_curve import parse_steps, step_curve
 from monge.runs.train import train
+from monge.runs.verify import verify_run
 from monge.tensors import noise
 from monge.times import Uniform
 
@@ -71,7 +72,7 @@ def test_any_number_of_steps_from_one_map(fast: Run, capsys: pytest.CaptureFixtu
 
 
 def test_the_expected_error_between_measured_numbers_of_steps_lies_between(fast: Run) -> None:
-    two, three, four = (map_errors.expected(fast.folder, k) for k in (2, 3, 4))
+    two, three, four = (map_errors.expected(fast.folder, Uniform(k)) for k in (2, 3, 4))
     assert two and three and four and three["between"] == [2, 4] and "between" not in two
     for name in ("rms", "relative"):
         low, high = sorted((two[name], four[name]))
@@ -79,6 +80,11 @@ def test_the_expected_error_between_measured_numbers_of_steps_lies_between(fast:
     slope = math.log(four["rms"] / two["rms"]) / math.log(2)
     assert three["rms"] == pytest.approx(two["rms"] * 1.5**slope)
     assert "3 jumps (between the measured 2 and 4)" in map_errors.in_words(three)
+
+
+@pytest.mark.parametrize("grid", ["uniform:n=4,stop=0.5", "shifted:n=4", "uniform:n=17"])
+def test_no_error_is_told_for_a_walk_that_was_not_measured(grid: str, fast: Run) -> None:
+    assert map_errors.expected(fast.folder, build("grid", grid)) is None
 
 
 def test_the_velocity_of_a_map_is_integrated_on_request(fast: Run) -> None:
@@ -107,6 +113,59 @@ def test_every_objective_trains_alone(name: str, table_run: Run, tmp_path: Path)
     assert "two_times=True" in run.spec.network
     assert bool(run.sample(16, steps=2).x.isfinite().all())
     assert Run.load(run.folder).spec == run.spec
+    # A map that jumps to the data alone is held against no velocity that it has not learned.
+    assert (run.folder / map_errors.FILE).exists() == (name != "consistency-training")
+    assert (run.folder / "best.json").exists() == (name != "consistency-training")
+
+
+def test_a_velocity_that_was_not_learned_is_not_used(
+    table_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = dataclasses.replace(table_run.spec, objective="consistency-training", steps=2, batch=16)
+    run = train(spec, out=tmp_path / "run")
+    for words in (
+        ["sample", str(run.folder), "--solver=heun"],
+        ["verify", str(run.folder), "--quick"],
+        ["distil", str(run.folder), "--steps=2"],
+    ):
+        assert main(words) == 2
+        assert "jump to the data, not a velocity" in capsys.readouterr().err
+    with pytest.raises(UserError, match="a grid cannot stop"):
+        run.sample(4, grid="uniform:n=2,stop=0.5")
+    assert step_curve(run, [1, 2], 50)["points"]
+    again = distil(run.folder, tmp_path / "reflow", objective="reflow", steps=2, batch=16)
+    assert bool(again.sample(4).x.isfinite().all())
+
+
+def test_a_map_may_be_distilled_again_at_its_own_guidance(table_run: Run, tmp_path: Path) -> None:
+    first = distil(table_run.folder, tmp_path / "first", guidance="2", steps=2, batch=16)
+    again = distil(first.folder, tmp_path / "again", steps=1, batch=16, lr=1e-9)
+    assert again.sample(4).info["guidance"] == 2
+    x, t = noise(0, 0, 8, (2,), "x"), torch.full((8,), 0.4)
+    cond = {"label": torch.ones(8, dtype=torch.int64)}
+    torch.testing.assert_close(again.followed()(x, t, cond), first.field(x, t, cond))
+    who = {p["who"]: p["evaluations"] for p in step_curve(again, [2], 50)["points"]}
+    assert who["teacher"] == 2  # its guidance is inside: one evaluation a stage
+    with pytest.raises(UserError, match="give one scale, or distil its teacher"):
+        distil_spec(first.folder, guidance="1..3")
+
+
+def test_another_network_starts_from_new_weights(table_run: Run, tmp_path: Path) -> None:
+    said: list[str] = []
+    network = "transformer:width=24,depth=1,heads=2"
+    run = distil(
+        table_run.folder, tmp_path / "run", network=network, steps=2, batch=16, say=said.append
+    )
+    assert bool(run.sample(4).x.isfinite().all())
+    assert any(line.startswith("network: new weights") for line in said)
+
+
+def test_verify_bounds_the_distance_to_the_guided_flow(table_run: Run, tmp_path: Path) -> None:
+    run = distil(table_run.folder, tmp_path / "run", guidance="4", steps=5, batch=16)
+    report = verify_run(run, 60, quick=True)
+    facts = report["map"]
+    assert facts["eulerian_bound"] >= math.sqrt(facts["squared_error"])
+    assert facts["one_sided"] != max(report["lipschitz"]["rate"])
 
 
 @pytest.mark.parametrize("output", ["data", "noise", "score"])
@@ -257,6 +316,12 @@ def test_bad_settings(table_run: Run, settings: dict[str, Any], message: str) ->
         (["distil", "nowhere"], "no such run folder: nowhere"),
         (["train", "digits", "--objective", "lagrangian"], "needs a teacher: monge distil"),
         (["train", "digits", "--teacher-guidance", "2"], "is for distilling"),
+        (
+            ["train", "digits", "--objective=meanflow", "--teacher-guidance=2"],
+            "is for distilling",
+        ),
+        (["train", "digits", "--objective", "reflow"], "needs a teacher: monge distil"),
+        (["train", "digits", "--objective", "reflow", "--dry-run"], "needs a teacher"),
         (["train", "digits", "--objective", "meanflow", "--pairs", "square"], "unknown pairs"),
     ],
 )

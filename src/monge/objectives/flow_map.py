@@ -79,6 +79,7 @@ class Rows:
         velocity: b(x, t): the teacher's, or the network's own.
         state: the path's state of these rows at other times (B,).
         dual: whether dual numbers can go through `mean`.
+        hooked: whether an evaluation gathers weights, as of a sharded network.
         limit: of the root mean square of a target.
         clipped: which rows a limit has changed, (B,) each, as they come up.
     """
@@ -93,6 +94,7 @@ class Rows:
     velocity: Callable[[State, Tensor], State]
     state: Callable[[Tensor], State]
     dual: bool = False
+    hooked: bool = False
     limit: float = math.inf
     clipped: list[Tensor] = field(default_factory=list)
 
@@ -123,7 +125,7 @@ class Rule(Component, abc.ABC):
         stop: how much of the residual is not differentiated: none, convex or full.
         derivative: jvp, or difference: central differences of two more evaluations; auto: jvp, but
             differences in t, where no embedding turns fast, if they are cheaper: for networks that
-            dual numbers do not go through (see `monge.duals`), and not in bf16.
+            dual numbers do not go through (see `monge.duals`), not sharded, and not in bf16.
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
@@ -198,7 +200,7 @@ class Rule(Component, abc.ABC):
         """Whether the derivative is a central difference."""
         if self.derivative == "auto":
             in_t = ds == 0 and not torch.is_autocast_enabled(at.x.device.type)
-            return in_t and not at.dual
+            return in_t and not at.dual and not at.hooked
         return self.derivative == "difference"
 
     def _difference(self, at: Rows, x: State, ds: float, dt: float, dx: State | None) -> State:
@@ -308,8 +310,11 @@ class MeanFlow(Rule):
     anchor = "end"
     follows_itself = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _only(self, "full")
+
     def residuals(self, at: Rows) -> tuple[State, ...]:
-        _only_full(self)
         u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=at.rate, constant=True)
         return (at.towards(u, at.rate + at.gap * slope),)
 
@@ -325,8 +330,11 @@ class ImprovedMeanFlow(Rule):
     anchor = "end"
     follows_itself = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _only(self, "full")
+
     def residuals(self, at: Rows) -> tuple[State, ...]:
-        _only_full(self)
         with torch.no_grad():
             own = at.mean(at.x, at.s, at.s)
         u, slope = self._along(at, at.x, ds=1.0, dt=0.0, dx=own, constant=True)
@@ -343,6 +351,10 @@ class SelfSemigroup(Rule):
     name = "self-semigroup"
     teacher = False
     follows_itself = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _only(self, "full", "none")
 
     def fraction(self, n: int, rng: torch.Generator) -> Tensor:
         return torch.rand(n, generator=rng) if self.cut == "uniform" else torch.full((n,), 0.5)
@@ -379,6 +391,7 @@ class Progressive(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _only(self, "full")
         if not 0 < self.first <= 1 or self.round < 0:
             raise UserError(f"objective {self}: first must lie in (0, 1], round be 0 at least")
 
@@ -416,8 +429,15 @@ class Consistency(Rule):
     name = "consistency"
     pairs = "to_data"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _only(self, "full")
+        if not 0 < self.step <= 1:
+            raise UserError(f"objective {self}: step must lie in (0, 1]")
+
     def residuals(self, at: Rows) -> tuple[State, ...]:
-        near = torch.minimum(at.s + self.step * (at.domain[1] - at.domain[0]), at.t)
+        step = self.step * (at.domain[1] - at.domain[0])
+        near = at.s + (at.t - at.s).clamp(-step, step)
         with torch.no_grad():
             x = self._near(at, near)
             target = (at.jump(x, near, at.t) - at.x) / at.gap
@@ -446,7 +466,7 @@ class ContinuousConsistency(Eulerian):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _only_full(self)
+        _only(self, "full")
 
 
 @dataclass(frozen=True, repr=False)
@@ -472,8 +492,7 @@ class FlowMapRule(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stop != "none":
-            raise UserError("objective flow-map-matching: the loss is differentiated: stop=none")
+        _only(self, "none")
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
         # Here x and its rate are at s, where the walk there and back ends.
@@ -483,9 +502,10 @@ class FlowMapRule(Rule):
         return u + turned.gap * rate - at.rate, back + turned.gap * u - at.x
 
 
-def _only_full(rule: Rule) -> None:
-    if rule.stop != "full":
-        raise UserError(f"objective {rule.name} is a regression on a fixed target: stop=full")
+def _only(rule: Rule, *stops: Stop) -> None:
+    """Refuse a `stop` that would change nothing, or mean nothing."""
+    if rule.stop not in stops:
+        raise UserError(f"objective {rule.name} has stop={' or '.join(stops)} alone")
 
 
 def _two_jumps(at: Rows) -> State:
@@ -560,14 +580,16 @@ class FlowMapMatching(Objective):
         drawn = {**self.matching.draw(batch, rng)}
         n, device = len(drawn["x1"]), drawn["x1"].device
         s, t = self.pairs.draw(n, self.domain, rng, self.rule.span(step))
+        drawn["fraction"] = self.rule.fraction(n, rng).to(device)
         # Spread evenly, so that processes and micro-batches have equal work.
-        row = torch.arange(n, dtype=torch.float64)
-        kept = 1 - self.rule.diagonal
-        on = torch.floor((row + 1) * kept) == torch.floor(row * kept)
+        kept, first = 1 - self.rule.diagonal, 0.0
+        if abs(n * kept - round(n * kept)) > 1e-6:  # right on average
+            first = float(torch.rand((), generator=rng, dtype=torch.float64))
+        edges = torch.floor(first + kept * torch.arange(n + 1, dtype=torch.float64) + 1e-9)
+        on = edges[1:] == edges[:-1]
         times = drawn["t"].cpu().clamp(*self.domain)
         drawn["s"] = torch.where(on, times, s).to(device)
         drawn["t"] = torch.where(on, times, t).to(device)
-        drawn["fraction"] = self.rule.fraction(n, rng).to(device)
         if self.guidance:
             lo, hi = self.guidance
             drawn["guidance"] = (lo + (hi - lo) * torch.rand(n, generator=rng)).to(device)
@@ -651,6 +673,7 @@ class FlowMapMatching(Objective):
             self._velocity(batch, mean),
             lambda r: path.interpolate(batch["x0"], batch["x1"], r)[0],
             self.matching.output == "velocity" and _takes_duals(network),
+            _hooked(network),
         )
 
     def _velocity(
@@ -666,13 +689,17 @@ class FlowMapMatching(Objective):
 
 
 def _takes_duals(network: nn.Module) -> bool:
-    """Whether dual numbers go through a network as it is: no hooks (of shards), not compiled.
+    """Whether dual numbers go through a network as it is: no hooks, not compiled.
 
     Its own class says so: one derived from it may compute what they do not know.
     """
-    if not vars(type(network)).get("duals", False) or torch.compiler.is_compiling():
-        return False
-    return not any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
+    known = vars(type(network)).get("duals", False) and not torch.compiler.is_compiling()
+    return known and not _hooked(network)
+
+
+def _hooked(network: nn.Module) -> bool:
+    """Whether modules call others first or afterwards, as those of shards do."""
+    return any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
 
 
 @contextmanager

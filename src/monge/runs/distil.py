@@ -54,6 +54,7 @@ def distil_spec(
     given = {k: v for k, v in settings.items() if v is not None}
     if "steps" not in given and "minutes" not in given:
         given["steps"] = run.spec.steps
+    own = jumps.scale_of(run.spec, None) if run.spec.is_map else run.spec.guidance
     exact = run.spec.network == "exact"
     if network == "auto" and not exact:
         network = run.spec.network
@@ -63,7 +64,7 @@ def distil_spec(
             **kept,
             "objective": objective,
             "teacher": str(run.folder.resolve()),
-            "teacher_guidance": guidance or f"{run.spec.guidance:g}",
+            "teacher_guidance": guidance or f"{own:g}",
             "autoencoder": str(run.folder.resolve()),
             "init_from": None,
             "pairs": "auto",
@@ -77,6 +78,11 @@ def distil_spec(
         raise UserError("guidance needs a teacher with labels or conditions; this one has none")
     if spec.objective == "reflow" and jumps.takes_guidance(spec):
         raise UserError("reflow follows one guidance scale: give a number, not a range")
+    if run.spec.is_map and jumps.takes_guidance(spec):
+        raise UserError(
+            f"{run.folder} is a map, guided as it was trained: give one scale, or distil its "
+            f"teacher{f' {run.spec.teacher}' if run.spec.teacher else ''}"
+        )
     # The pairs of reflow are guided already.
     return spec if spec.is_map else dataclasses.replace(spec, guidance=1.0)
 

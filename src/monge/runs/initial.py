@@ -24,7 +24,9 @@ LABELS = "conditioning.label.weight"
 POSITIONS = "positions"
 
 
-def initialise(network: nn.Module, run: Path, label_names: Sequence[str], say: Say) -> list[str]:
+def initialise(
+    network: nn.Module, run: Path, label_names: Sequence[str], say: Say, *, needed: bool = True
+) -> list[str]:
     """Give a new network the averaged weights of a trained run; returns what was not taken.
 
     Args:
@@ -32,6 +34,7 @@ def initialise(network: nn.Module, run: Path, label_names: Sequence[str], say: S
         run: folder of the trained run.
         label_names: of the new run.
         say: told what was taken, and each tensor that was not.
+        needed: whether a run with nothing in common is refused; else the network stays as drawn.
 
     Raises:
         UserError: no trained run there, or one with nothing in common.
@@ -62,8 +65,14 @@ def initialise(network: nn.Module, run: Path, label_names: Sequence[str], say: S
         else:
             left.append(f"{name} ({tuple(found.shape)} there, {tuple(tensor.shape)} here)")
     taken = len(ours) - len({entry.partition(" ")[0] for entry in left})
+    if taken == 0 and needed:
+        raise UserError(
+            f"the network of {run} ({read_config(run).network}) has nothing in common with this "
+            "one: give the same --network, or leave out --init-from"
+        )
     if taken == 0:
-        raise UserError(f"the network of {run} has nothing in common with this one")
+        say(f"network: new weights, as it has nothing in common with that of {run}")
+        return left
     network.load_state_dict(ours)
     say(f"network: {taken} of {len(ours)} tensors from {run}")
     for line in adapted:

@@ -40,7 +40,16 @@ def learned_map(run: Run, guidance: float | None = None) -> LearnedMap:
 
 
 def velocity(run: Run, guidance: float | None = None) -> VelocityField:
-    """The map's own velocity, at s = t."""
+    """The map's own velocity, at s = t.
+
+    Raises:
+        UserError: a map that has not learned any, or a guidance scale that it was not trained with.
+    """
+    if not has_velocity(run.spec):
+        raise UserError(
+            f"a map of {run.spec.objective} has learned to jump to the data, not a velocity: it "
+            "is sampled by jumps alone, and measured by monge evaluate"
+        )
     scale = scale_of(run.spec, guidance)
     return AtScale(run.field, scale) if takes_guidance(run.spec) else run.field
 
@@ -105,6 +114,16 @@ def pairs_of(spec: TrainSpec) -> PairLaw:
 def only_to_data(spec: TrainSpec) -> bool:
     """Whether a map jumps to the data only, as consistency models do."""
     return spec.is_map and pairs_of(spec).only_to_data
+
+
+def has_velocity(spec: TrainSpec) -> bool:
+    """Whether a map has learned u at s = t: by rows there, or by jumps as short as one likes."""
+    return build("objective", spec.objective).diagonal > 0 or not only_to_data(spec)
+
+
+def follows(spec: TrainSpec) -> bool:
+    """Whether a run is a map that can be held against a flow: a teacher's or its own."""
+    return spec.is_map and (spec.teacher is not None or has_velocity(spec))
 
 
 def renoised(

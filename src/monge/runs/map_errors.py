@@ -21,7 +21,7 @@ from monge.runs import jumps
 from monge.runs.run import CHUNK, Run
 from monge.solvers import RK4
 from monge.tensors import noise
-from monge.times import Uniform
+from monge.times import Grid, Uniform
 
 FILE = "map_error.json"
 
@@ -140,15 +140,16 @@ def keep_if_best(run: Run, step: int, velocity_loss: float = 0.0) -> None:
         write_json(path, {"format_version": 1, **found})
 
 
-def expected(folder: Path, steps: int) -> dict[str, Any] | None:
-    """What was measured for a number of jumps, or lies between what was; None beyond that.
+def expected(folder: Path, grid: Grid) -> dict[str, Any] | None:
+    """What was measured for equal jumps, or lies between what was.
 
-    Between two measured numbers the errors go as powers of the number of jumps.
+    Between two measured numbers the errors go as powers of the number of jumps. None beyond them,
+    and for a grid that is not uniform or stops early.
     """
     path = folder / FILE
-    if not path.exists():
+    if not path.exists() or grid != Uniform(grid.n):
         return None
-    kept = read_json(path)
+    kept, steps = read_json(path), grid.n
     below = [e for e in kept["errors"] if e["steps"] <= steps]
     above = [e for e in kept["errors"] if e["steps"] >= steps]
     if not below or not above:

@@ -128,14 +128,26 @@ class Run:
             teacher.network.to(own.dtype)
         return teacher
 
+    def guided_field(self, scale: float) -> VelocityField:
+        """The velocity field at a guidance scale: of a map its own, at one it was trained with.
+
+        Raises:
+            UserError: a map without a velocity, or another scale.
+        """
+        if self.spec.is_map:
+            return jumps.velocity(self, scale)
+        return self.field if scale == 1 else Guided(self.field, scale)
+
     def followed(self, guidance: float | None = None) -> VelocityField:
-        """The velocity field whose flow samples: a map's teacher's, guided, or the run's own."""
-        if self.teacher is not None and self.spec.is_map:
-            scale = jumps.scale_of(self.spec, guidance)
-            field = self.teacher.field
-            return field if scale == 1 else Guided(field, scale)
-        flow = self.flow(guidance=guidance)
-        return flow.field
+        """The velocity field whose flow samples: a map's teacher's, guided, or the run's own.
+
+        Raises:
+            UserError: a map without a teacher that has no velocity either.
+        """
+        if not self.spec.is_map:
+            return self.flow(guidance=guidance).field
+        scale = jumps.scale_of(self.spec, guidance)
+        return (self.teacher or self).guided_field(scale)
 
     def flow(
         self,
@@ -152,7 +164,12 @@ class Run:
         if steps is not None:
             points = dataclasses.replace(points, n=steps)
         if self.spec.is_map and solver in (None, jumps.SOLVER):
-            return Composed(jumps.learned_map(self, guidance), points)
+            learned = jumps.learned_map(self, guidance)
+            if points.stop < learned.domain[1] and jumps.only_to_data(self.spec):
+                raise UserError(
+                    f"this map jumps to the data alone: a grid cannot stop at {points.stop:g}"
+                )
+            return Composed(learned, points)
         if solver == jumps.SOLVER:
             raise UserError("this run is no flow map: name a solver, or distil it: monge distil")
         velocity = Counted(self.field)

@@ -132,8 +132,8 @@ def step_curve(
     """Quality of a run for several numbers of steps; written to its folder.
 
     A map's teacher is sampled with as many evaluations by each solver that allows it, of which
-    the best Frechet distance is shown, and as it is by itself. A run without a map is sampled by
-    its own solver.
+    the best Frechet distance (of features, if there are any) is shown, and as it is by itself. A
+    run without a map is sampled by its own solver.
     """
     data = run.data() if data is None else data
     judge = Judge(run, data, n, seed, network)
@@ -155,7 +155,8 @@ def step_curve(
         teacher = run.teacher
         scale = jumps.scale_of(run.spec, guidance)
         if teacher is not None:
-            doubled = 2 if scale != 1 else 1  # guidance evaluates twice
+            # Guidance evaluates twice, unless it is an input or part of a map.
+            doubled = 2 if scale != 1 and not teacher.spec.is_map else 1
             for k in steps:
                 tried = []
                 for solver, cost in SOLVERS.items():
@@ -165,7 +166,7 @@ def step_curve(
                         samples = teacher.sample(judge.n, seed=seed, **sampling)
                         tried.append(judge.of(teacher, samples, "teacher"))
                 if tried:
-                    points.append(min(tried, key=lambda p: p.frechet))
+                    points.append(min(tried, key=_distance))
                     say(in_words(points[-1]))
             add(teacher, "teacher as it is", guidance=scale)
     floors = [
@@ -185,6 +186,11 @@ def step_curve(
     }
     write_json(run.folder / FILE, found)
     return found
+
+
+def _distance(point: Point) -> float:
+    """By which the teacher's solvers are compared."""
+    return point.frechet if point.features is None else point.features
 
 
 def in_words(point: Point) -> str:

@@ -20,7 +20,6 @@ from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError, nearest
-from monge.fields import Guided
 from monge.files import read_json, write_atomic, write_json
 from monge.networks.exact import ExactNetwork, ExactSpec
 from monge.objectives.flow_map import FlowMapMatching
@@ -103,15 +102,14 @@ def train(
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts_of(data))
         if not isinstance(network, ExactNetwork):
-            start = spec.init_from
-            if teacher is not None and not isinstance(teacher.network, ExactNetwork):
-                start = spec.teacher
+            taught = teacher is not None and not isinstance(teacher.network, ExactNetwork)
+            start = spec.teacher if taught else spec.init_from
             if start is not None and checkpoint.newest_step(folder) is None:
-                initialise(network, Path(start), data.label_names, say)
+                initialise(network, Path(start), data.label_names, say, needed=not taught)
             _fit(spec, network, objective, latents, data, folder, say, teacher)
         run = Run.load(folder, spec.device)
         if processes.is_main():
-            if spec.is_map:
+            if jumps.follows(spec):
                 say("measuring the map against the flow that it follows")
                 keep_map_errors(run)
             write_card(folder)
@@ -330,13 +328,15 @@ def make_objective(
         label_drop=spec.label_drop if given else 0.0,
     )
     lo, hi = spec.guidance_range
+    if teacher is None and (lo, hi) != (1.0, 1.0):
+        raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
     if not spec.is_map:
-        if (lo, hi) != (1.0, 1.0) and spec.objective != "reflow":
-            raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
+        if teacher is None and spec.objective == "reflow":
+            raise UserError("objective reflow needs a teacher: monge distil RUN --objective reflow")
         return matching
-    field = None if teacher is None else teacher.field
-    if field is not None and lo == hi != 1:
-        field = Guided(field, lo)
+    field = None
+    if teacher is not None:
+        field = teacher.guided_field(lo) if lo == hi else teacher.field
     return FlowMapMatching(
         build("objective", spec.objective).planned(spec.steps),
         matching,
@@ -418,7 +418,7 @@ def _fit(
         run = _preview(folder, spec, average)
         run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
         (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
-        if isinstance(objective, FlowMapMatching):
+        if isinstance(objective, FlowMapMatching) and jumps.follows(spec):
             keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, objective, data))
 
     loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
@@ -449,7 +449,8 @@ def reflow_batches(
     say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
     shape = tuple(teacher.autoencoder.latent_shape)
     guidance = spec.guidance_range[0]
-    flow = teacher.flow(guidance=guidance)
+    # Of a map that jumps to the data only, more jumps would need new noise.
+    flow = teacher.flow(1 if jumps.only_to_data(teacher.spec) else None, guidance=guidance)
     x0 = noise(spec.seed, 0, n, shape, "reflow")
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:

@@ -17,6 +17,7 @@ from monge.autoencoders.identity import Identity
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
+from monge.fields import Guided
 from monge.files import read_json, write_json
 from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
@@ -39,7 +40,7 @@ from monge.verify import curves, maps
 from monge.verify.advice import Advice, Trials, advise
 from monge.verify.budget import Budget, Known, budget, draw
 from monge.verify.foreign import Clock, field_of
-from monge.verify.lipschitz import stretching
+from monge.verify.lipschitz import along, stretching
 from monge.verify.maps import map_facts
 from monge.verify.pipeline import Pipeline
 from monge.verify.terms import Term, as_points
@@ -257,14 +258,18 @@ def examine(
     law = pipeline.map_law
     if isinstance(pipeline.sampler, Composed) and law is not None and not law.only_to_data:
         say("laws of the map")
+        rates = stretched.rate
+        if pipeline.guidance != 1:  # those were of the field without guidance
+            x0, given = draws.x0[some], _rows(draws.cond, some)
+            flow, domain = pipeline.reference, (pipeline.begin, pipeline.end)
+            seen = along(flow, flow.field, x0, given, domain, effort.times, effort.iterations)
+            rates = [point.rate for point in seen]
         facts = map_facts(
             pipeline.sampler,
             pipeline.reference,
-            pipeline.path,
             draws.x0[few],
-            draws.z[few],
-            (_rows(draws.cond, few), _rows(draws.z_cond, few)),
-            max(stretched.rate),
+            _rows(draws.cond, few),
+            max(rates),
             law.backwards,
             seed,
         )
@@ -307,8 +312,9 @@ def pipeline_of(
     as they are, table columns in standard deviations of the training rows."""
     sampler, field, law = run.flow(**flow), run.field, None
     if isinstance(sampler, Composed):
-        sampler = dataclasses.replace(sampler, follows=run.followed(flow.get("guidance")))
-        field = run.field if run.teacher is None else run.teacher.field
+        follows = run.followed(flow.get("guidance"))
+        sampler = dataclasses.replace(sampler, follows=follows)
+        field = follows.field if isinstance(follows, Guided) else follows
         law = jumps.pairs_of(run.spec)
         if law.only_to_data:  # more jumps draw new noise, and follow no flow
             sampler = dataclasses.replace(sampler, grid=Uniform(1))

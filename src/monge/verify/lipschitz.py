@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from monge.flows import Integrated
 from monge.targets.base import Target
 from monge.tensors import expand, forward_mode, noise, sum_except_batch
-from monge.types import Cond, Latent, PerExample
+from monge.types import Cond, Latent, PerExample, VelocityField
 from monge.verify.pipeline import Pipeline
 
 ITERATIONS = 20
@@ -144,23 +144,14 @@ def stretching(
     Args:
         iterations: of the power method for norms; for rates twice as many.
     """
-    end, flow = pipeline.end, pipeline.unguided
-    lo = pipeline.begin
-    grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
-    norm, rate, exact = [], [], []
-    state, now = x0, lo
-    for t in grid:
-        with torch.no_grad():
-            state = flow(state, now, t, cond) if t > now else state
-        now = t
-
-        def at(y: Tensor, t: float = t) -> Tensor:
-            return pipeline.field(y, t, cond)
-
-        jacobian = Linearised(at, state)
-        norms = _norm(jacobian, iterations, seed=0)
-        norm.append(float(norms.max()))
-        rate.append(float(_rate(jacobian, norms, 2 * iterations, seed=0).max()))
+    flow, domain = pipeline.unguided, (pipeline.begin, pipeline.end)
+    grid, norm, rate, exact = [], [], [], []
+    state = x0
+    for point in along(flow, pipeline.field, x0, cond, domain, times, iterations):
+        t, state = point.t, point.state
+        grid.append(t)
+        norm.append(point.norm)
+        rate.append(point.rate)
         if pipeline.truth is not None and t <= pipeline.truth.field(pipeline.path).domain[1]:
             exact.append(_exact_rate(pipeline.truth, pipeline, state, t, cond))
     latents = pipeline.finished(flow, state, cond)
@@ -173,6 +164,42 @@ def stretching(
         _norm_or_none(lambda y: pipeline.encode(y, 0), x),
         _norm_or_none(pipeline.decode, latents),
     )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The greatest Jacobian norm and expansion rate of a field over states on a flow, at a time."""
+
+    t: float
+    state: Latent
+    norm: float
+    rate: float
+
+
+def along(
+    flow: Integrated,
+    velocity: VelocityField,
+    x0: Latent,
+    cond: Cond,
+    domain: tuple[float, float],
+    times: int = 11,
+    iterations: int = ITERATIONS,
+) -> Iterator[Observed]:
+    """Observe a velocity field at equal times of the domain on the trajectories of a flow."""
+    now, end = domain
+    state = x0
+    for t in [now + (end - now) * k / (times - 1) for k in range(times)]:
+        with torch.no_grad():
+            state = flow(state, now, t, cond) if t > now else state
+        now = t
+
+        def at(y: Tensor, t: float = t) -> Tensor:
+            return velocity(y, t, cond)
+
+        jacobian = Linearised(at, state)
+        norms = _norm(jacobian, iterations, seed=0)
+        rates = _rate(jacobian, norms, 2 * iterations, seed=0)
+        yield Observed(t, state, float(norms.max()), float(rates.max()))
 
 
 def _exact_rate(truth: Target, pipeline: Pipeline, x: Tensor, t: float, cond: Cond) -> float:
