@@ -111,12 +111,22 @@ class Distil:
     """Training time."""
     batch: int | None = None
     """Examples per step; none: the teacher's."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Examples per forward pass; auto: as many as fit; none: as the teacher was trained."""
     lr: float | None = None
     """Peak learning rate; none: the teacher's."""
     ema: float | None = None
     """Decay of the weights' moving average; none: the teacher's."""
     precision: Literal["auto", "float32", "bf16", "float64"] | None = None
     """Of training; none: the teacher's."""
+    compile: bool = False
+    """Compile the network."""
+    shard: bool = False
+    """Share out weights, average and optimiser state over the processes (FSDP)."""
+    save_every: int | None = None
+    """Steps between checkpoints; none: the teacher's."""
+    sample_every: int | None = None
+    """Steps between sample grids and looks at the map's error; none: the teacher's."""
     seed: int | None = None
     """Seed of everything random; none: the teacher's."""
     out: Path | None = None

@@ -69,6 +69,8 @@ def distil(arguments: Any) -> dict[str, Any]:
     skipped = ("run", "out", "json")
     names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]
     settings = {name: getattr(arguments, name) for name in names}
+    # Flags that are not given leave what the teacher had.
+    settings |= {name: settings[name] or None for name in ("compile", "shard")}
     run = distil_run(arguments.run, arguments.out, say=_say(), **settings)
     tell(arguments, f"run      {run.folder}")
     errors = _tell_map_errors(arguments, run)
