@@ -55,11 +55,7 @@ def train(arguments: Any) -> dict[str, Any]:
     if arguments.dry_run:
         return {"dry_run": True, **rehearse(spec, _say())}
     run = train_run(spec, out=arguments.out, say=_say())
-    tell(arguments, f"run      {run.folder}")
-    _tell_map_errors(arguments, run)
-    tell(arguments, f"report   {run.folder / 'report.html'}")
-    tell(arguments, f"next     monge sample {run.folder}   monge evaluate {run.folder}")
-    return {"run": str(run.folder), **_cost(run.folder)}
+    return _trained(arguments, run)
 
 
 def distil(arguments: Any) -> dict[str, Any]:
@@ -72,28 +68,44 @@ def distil(arguments: Any) -> dict[str, Any]:
     # Flags that are not given leave what the teacher had.
     settings |= {name: settings[name] or None for name in ("compile", "shard")}
     run = distil_run(arguments.run, arguments.out, say=_say(), **settings)
+    return _trained(arguments, run)
+
+
+def _trained(arguments: Any, run: Run) -> dict[str, Any]:
+    """What training came to, and what comes next."""
     tell(arguments, f"run      {run.folder}")
-    errors = _tell_map_errors(arguments, run)
+    found: dict[str, Any] = {"run": str(run.folder), **_cost(run.folder)}
+    steps = ""
+    if run.spec.is_map:
+        found["map_errors"] = _tell_map_errors(arguments, run)
+        steps = " --steps 2"
     tell(arguments, f"report   {run.folder / 'report.html'}")
-    tell(arguments, f"next     monge sample {run.folder} --steps 2   monge evaluate {run.folder}")
-    return {"run": str(run.folder), "map_errors": errors, **_cost(run.folder)}
+    tell(arguments, f"next     monge sample {run.folder}{steps}   monge evaluate {run.folder}")
+    return found
 
 
 def _tell_map_errors(arguments: Any, run: Run) -> list[dict[str, Any]]:
     """What a map's jumps leave, for each number of them."""
     from monge.runs import map_errors
 
-    path = run.folder / map_errors.FILE
-    if not run.spec.is_map or not path.exists():
+    kept = map_errors.read(run.folder)
+    if kept is None:
         return []
-    kept = read_json(path)
-    tell(arguments, f"error    against the {kept['reference']}, per latent coordinate:")
+    tell(arguments, f"error    against {kept['reference']}, per latent coordinate:")
     for e in kept["errors"]:
         parts = [100 * e[key] for key in ("relative", "median", "quantile90")]
+        at = f", guidance {e['guidance']:g}" if e["guidance"] != 1 else ""
         tell(
             arguments,
-            f"  {e['steps']:>2} steps  rms {e['rms']:.3f}, {parts[0]:.2f} % of the squared way "
-            f"(median {parts[1]:.2f}, 90 % quantile {parts[2]:.2f})",
+            f"  {map_errors.counted(e['steps'], 'jump'):>8}{at}  rms {e['rms']:.3f}, "
+            f"{parts[0]:.2f} % of the squared way (median {parts[1]:.2f}, 90 % quantile "
+            f"{parts[2]:.2f})",
+        )
+    if kept["velocity_loss"] is not None:
+        tell(
+            arguments,
+            f"  that velocity loses {kept['velocity_loss']:.3g} on held-out data; how good it is, "
+            f"monge evaluate {run.folder} says",
         )
     return kept["errors"]
 
@@ -159,7 +171,9 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
     written = samples.save(folder, formats)
     info = samples.info
-    tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {written[0]}")
+    # Of a table the rows, of images the picture of all.
+    shown = written[0] if run.facts["kind"] == "image" else written[-1]
+    tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {shown}")
     tell(
         arguments,
         f"{info['solver']}, {info['steps']} steps, {info['evaluations_per_sample']:g} evaluations "
@@ -170,13 +184,13 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     found = {"files": [str(path) for path in written], "seconds": seconds, **info}
     if info["solver"] == jumps.SOLVER:
         grid = build("grid", info["grid"])
-        error = map_errors.expected(run.folder, grid)
+        error = map_errors.expected(run.folder, grid, info["guidance"])
         told = (
-            f"no error was measured for {info['steps']} jumps, grid {grid}"
+            f"no error was measured for {map_errors.counted(info['steps'], 'jump')}, grid {grid}"
             if error is None
             else map_errors.in_words(error)
         )
-        if error and error["guidance"] not in (None, info["guidance"]):
+        if error and error["guidance"] != info["guidance"]:
             told += f", at guidance {error['guidance']:g}"
         tell(arguments, told)
         found["expected_error"] = error
@@ -354,16 +368,24 @@ def decode(arguments: Any) -> dict[str, Any]:
     out = arguments.out or run.folder / "decoded" / f"{arguments.file.stem}{what}"
     refuse_existing(out)
     if between is None:
-        written = run.decode(found, **settings).save(out, formats)
+        drawn = run.decode(found, **settings)
+        written, info = drawn.save(out, formats), drawn.info
     else:
         pairs = run.interpolate(found, between, **settings)
+        info = pairs[0].info
         digits = len(str(len(pairs)))
         written = [
             images.save_png(pair.grid(between), out / f"between-{k:0{digits}d}-{k + 1}.png")
             for k, pair in enumerate(pairs)
         ]
-    tell(arguments, f"{len(found)} rows of {found.kind} decoded: {written[0]}")
-    return {"files": [str(path) for path in written], "n": len(found), "kind": found.kind}
+    way = f" ({info['solver']}, {info['steps']} steps, guidance {info['guidance']:g})"
+    tell(
+        arguments,
+        f"{len(found)} rows of {found.kind} decoded{way if found.kind == 'noise' else ''}: "
+        f"{written[0]}",
+    )
+    files = {"files": [str(path) for path in written], "kind": found.kind}
+    return {**info, **files, "n": len(found)}
 
 
 def _walk(arguments: Any) -> dict[str, Any]:

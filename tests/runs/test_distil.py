@@ -219,7 +219,8 @@ def test_guidance_is_an_input(
     assert low.info["guidance"] == 1 and high.info["guidance"] == 3
     capsys.readouterr()
     assert main(["sample", str(run.folder), "--steps=2", "-n=4", "--guidance=2.5"]) == 0
-    assert "% of the squared way, at guidance 1\n" in capsys.readouterr().out
+    # Measured at both ends of the range: the nearer one is told.
+    assert "% of the squared way, at guidance 3\n" in capsys.readouterr().out
     assert not torch.equal(low.x, high.x)
     with pytest.raises(
         UserError, match=r"trained with guidance 1 to 3, not 4: .*--guidance 1\.\.4"
@@ -271,7 +272,11 @@ def test_quality_by_steps_shows_the_teacher_and_both_weights(
     table_run: Run, tmp_path: Path
 ) -> None:
     run = distil(table_run.folder, tmp_path / "run", steps=4, batch=16)
-    assert (run.folder / "best.safetensors").exists()
+    best = run.folder / "best.json"
+    kept = json.loads(best.read_text())
+    found = step_curve(run, [1], 100)  # the best were the last
+    assert kept["step"] == 4 and not any("best" in p["who"] for p in found["points"])
+    best.write_text(json.dumps({**kept, "step": 2}))
     found = step_curve(run, [1, 2, 4], 100)
     who = [(p["who"], p["evaluations"]) for p in found["points"]]
     for name in ("map", "map, best weights", "teacher"):

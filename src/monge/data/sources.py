@@ -68,6 +68,7 @@ def load(
             return tables.load(path, reading)
         return load_images(open_parquet(path, reading), reading, say, check_cache)
     if os.path.isdir(path):
+        refuse_run(path)
         return load_images(list_folder(path, reading), reading, say, check_cache)
     if path.suffix.lower() in table_files.SUFFIXES and os.path.isfile(path):
         return tables.load(path, reading)
@@ -78,6 +79,18 @@ def load(
         )
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse a run folder, whose pictures are no data.
+
+    Raises:
+        UserError: it is one.
+    """
+    if all((folder / name).is_file() for name in ("config.yaml", "environment.json")):
+        raise UserError(
+            f"{folder} is a run folder, not data: its samples lie in {folder / 'samples'}"
+        )
 
 
 def _digits() -> Data:

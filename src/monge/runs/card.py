@@ -20,6 +20,20 @@ from monge.runs.page import DAMAGED, count, number, read_facts
 PICTURES = ("evaluation/by_label.png", "evaluation/samples.png")
 
 
+BEGIN = (
+    "generative model, trained with `monge`: an autoencoder maps data to a latent space, a network "
+    "learns the "
+)
+FLOW = (
+    f"A latent flow-matching {BEGIN}velocity field that carries noise to the law of the latents, "
+    "and an ODE solver draws samples."
+)
+MAP = (
+    f"A few-step {BEGIN}flow map that carries noise to the law of the latents, and samples are "
+    "drawn by as many of its jumps as one likes (`steps=1`, `2`, `4`, ...)."
+)
+
+
 def write_card(folder: Path) -> Path:
     """Write ``README.md`` from the files of a run folder; what is absent is left out.
 
@@ -48,12 +62,8 @@ def _front(folder: Path) -> str:
 
 
 def _what(folder: Path) -> str:
-    lines = [
-        f"# {_name(folder)}",
-        "A latent flow-matching generative model, trained with `monge`: an autoencoder maps data "
-        "to a latent space, a network learns the velocity field that carries noise to the law of "
-        "the latents, and an ODE solver draws samples.",
-    ]
+    spec = read_config(folder) if (folder / "config.yaml").exists() else None
+    lines = [f"# {_name(folder)}", MAP if spec is not None and spec.is_map else FLOW]
     pictures = [name for name in PICTURES if (folder / name).exists()]
     lines += [f"![Samples]({name})" for name in pictures[:1]]
     if data := _data(folder):
@@ -65,10 +75,10 @@ def _what(folder: Path) -> str:
             f"{number(data.get('n_heldout'))} held-out {examples} of shape {_plain(shape)}"
             + (f"; labels {_plain(names)}." if names else ".")
         )
-    if (folder / "config.yaml").exists():
-        spec = read_config(folder)
+    if spec is not None:
+        learned = f"objective {_code(spec.objective)}, " if spec.is_map else ""
         lines.append(
-            f"**Model:** network {_code(spec.network)}, path {_code(spec.path)}, output "
+            f"**Model:** {learned}network {_code(spec.network)}, path {_code(spec.path)}, output "
             f"{_code(spec.output)}, autoencoder {_code(spec.autoencoder)}. All settings are in "
             "`config.yaml`."
         )

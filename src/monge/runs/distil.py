@@ -17,9 +17,6 @@ from monge.runs.train import train
 
 OBJECTIVE = "lagrangian"
 
-SAMPLING_STEPS = 4
-"""Jumps of a sample, unless asked otherwise."""
-
 OWN = ("grid", "steps", "minutes")
 """Settings of a teacher that a map does not take over."""
 
@@ -69,7 +66,7 @@ def distil_spec(
             "init_from": None,
             "pairs": "auto",
             "network": network,
-            "grid": f"uniform:n={SAMPLING_STEPS}",
+            "grid": "auto",
             **given,
         }
     )

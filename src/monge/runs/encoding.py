@@ -323,7 +323,9 @@ def _read(run: Run, source: str | Path | Tensor, limit: int | None, say: Say) ->
     most = None if limit is None else max(limit, FEWEST)
     reading = dataclasses.replace(run.spec, image_size=side, limit=most)
     text, path = str(source), Path(source)
-    if run.facts["kind"] == "image" and path.is_dir() and holds_images(path, 1):
+    image = run.facts["kind"] == "image" and text not in sources.BUNDLED
+    if image and path.is_dir() and holds_images(path, 1):
+        sources.refuse_run(path)
         # Not by `sources.load`, which refuses fewer images than can be trained on.
         reading = dataclasses.replace(reading, limit=limit)
         kept = store.prepare(list_folder(path, reading), reading, say)
@@ -390,15 +392,21 @@ def decode(
         encoded: what `encode` made, its file, or (N, *latent_shape).
         kind: what a tensor is.
         label: in place of the encoding's: a name or an index for all rows, or (N,) indices.
-        final, flow: as for `Run.sample`.
+        final, flow: as for `Run.sample`; the guidance is that of the way there, unless given.
 
     Raises:
-        UserError: an encoding that does not fit the run.
+        UserError: an encoding that does not fit the run, or a flow for latents, which need none.
     """
     found = _given(run, encoded, kind, label)
     info: dict[str, Any] = {"seed": "none", "steps": 0, "solver": "none", "guidance": 1.0}
     z = found.z
-    if found.kind == "noise":
+    if found.kind == "latent":
+        for name, value in {"final": final, **flow}.items():
+            if value is not None:
+                raise UserError(f"latents go to the decoder alone: leave out {name}")
+    else:
+        if flow.get("guidance") is None:
+            flow["guidance"] = found.info.get("guidance")
         z = _forwards(run, found, flow, final)
         info |= run.describe_sampling(run.flow(**flow), final, flow.get("guidance"))
     info |= {"n": len(z), "decoded": found.kind}

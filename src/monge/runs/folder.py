@@ -30,8 +30,11 @@ def default_folder(spec: TrainSpec, data_name: str) -> Path:
     return Path("runs") / f"{data_name}-{spec.digest()}"
 
 
-def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
+def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple[Any, Any]]:
     """Start a run in a folder, or continue the one that is there.
+
+    Args:
+        done: steps that were done there.
 
     Returns:
         The fields that differ from the run that is there, all of them allowed to.
@@ -67,6 +70,11 @@ def open_folder(folder: Path, spec: TrainSpec) -> dict[str, tuple[Any, Any]]:
         raise UserError(
             f"{folder} holds a different run:\n{table}\n"
             "give the same settings to continue it, or another folder with --out"
+        )
+    if spec.steps is not None and done > spec.steps:
+        raise UserError(
+            f"{folder} has already done {done} steps: give --steps {done} or more, or "
+            "another folder with --out"
         )
     if changed:
         write_atomic(config, to_yaml(in_full(spec)))

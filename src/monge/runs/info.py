@@ -7,7 +7,7 @@ from typing import Any
 
 from monge.files import read_json
 from monge.runs.folder import read_config
-from monge.runs.jumps import SOLVER
+from monge.runs.jumps import SOLVER, scale_of
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, journal
 
@@ -20,6 +20,7 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     spec = read_config(folder)
     solver = SOLVER if spec.is_map else spec.solver
+    guidance = scale_of(spec, None) if spec.is_map else spec.guidance
     facts: dict[str, Any] = {
         "run": str(folder),
         "data": spec.data,
@@ -27,7 +28,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "network": spec.network,
         **_objective(spec),
         "path": f"{spec.path}, output {spec.output}, coupling {spec.coupling}",
-        "sampling": f"{solver}, {spec.grid}, guidance {spec.guidance:g}, final {spec.final}",
+        "sampling": f"{solver}, {spec.grid}, guidance {guidance:g}, final {spec.final}",
     }
     newest = checkpoint.newest_step(folder)
     facts["steps"] = f"{newest or 0} of {spec.steps or f'{spec.minutes:g} minutes'}"

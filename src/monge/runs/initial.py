@@ -22,6 +22,7 @@ from monge.runs.restoring import build_network, read_facts
 
 LABELS = "conditioning.label.weight"
 POSITIONS = "positions"
+ABSENT = " (not there)"
 
 
 def initialise(
@@ -51,7 +52,7 @@ def initialise(
     for name, tensor in ours.items():
         found = theirs.get(name)
         if found is None:
-            left.append(f"{name} (not there)")
+            left.append(f"{name}{ABSENT}")
         elif name == LABELS:
             rows, missing = _label_rows(tensor, found, label_names, known)
             ours[name] = rows
@@ -77,10 +78,13 @@ def initialise(
     say(f"network: {taken} of {len(ours)} tensors from {run}")
     for line in adapted:
         say(f"  {line}")
-    for name in left:
+    new = [name.removesuffix(ABSENT) for name in left if name.endswith(ABSENT)]
+    for name in (name for name in left if not name.endswith(ABSENT)):
         say(f"  not loaded: {name}")
-    for name in sorted(theirs.keys() - ours.keys()):
-        say(f"  not needed: {name}")
+    for what, names in (("new here", new), ("not needed", sorted(theirs.keys() - ours.keys()))):
+        if names:
+            parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+            say(f"  {what}: {', '.join(parts)}")
     return left
 
 

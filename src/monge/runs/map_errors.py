@@ -25,6 +25,8 @@ from monge.times import Grid, Uniform
 
 FILE = "map_error.json"
 
+FORMAT_VERSION = 2
+
 STEPS = (1, 2, 4, 8, 16)
 """Numbers of jumps that are looked at."""
 
@@ -51,6 +53,7 @@ class MapError:
         rms: root mean square of |X^ - X| over samples, per coordinate.
         relative: E|X^ - X|^2 / E|X - x|^2.
         median, quantile90: of |X^ - X|^2 / E|X - x|^2 over samples.
+        guidance: scale of both.
     """
 
     steps: int
@@ -58,6 +61,7 @@ class MapError:
     relative: float
     median: float
     quantile90: float
+    guidance: float
 
 
 @torch.no_grad()
@@ -75,6 +79,7 @@ def map_errors(
     """
     if jumps.only_to_data(run.spec):
         steps = tuple(k for k in steps if k == 1)
+    scale = jumps.scale_of(run.spec, guidance)
     learned = jumps.learned_map(run, guidance)
     lo, hi = learned.domain
     velocity = run.followed(guidance)
@@ -100,21 +105,28 @@ def map_errors(
         squared = torch.cat(errors[k]).double()
         middle, high = (squared / distance).quantile(torch.tensor([0.5, 0.9]).double()).tolist()
         mean = float(squared.mean())
-        found.append(MapError(k, (mean / size) ** 0.5, mean / distance, middle, high))
+        found.append(MapError(k, (mean / size) ** 0.5, mean / distance, middle, high, scale))
     return found
 
 
-def keep_map_errors(run: Run) -> list[MapError]:
-    """Measure the errors of a map run and write them to its folder."""
-    found = map_errors(run)
+def keep_map_errors(run: Run, velocity_loss: float | None = None) -> list[MapError]:
+    """Measure the errors of a map run, at the ends of its guidance too, and write them.
+
+    Args:
+        velocity_loss: on held-out data, of a map that follows its own velocity.
+    """
+    scales = dict.fromkeys((jumps.scale_of(run.spec, None), *run.spec.guidance_range))
+    if run.spec.teacher is None:
+        scales = {1.0: None}
+    found = [e for scale in scales for e in map_errors(run, guidance=scale)]
     write_json(
         run.folder / FILE,
         {
-            "format_version": 1,
+            "format_version": FORMAT_VERSION,
             "n": N,
-            "guidance": jumps.scale_of(run.spec, None),
-            "reference": f"{'teacher' if run.spec.teacher else 'own velocity'}, "
+            "reference": f"{'the teacher' if run.spec.teacher else 'its own velocity'}, "
             f"rk4 {REFERENCE_STEPS} steps",
+            "velocity_loss": velocity_loss,
             "units": "standardised latents",
             "errors": [asdict(e) for e in found],
         },
@@ -140,22 +152,34 @@ def keep_if_best(run: Run, step: int, velocity_loss: float = 0.0) -> None:
         write_json(path, {"format_version": 1, **found})
 
 
-def expected(folder: Path, grid: Grid) -> dict[str, Any] | None:
-    """What was measured for equal jumps, or lies between what was.
+def read(folder: Path) -> dict[str, Any] | None:
+    """What `keep_map_errors` wrote; None where it is not there, or by another version.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    path = folder / FILE
+    kept = read_json(path) if path.exists() else {}
+    return kept if kept.get("format_version") == FORMAT_VERSION else None
+
+
+def expected(folder: Path, grid: Grid, guidance: float = 1.0) -> dict[str, Any] | None:
+    """What was measured for equal jumps, or lies between what was, at the nearest guidance.
 
     Between two measured numbers the errors go as powers of the number of jumps. None beyond them,
     and for a grid that is not uniform or stops early.
     """
-    path = folder / FILE
-    if not path.exists() or grid != Uniform(grid.n):
+    kept, steps = read(folder), grid.n
+    if kept is None or grid != Uniform(steps):
         return None
-    kept, steps = read_json(path), grid.n
-    below = [e for e in kept["errors"] if e["steps"] <= steps]
-    above = [e for e in kept["errors"] if e["steps"] >= steps]
+    scale = min((e["guidance"] for e in kept["errors"]), key=lambda w: abs(w - guidance))
+    errors = [e for e in kept["errors"] if e["guidance"] == scale]
+    below = [e for e in errors if e["steps"] <= steps]
+    above = [e for e in errors if e["steps"] >= steps]
     if not below or not above:
         return None
     low, high = below[-1], above[0]
-    found = {"steps": steps, "reference": kept["reference"], "guidance": kept.get("guidance")}
+    found = {"steps": steps, "reference": kept["reference"], "guidance": scale}
     if low is high:
         return {**low, **found}
     part = math.log(steps / low["steps"]) / math.log(high["steps"] / low["steps"])
@@ -164,12 +188,17 @@ def expected(folder: Path, grid: Grid) -> dict[str, Any] | None:
     return {**found, "between": [low["steps"], high["steps"]]}
 
 
+def counted(n: int, what: str) -> str:
+    """A number of things, as "1 jump" or "2 jumps"."""
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def in_words(error: dict[str, Any]) -> str:
     """An expected error in a line."""
     between = error.get("between")
     note = f" (between the measured {between[0]} and {between[1]})" if between else ""
     return (
-        f"expected error of {error['steps']} jumps{note} against the {error['reference']}: "
+        f"expected error of {counted(error['steps'], 'jump')}{note} against {error['reference']}: "
         f"{error['rms']:.3g} per latent coordinate (rms), {100 * error['relative']:.3g} % of the "
         "squared way"
     )

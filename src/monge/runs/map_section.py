@@ -20,12 +20,16 @@ LINES = {
 
 def errors(folder: Path) -> str | None:
     """How far the jumps are from the flow that the map follows."""
-    kept = read_facts(folder, map_errors.FILE)
+    kept = map_errors.read(folder)
     if kept is None:
         return None
+    loss, beside = kept["velocity_loss"], ""
+    if loss is not None:
+        beside = f" That velocity loses {number(loss)} on held-out data."
     how = f"n = {kept['n']}, {escaped(kept['units'])}"
     rows = "".join(
-        f"<tr><th>{e['steps']}</th><td class='n'>{number(e['rms'])}</td>"
+        f"<tr><th>{e['steps']}</th><td class='n'>{e['guidance']:g}</td>"
+        f"<td class='n'>{number(e['rms'])}</td>"
         + "".join(
             f"<td class='n'>{100 * e[key]:.2f} %</td>"
             for key in ("relative", "median", "quantile90")
@@ -34,10 +38,11 @@ def errors(folder: Path) -> str | None:
         for e in kept["errors"]
     )
     return card(
-        "<div class='wide'><table><thead><tr><th>jumps</th><th>error, rms per coordinate</th>"
+        "<div class='wide'><table><thead><tr><th>jumps</th><th>guidance</th>"
+        "<th>error, rms per coordinate</th>"
         "<th>of the squared way</th><th>median</th><th>90 % quantile</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div><p class='small'>Against the "
-        f"{escaped(kept['reference'])}, from the same noise; {how}.</p>",
+        f"<tbody>{rows}</tbody></table></div><p class='small'>Against "
+        f"{escaped(kept['reference'])}, from the same noise; {how}.{beside}</p>",
         "Error of the map",
     )
 
@@ -65,7 +70,7 @@ def by_evaluations(folder: Path) -> str | None:
     seen = f"<th>Frechet ({escaped(found['network'])})</th>" if found["network"] else ""
     return card(_figure(found)) + card(
         "<div class='wide'><table><thead><tr><th></th><th>by</th><th>evaluations</th>"
-        "<th>energy distance</th><th>C2ST AUC</th><th>Frechet (latent)</th>"
+        "<th>energy distance (latent)</th><th>C2ST AUC (latent)</th><th>Frechet (latent)</th>"
         f"{seen}</tr></thead><tbody>{rows}</tr></tbody></table></div><p class='small'>n = "
         f"{found['n']} samples and held-out examples, seed {found['seed']}, the same noise for "
         "all; the teacher by the best of its solvers at as many evaluations.</p>"

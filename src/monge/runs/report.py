@@ -115,8 +115,11 @@ def _lead(folder: Path) -> str | None:
     if data is None:
         return None
     kind = {"image": "images", "table": "table rows"}.get(str(data.get("kind")), "data")
+    model = "latent flow-matching model"
+    if (folder / "config.yaml").exists() and (spec := read_config(folder)).is_map:
+        model = f"latent flow map ({escaped(spec.objective)})"
     return (
-        f"<p class='lead'>A latent flow-matching model of {kind}, trained on "
+        f"<p class='lead'>A {model} of {kind}, trained on "
         f"{escaped(data['name'])} ({number(data['n_train'])} examples).</p>"
     )
 

@@ -122,6 +122,11 @@ class Run:
         """
         if self.spec.teacher is None:
             return None
+        if not Path(self.spec.teacher).is_dir():
+            raise UserError(
+                f"{self.folder} was distilled from {self.spec.teacher}, which is not there any "
+                "more: put it back to compare the map with it; sampling does not need it"
+            )
         teacher = Run.load(self.spec.teacher, str(self.device))
         own = next(self.network.parameters(), None)
         if own is not None:
@@ -171,7 +176,9 @@ class Run:
                 )
             return Composed(learned, points)
         if solver == jumps.SOLVER:
-            raise UserError("this run is no flow map: name a solver, or distil it: monge distil")
+            raise UserError(
+                f"this run is no flow map: name a solver, or make one by monge distil {self.folder}"
+            )
         velocity = Counted(self.field)
         scale = self.spec.guidance if guidance is None else guidance
         if self.spec.is_map:

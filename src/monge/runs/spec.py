@@ -158,8 +158,9 @@ class TrainSpec(Reading):
     # How it is sampled, unless asked otherwise
     solver: str = "heun"
     """euler, midpoint, heun, rk3, rk4, or dopri5:rtol=..,atol=.."""
-    grid: str = "uniform:n=20"
-    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=..; stop=.. stops early."""
+    grid: str = "auto"
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=..; stop=.. stops early; auto: 20
+    equal steps, of a flow map 4."""
     final: Literal["auto", "none", "divide", "posterior_mean"] = "auto"
     """After the last step: nothing, divide by alpha, or E[x1 | x_T]; auto: nothing at t = 1, the
     posterior mean before."""
@@ -189,7 +190,8 @@ class TrainSpec(Reading):
             lo, hi = math.nan, math.nan
         if len(ends) > 2 or not (math.isfinite(lo) and lo <= hi < math.inf):
             raise UserError(
-                f"teacher guidance is a scale or a range as 1..3, not {self.teacher_guidance!r}"
+                "teacher guidance is a scale or a range as 1..3, the lesser first, not "
+                f"{self.teacher_guidance!r}"
             )
         return lo, hi
 

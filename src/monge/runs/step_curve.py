@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monge.data.base import Data
 from monge.errors import UserError
-from monge.files import write_json
+from monge.files import read_json, write_json
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
@@ -24,9 +24,11 @@ from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.progress import Say, quiet
 from monge.runs import jumps
 from monge.runs.latent_rows import latents_in_units, units
+from monge.runs.map_errors import BEST, counted
 from monge.runs.run import Run
 from monge.runs.samples import Samples
 from monge.tensors import stream
+from monge.training import checkpoint
 
 FILE = "evaluation/steps.json"
 
@@ -84,9 +86,7 @@ class Judge:
         if self.real_features is not None:
             features = frechet_distance(self._features(samples.x), self.real_features)
         k, jumping = info["steps"], info["solver"] == jumps.SOLVER
-        how = (
-            f"{k} jump{'s' * (k > 1)}" if jumping else f"{info['solver']}, {k} step{'s' * (k > 1)}"
-        )
+        how = counted(k, "jump") if jumping else f"{info['solver']}, {counted(k, 'step')}"
         numbers = self.numbers(units(run, samples.z))
         return Point(who, how, info["evaluations_per_sample"], *numbers, features)
 
@@ -148,7 +148,9 @@ def step_curve(
     for k in steps:
         add(run, "map" if run.spec.is_map else "this run", steps=k, guidance=guidance)
     if run.spec.is_map:
-        if (run.folder / "best.safetensors").exists():
+        if not _best_is_another(run):
+            say("the best weights are the last")
+        else:
             best = Run.load(run.folder, str(run.device), "best")
             for k in steps:
                 add(best, "map, best weights", steps=k, guidance=guidance)
@@ -188,6 +190,12 @@ def step_curve(
     return found
 
 
+def _best_is_another(run: Run) -> bool:
+    """Whether the best weights were kept before the last step."""
+    path = run.folder / BEST
+    return path.exists() and read_json(path)["step"] != checkpoint.newest_step(run.folder)
+
+
 def _distance(point: Point) -> float:
     """By which the teacher's solvers are compared."""
     return point.frechet if point.features is None else point.features
@@ -197,8 +205,9 @@ def in_words(point: Point) -> str:
     """A point in a line."""
     seen = "" if point.features is None else f"  Frechet (features) {point.features:.3g}"
     return (
-        f"{point.who:18} {point.how:18} {point.evaluations:5g} evaluations  energy "
-        f"{point.energy:8.4f}  C2ST AUC {point.auc:.3f}  Frechet (latent) {point.frechet:.4g}{seen}"
+        f"{point.who:18} {point.how:18} {point.evaluations:5g} NFE  energy (latent) "
+        f"{point.energy:8.4f}  C2ST AUC (latent) {point.auc:.3f}  Frechet (latent) "
+        f"{point.frechet:.4g}{seen}"
     )
 
 
@@ -207,8 +216,12 @@ def text(found: Mapping[str, Any]) -> str:
     lines = [in_words(Point(**p)) for p in found["points"]]
     floor, std = found["floor"], found["floor_std"]
     lines.append(
-        f"{'floor':43}  energy {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
-        f"{floor['auc']:.3f}  Frechet (latent) {floor['frechet']:.4g} +- {std['frechet']:.2g}"
+        f"{'floor':47}  energy (latent) {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
+        f"(latent) {floor['auc']:.3f}  Frechet (latent) {floor['frechet']:.4g} +- "
+        f"{std['frechet']:.2g}"
     )
-    lines.append(f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}")
+    lines.append(
+        f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}; NFE: "
+        "evaluations of the network for a sample"
+    )
     return "\n".join(lines)

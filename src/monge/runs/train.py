@@ -56,6 +56,9 @@ FEW = 500
 
 FEW_DROPOUT = "dropout=0.2"
 
+FLOW_STEPS, MAP_STEPS = 20, 4
+"""Steps of a sample, where no grid is given."""
+
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
 
@@ -111,7 +114,8 @@ def train(
         if processes.is_main():
             if jumps.follows(spec):
                 say("measuring the map against the flow that it follows")
-                keep_map_errors(run)
+                assert isinstance(objective, FlowMapMatching)
+                keep_map_errors(run, None if teacher else _heldout_loss(run, objective, data))
             write_card(folder)
             write_report(folder)
     return run
@@ -136,13 +140,7 @@ def _opened(
     with ExitStack() as stack:
         if processes.is_main():
             stack.enter_context(lock.hold(folder))
-            done = checkpoint.newest_step(folder) or 0
-            if spec.steps is not None and done > spec.steps:
-                raise UserError(
-                    f"{folder} has already done {done} steps: give --steps {done} or more, or "
-                    "another folder with --out"
-                )
-            changed = folders.open_folder(folder, spec)
+            changed = folders.open_folder(folder, spec, checkpoint.newest_step(folder) or 0)
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
@@ -211,6 +209,8 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
             changes["network"] += f"{',' if ':' in changes['network'] else ':'}{MAP_NETWORK}"
     if spec.is_map:
         changes["network"] = of_two_times(changes.get("network", spec.network), spec)
+    if spec.grid == "auto":
+        changes["grid"] = f"uniform:n={MAP_STEPS if spec.is_map else FLOW_STEPS}"
     if spec.flip == "auto":
         # Grey images are often digits and letters, whose mirror images mean something else.
         changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
@@ -269,6 +269,16 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     Raises:
         UserError: settings that do not fit each other or the data.
     """
+    if not spec.is_map and spec.pairs != "auto":
+        raise UserError(f"objective {spec.objective} has no pairs of times: leave out pairs")
+    if spec.teacher is not None and spec.objective == "flow_matching":
+        raise UserError("flow matching has no teacher: monge distil RUN --objective ...")
+    if spec.is_map and spec.teacher is None and spec.guidance != 1:
+        raise UserError(
+            f"a map learned without a teacher is sampled as it is, not with guidance "
+            f"{spec.guidance:g}: train a flow with labels and distil it, by monge distil RUN "
+            "--guidance .."
+        )
     for name in ("batch", "autoencoder_steps"):
         if (value := getattr(spec, name)) is not None and value < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")

@@ -86,6 +86,11 @@ def advise(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials) -> 
     return Advice(named.name, share, change, predicted, text)
 
 
+FOLLOWED = (
+    "it is that of the velocity that the map follows: train that for longer (a teacher by its own "
+    "command with more --steps, then distil again), for the map cannot be better"
+)
+
 Tried = tuple[str | None, float | None, str]
 """Settings, the term with them, and in words; or, where nothing helps, why."""
 
@@ -106,7 +111,7 @@ def _tried(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials, ter
     elif term.name == "reconstruction":
         found = _more_latents(few, now, trials)
     elif term.name == "velocity" and isinstance(pipeline.sampler, Composed):
-        return None, None, "it is that of the velocity that the map follows; improve that first"
+        return None, None, FOLLOWED
     elif term.name == "velocity":
         return _longer_training(pipeline, few, now, trials)
     rest = {

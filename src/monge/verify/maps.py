@@ -47,6 +47,7 @@ class MapFacts:
         lagrangian: the row s = 0; eulerian: the column t = T.
         one_sided: the Lipschitz constant that was measured along trajectories.
         lagrangian_bound, eulerian_bound: of W2, by the row and by the column.
+        coordinates: of a latent.
     """
 
     semigroup: float
@@ -57,6 +58,7 @@ class MapFacts:
     one_sided: float
     lagrangian_bound: float
     eulerian_bound: float
+    coordinates: int
 
 
 def lagrangian_slice(
@@ -145,23 +147,33 @@ def map_facts(
         one_sided,
         math.sqrt(growth * span * row),
         math.sqrt(span * column),
+        x0[0].numel(),
     )
 
 
 def in_words(facts: Mapping[str, float | None]) -> list[str]:
     """The facts as lines."""
-    lines = [f"semigroup defect {facts['semigroup']:.3g} (half way, rms, latent units)"]
+    coordinates, squared = facts["coordinates"], facts["squared_error"]
+    assert coordinates is not None and squared is not None
+
+    def each(rms: float | None) -> str:
+        return "none" if rms is None else f"{rms / math.sqrt(coordinates):.3g}"
+
+    lines = [
+        f"rms per latent coordinate: one jump against the flow it follows {each(squared**0.5)}, "
+        f"against two half as long {each(facts['semigroup'])} (semigroup defect)"
+    ]
     if facts["inverse"] is not None:
-        lines[0] += f", inverse defect {facts['inverse']:.3g}"
+        lines[0] += f", there and back {each(facts['inverse'])} (inverse defect)"
     lines.append(
-        f"one jump against the flow it follows: E|X^ - X|^2 = {facts['squared_error']:.3g}; "
-        f"Lagrangian loss at s = 0 {facts['lagrangian']:.3g}, Eulerian loss at t = T "
-        f"{facts['eulerian']:.3g}"
+        f"squares over all {coordinates:g} coordinates: E|X^ - X|^2 = {squared:.3g}, Lagrangian "
+        f"loss at s = 0 {facts['lagrangian']:.3g}, Eulerian loss at t = T {facts['eulerian']:.3g}"
     )
     lines.append(
-        f"so W2 to that flow is at most {facts['lagrangian_bound']:.3g} (Lagrangian, with the "
-        f"measured expansion rate {facts['one_sided']:.3g}) and {facts['eulerian_bound']:.3g} "
-        "(Eulerian; needs no constant)"
+        f"so W2 to that flow is at most {squared**0.5:.3g} by this pairing, "
+        f"{facts['lagrangian_bound']:.3g} by the Lagrangian loss with the measured expansion rate "
+        f"{facts['one_sided']:.3g}, {facts['eulerian_bound']:.3g} by the Eulerian one (the last "
+        "two may be loose)"
     )
     return lines
 
