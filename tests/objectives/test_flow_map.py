@@ -537,6 +537,12 @@ def test_learned_weights_balance_errors() -> None:
         (lambda: build("objective", "lagrangian:diagonal=1"), r"lie in \[0, 1\)"),
         (lambda: build("objective", "meanflow:stop=half"), "unknown value 'half'"),
         (lambda: build("objective", "continuous-consistency:stop=none"), "stop=full"),
+        (
+            lambda: FlowMapMatching(
+                Lagrangian(), FlowMatching(), build("pairs", "to_data"), LAWS[0].field(PATHS[0])
+            ),
+            "compares jumps to different times",
+        ),
         (lambda: build("objective", "consistency:stop=convex"), "stop=full alone"),
         (lambda: build("objective", "self-semigroup:stop=convex"), "stop=full or none alone"),
         (lambda: build("objective", "consistency:step=0"), r"step must lie in \(0, 1\]"),

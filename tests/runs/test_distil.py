@@ -113,6 +113,7 @@ def test_every_objective_trains_alone(name: str, table_run: Run, tmp_path: Path)
     assert "two_times=True" in run.spec.network
     assert bool(run.sample(16, steps=2).x.isfinite().all())
     assert Run.load(run.folder).spec == run.spec
+    assert run.sample(2).info["steps"] == 4  # a map's own grid
     # A map that jumps to the data alone is held against no velocity that it has not learned.
     assert (run.folder / map_errors.FILE).exists() == (name != "consistency-training")
     assert (run.folder / "best.json").exists() == (name != "consistency-training")
@@ -326,6 +327,8 @@ def test_bad_settings(table_run: Run, settings: dict[str, Any], message: str) ->
             "is for distilling",
         ),
         (["train", "digits", "--objective", "reflow"], "needs a teacher: monge distil"),
+        (["train", "digits", "--pairs", "triangle"], "has no pairs of times"),
+        (["train", "digits", "--objective=meanflow", "--guidance=2"], "without a teacher"),
         (["train", "digits", "--objective", "reflow", "--dry-run"], "needs a teacher"),
         (["train", "digits", "--objective", "meanflow", "--pairs", "square"], "unknown pairs"),
     ],

@@ -63,6 +63,27 @@ def test_labels_are_the_sources_by_name_and_shared_both_ways(digits_run: Run) ->
     assert len(run.encode("digits", "latent", limit=3)) == 3
 
 
+def test_the_way_back_is_guided_as_the_way_there(
+    digits_run: Run, images: torch.Tensor, tmp_path: Path
+) -> None:
+    run = remade(digits_run)
+    run.encode(images, label="3", steps=4, guidance=2.0).save(tmp_path / "there.npz")
+    there = load(tmp_path / "there.npz", run)
+    back = run.decode(there, steps=4)
+    assert back.info["guidance"] == 2
+    assert torch.equal(back.x, run.decode(there, steps=4, guidance=2.0).x)
+    assert not torch.equal(back.x, run.decode(there, steps=4, guidance=1.0).x)
+
+
+def test_neither_a_run_folder_nor_a_flow_for_latents_is_taken(
+    digits_run: Run, images: torch.Tensor
+) -> None:
+    with pytest.raises(UserError, match="is a run folder, not data"):
+        digits_run.encode(digits_run.folder)
+    with pytest.raises(UserError, match="leave out steps"):
+        digits_run.decode(digits_run.encode(images, "latent"), steps=3)
+
+
 def test_a_folder_of_two_images_in_its_order(digits_run: Run, tmp_path: Path) -> None:
     run, folder = remade(digits_run), tmp_path / "two"
     data = run.data().heldout[:2]

@@ -153,6 +153,9 @@ class Rule(Component, abc.ABC):
     pairs: ClassVar[str] = "triangle"
     """The law of (s, t), unless another is asked for."""
 
+    one_end: ClassVar[bool] = False
+    """Whether it determines the jumps to one time t from those to no other, as to the data."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.diagonal < 1:
             raise UserError(f"objective {self}: diagonal must lie in [0, 1)")
@@ -264,6 +267,7 @@ class Eulerian(Rule):
     """EMD: the jump does not change along the teacher's flow. d_s X + grad X b_s = 0."""
 
     name = "eulerian"
+    one_end = True
     anchor = "end"
 
     def residuals(self, at: Rows) -> tuple[State, ...]:
@@ -306,6 +310,7 @@ class MeanFlow(Rule):
     diagonal: float = 0.75
 
     name = "meanflow"
+    one_end = True
     teacher = False
     anchor = "end"
     follows_itself = True
@@ -326,6 +331,7 @@ class ImprovedMeanFlow(Rule):
     diagonal: float = 0.75
 
     name = "improved-meanflow"
+    one_end = True
     teacher = False
     anchor = "end"
     follows_itself = True
@@ -427,6 +433,7 @@ class Consistency(Rule):
     step: float = 1 / 32
 
     name = "consistency"
+    one_end = True
     pairs = "to_data"
 
     def __post_init__(self) -> None:
@@ -552,6 +559,11 @@ class FlowMapMatching(Objective):
             )
         if self.guidance and not self.teacher:
             raise UserError("guidance as an input is distilled from a teacher: use monge distil")
+        if self.pairs.only_to_data and not self.rule.one_end:
+            raise UserError(
+                f"objective {self.rule.name} compares jumps to different times, which pairs "
+                f"{self.pairs} do not have: use an Eulerian rule or a consistency one for them"
+            )
         if self.rule.diagonal == 0 and self.rule.follows_itself:
             raise UserError(
                 f"objective {self.rule.name} learns its velocity where s = t: diagonal must be "

@@ -236,7 +236,8 @@ class MongePipeline(DiffusionPipeline):
         if transformer.config.is_map:
             lo, hi = config.guidance_range
             if not lo <= scale <= hi:
-                raise UserError(f"this map was trained with guidance {lo:g} to {hi:g}")
+                known = f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}"
+                raise UserError(f"this map was trained with guidance {known}, not {scale:g}")
             given = x.new_full((len(x),), scale) if lo < hi else None
             return transformer(x, timestep, label, end, given).sample
         if scale == 1:

@@ -132,9 +132,19 @@ def load(path: str | Path, run: Run) -> Encoded:
         None if label is None else _label_array(label, path),
         names,
         None if vector is None else torch.from_numpy(_numbers(vector, "vector", path)),
-        {"file": path.name},
+        {**_info(arrays.get("info"), path), "file": path.name},
     )
     return fitted(found, run, str(path))
+
+
+def _info(text: np.ndarray | None, path: Path) -> dict[str, Any]:
+    """What the file says of itself."""
+    try:
+        found = {} if text is None else json.loads(str(text))
+        float(found.get("guidance", 1.0))
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: info should be what monge encode wrote, or absent") from None
+    return found
 
 
 def _numbers(values: np.ndarray, name: str, path: Path) -> np.ndarray:
