@@ -275,9 +275,9 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
         raise UserError("flow matching has no teacher: monge distil RUN --objective ...")
     if spec.is_map and spec.teacher is None and spec.guidance != 1:
         raise UserError(
-            f"a map learned without a teacher is sampled as it is, not with guidance "
-            f"{spec.guidance:g}: train a flow with labels and distil it, by monge distil RUN "
-            "--guidance .."
+            "a map learned without a teacher is sampled as it is, not with guidance "
+            f"{spec.guidance:g}: give --guidance 1, or train a flow with labels and distil "
+            "that, by monge distil RUN --guidance .."
         )
     for name in ("batch", "autoencoder_steps"):
         if (value := getattr(spec, name)) is not None and value < 1:
