@@ -87,7 +87,8 @@ def refuse_run(folder: Path) -> None:
     Raises:
         UserError: it is one.
     """
-    if all((folder / name).is_file() for name in ("config.yaml", "environment.json")):
+    # os.path says no of what it may not look at; `Path` raises.
+    if all(os.path.isfile(folder / name) for name in ("config.yaml", "environment.json")):
         raise UserError(
             f"{folder} is a run folder, not data: its samples lie in {folder / 'samples'}"
         )
