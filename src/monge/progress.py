@@ -15,6 +15,15 @@ Advance = Callable[[int], None]
 """Told how many more are done."""
 
 
+def counted(n: float, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "jump"), counted(2.5, "jump")
+    ('1 jump', '2.5 jumps')
+    """
+    return f"{n:g} {what}{'s' * (n != 1)}"
+
+
 def quiet(_: str) -> None:
     """Say nothing."""
 

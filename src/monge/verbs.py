@@ -18,7 +18,7 @@ from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import CheckFailed, UserError
 from monge.files import read_json
-from monge.progress import Say, quiet
+from monge.progress import Say, counted, quiet
 from monge.runs.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _tell_map_errors(arguments: Any, run: Run) -> list[dict[str, Any]]:
         at = f", guidance {e['guidance']:g}" if e["guidance"] != 1 else ""
         tell(
             arguments,
-            f"  {map_errors.counted(e['steps'], 'jump'):>8}{at}  rms {e['rms']:.3f}, "
+            f"  {counted(e['steps'], 'jump'):>8}{at}  rms {e['rms']:.3f}, "
             f"{parts[0]:.2f} % of the squared way (median {parts[1]:.2f}, 90 % quantile "
             f"{parts[2]:.2f})",
         )
@@ -176,8 +176,8 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {shown}")
     tell(
         arguments,
-        f"{info['solver']}, {info['steps']} steps, {info['evaluations_per_sample']:g} evaluations "
-        f"per sample, guidance {info['guidance']:g}, final map {info['final']}, "
+        f"{info['solver']}, {counted(info['steps'], 'step')}, "
+        f"{counted(info['evaluations_per_sample'], 'evaluation')} per sample, guidance {info['guidance']:g}, final map {info['final']}, "
         f"times {info['domain'][0]:g} to {info['domain'][1]:g}, "
         f"source gap {info['source_gap']:.2g}",
     )
@@ -186,7 +186,7 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
         grid = build("grid", info["grid"])
         error = map_errors.expected(run.folder, grid, info["guidance"])
         told = (
-            f"no error was measured for {map_errors.counted(info['steps'], 'jump')}, grid {grid}"
+            f"no error was measured for {counted(info['steps'], 'jump')}, grid {grid}"
             if error is None
             else map_errors.in_words(error)
         )

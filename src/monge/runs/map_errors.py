@@ -17,6 +17,7 @@ from torch import Tensor
 
 from monge.files import read_json, write_atomic, write_json
 from monge.flows import Composed, Integrated
+from monge.progress import counted
 from monge.runs import jumps
 from monge.runs.run import CHUNK, Run
 from monge.solvers import RK4
@@ -186,11 +187,6 @@ def expected(folder: Path, grid: Grid, guidance: float = 1.0) -> dict[str, Any] 
     for name in ("rms", "relative"):
         found[name] = low[name] ** (1 - part) * high[name] ** part
     return {**found, "between": [low["steps"], high["steps"]]}
-
-
-def counted(n: int, what: str) -> str:
-    """A number of things, as "1 jump" or "2 jumps"."""
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def in_words(error: dict[str, Any]) -> str:

@@ -21,10 +21,10 @@ from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
 from monge.metrics.two_sample import classifier_test, energy_distance
-from monge.progress import Say, quiet
+from monge.progress import Say, counted, quiet
 from monge.runs import jumps
 from monge.runs.latent_rows import latents_in_units, units
-from monge.runs.map_errors import BEST, counted
+from monge.runs.map_errors import BEST
 from monge.runs.run import Run
 from monge.runs.samples import Samples
 from monge.tensors import stream
