@@ -177,7 +177,8 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
     tell(
         arguments,
         f"{info['solver']}, {counted(info['steps'], 'step')}, "
-        f"{counted(info['evaluations_per_sample'], 'evaluation')} per sample, guidance {info['guidance']:g}, final map {info['final']}, "
+        f"{counted(info['evaluations_per_sample'], 'evaluation')} per sample, "
+        f"guidance {info['guidance']:g}, final map {info['final']}, "
         f"times {info['domain'][0]:g} to {info['domain'][1]:g}, "
         f"source gap {info['source_gap']:.2g}",
     )
