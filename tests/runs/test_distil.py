@@ -289,11 +289,32 @@ def test_quality_by_steps_shows_the_teacher_and_both_weights(
     assert parse_steps(None) == [] and parse_steps("4") == [4]
 
 
-def test_the_likelihood_of_jumps_is_refused(fast: Run) -> None:
+def test_the_likelihood_of_jumps_is_by_their_own_jacobian(fast: Run) -> None:
+    """Never in silence; asked for, it is a density: it integrates to one over the data."""
     x = torch.zeros(4, 2)
     with pytest.raises(UserError, match="own Jacobian"):
         fast.log_density(x)
     assert bool(fast.log_density(x, solver="heun", steps=4).value.isfinite().all())
+    drawn = fast.sample(2000, steps=2).x
+    low, high = drawn.amin(0) - 1, drawn.amax(0) + 1
+    lines = [torch.linspace(float(a), float(b), 81) for a, b in zip(low, high, strict=True)]
+    grid = torch.cartesian_prod(*lines)
+    cell = float(((high - low) / 80).prod())
+    found = fast.log_density(grid, torch.zeros(len(grid)).long(), solver="map", steps=2)
+    assert found.space == "data"
+    assert float(found.value.exp().nansum()) * cell == pytest.approx(1, abs=0.02)
+    with pytest.raises(UserError, match="leave out probes"):
+        fast.log_density(x, solver="map", probes=4)
+
+
+def test_jumps_with_new_noise_between_have_no_density(table_run: Run, tmp_path: Path) -> None:
+    spec = dataclasses.replace(
+        table_run.spec, objective="continuous-consistency-training", steps=2, batch=16
+    )
+    run = train(spec, out=tmp_path / "run")
+    with pytest.raises(UserError, match="steps=1 has a density"):
+        run.log_density(torch.zeros(4, 2), solver="map")
+    assert run.log_density(torch.zeros(4, 2), solver="map", steps=1).value.shape == (4,)
 
 
 def test_python_door(table_run: Run, tmp_path: Path) -> None:

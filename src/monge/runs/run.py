@@ -24,6 +24,7 @@ from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json
 from monge.flows import Composed, Density, Integrated, log_density
+from monge.jump_density import jump_log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
 from monge.runs import conditions, jumps, sharing
@@ -265,12 +266,18 @@ class Run:
             label: (N,) class indices; None for no condition.
             vector: (N, K) standardised conditions; None for no condition.
             probes: random signs for Hutchinson's estimator; None for the exact trace.
+            solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
+                `monge.jump_density`), or another for that of its velocity.
         """
         if isinstance(x, pa.Table):
             if self.codec is None:
                 raise UserError("this run was not trained on a table with columns: give a tensor")
             x, label, vector = self.codec.encode(x)
-        if reason := self.without_density(solver):
+        if self.spec.is_map and solver == jumps.SOLVER:
+            reason = self._without_jump_density(steps, grid, probes)
+        else:
+            reason = self.without_density(solver)
+        if reason:
             raise UserError(f"no log-density: {reason}")
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
         settings = {"flow": asked, "probes": probes, "seed": seed}
@@ -334,7 +341,9 @@ class Run:
         """The latent log-density of rows x, its value and stderr."""
         z = self.autoencoder.encode(rows["x"].to(self.device)).mean.to(self._dtype)
         flow = self.flow(**settings["flow"])
-        assert isinstance(flow, Integrated)  # without_density has refused others
+        if isinstance(flow, Composed):
+            found = jump_log_density(flow, z, self._cond_of(rows))
+            return {"value": found.value.cpu(), "stderr": found.stderr.cpu()}
         found = log_density(
             flow,
             z,
@@ -370,9 +379,25 @@ class Run:
         """Why data of this run has no density; None where it has one."""
         if self.spec.is_map and solver in (None, jumps.SOLVER):
             return (
-                "the jumps of a map have the density of their own Jacobian alone, which is not "
-                "that of the integrated velocity; name a solver for the latter"
+                "the jumps of a map have the density of their own Jacobian, which is not that of "
+                f"the integrated velocity: ask for the former by solver={jumps.SOLVER!r}, for the "
+                "latter by another"
             )
+        return self._without_categories()
+
+    def _without_jump_density(
+        self, steps: int | None, grid: str | None, probes: int | None
+    ) -> str | None:
+        """Why the jumps of this map have no density; None where they have one."""
+        if probes is not None:
+            return "that of jumps is exact: leave out probes"
+        if not jumps.has_velocity(self.spec):
+            return "this map has no velocity, along which the start of a jump is looked for"
+        if jumps.only_to_data(self.spec) and len(self.flow(steps, grid=grid).knots) > 2:
+            return "more jumps than one draw new noise between them: steps=1 has a density"
+        return self._without_categories()
+
+    def _without_categories(self) -> str | None:
         if self.codec is None or not self.codec.categories:
             return None
         names = ", ".join(map(repr, self.codec.categories))
