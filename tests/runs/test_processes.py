@@ -138,7 +138,7 @@ def test_a_killed_process_ends_the_others(table_run: Run, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all(table_run: Run, tmp_path: Path, number: signal.Signals) -> None:
-    """The main process measures, the other waits for it: it is told, wherever it waits."""
+    """The main process measures, the other waits for it: each is reached, wherever it waits."""
     begun = tmp_path / "begun"
 
     def work() -> int:
@@ -158,7 +158,8 @@ def test_a_signal_stops_all(table_run: Run, tmp_path: Path, number: signal.Signa
         os.kill(pid, number)
     ended = ranks.wait(pids, tmp_path)
     assert [e.code for e in ended] == [130, 130]
-    assert [e.err.count("stopped") for e in ended] == [1, 0]
+    # Whoever hears of it first tells, and that alone: the two signals are sent one after the other.
+    assert sorted(e.err.count("stopped") for e in ended) == [0, 1]
     assert not any("Traceback" in e.err for e in ended)
 
 

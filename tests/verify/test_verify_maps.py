@@ -21,7 +21,7 @@ PATH = Linear()
 VARIANCE = 0.25
 TARGET = Gaussian(torch.zeros(1).double(), torch.tensor([[VARIANCE]]).double())
 EXACT = TARGET.flow_map(PATH)
-REFERENCE = Integrated(TARGET.field(PATH), RK4(), Uniform(128))
+REFERENCE = Integrated(TARGET.field(PATH), RK4(), Uniform(32))
 N = 4000
 
 
@@ -105,7 +105,7 @@ def test_the_column_lies_on_the_flow_that_is_followed() -> None:
         wrong = 0.4 * expand(left, x) * torch.exp(-((end - 3) ** 2))
         return (end + wrong - x) / expand(torch.where(t == s, 1e-9, t - s), x)
 
-    reference = Integrated(moved.field(PATH), RK4(), Uniform(128))
+    reference = Integrated(moved.field(PATH), RK4(), Uniform(32))
     found = map_facts(Composed(LearnedMap(u)), reference, x0(), None, 1.0, False)
     assert found.squared_error > 0.05
     assert found.eulerian_bound >= math.sqrt(found.squared_error)
