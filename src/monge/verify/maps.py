@@ -30,7 +30,7 @@ from torch import Tensor
 from monge.flows import Composed, Integrated
 from monge.tensors import forward_mode, noise
 from monge.types import Cond, Latent, VelocityField
-from monge.verify.pipeline import CHUNK, in_chunks
+from monge.verify.pipeline import chunk_size, in_chunks
 
 SLICES = 16
 """Strata of the time integrals."""
@@ -196,7 +196,7 @@ def _integrated(
     times = (lo + (hi - lo) * drawn / SLICES).to(x0)
     total = 0.0
     with torch.no_grad():
-        for rows in torch.arange(len(x0)).split(CHUNK):
+        for rows in torch.arange(len(x0)).split(chunk_size(x0)):
             given = None if cond is None else {name: c[rows] for name, c in cond.items()}
             x, before = x0[rows], torch.full_like(times[rows, 0], lo)
             for t in times[rows].unbind(1):

@@ -130,11 +130,15 @@ class Pipeline:
         return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, **changes))  # type: ignore[arg-type]
 
 
+def chunk_size(x: Tensor) -> int:
+    """Of such examples how many pass the networks at once."""
+    return max(CHUNK, CHUNK_NUMBERS // x[0].numel())
+
+
 @torch.no_grad()
 def in_chunks(f: Callable[[Tensor, Cond], Tensor], x: Tensor, cond: Cond = None) -> Tensor:
     """f over slices of the rows, with the conditions of each."""
-    parts = []
-    size = max(CHUNK, CHUNK_NUMBERS // x[0].numel())
+    parts, size = [], chunk_size(x)
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         part = None if cond is None else {k: c[rows] for k, c in cond.items()}
