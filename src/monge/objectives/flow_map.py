@@ -466,7 +466,9 @@ class ConsistencyTraining(Consistency):
 
 @dataclass(frozen=True, repr=False)
 class ContinuousConsistency(Eulerian):
-    """sCD: the Eulerian rule, fully stopped, with t = 1."""
+    """sCD: the Eulerian rule, fully stopped, with t = 1, and rows at s = t, which steady it."""
+
+    diagonal: float = 0.5
 
     name = "continuous-consistency"
     pairs = "to_data"
