@@ -178,7 +178,8 @@ class Sample(Sampling):
     condition: str | None = None
     """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
     out: Path | None = None
-    """Folder for the samples; by default RUN/samples/seed-<seed>-<6 hex of the settings>."""
+    """Folder for the samples, new or empty, or of earlier samples alone, which are replaced; by
+    default RUN/samples/seed-<seed>-<6 hex of the settings>."""
     format: str | None = None
     """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas; none: png
     for images, csv for tables."""
@@ -243,7 +244,8 @@ class Verify(Sampler):
     autoencoder: str | None = None
     """The component's latents: diffusers:FOLDER, pca:dim=.., a folder, ...; none: the data."""
     out: Path | None = None
-    """Folder for the report of a component; by default runs/verify-NAME."""
+    """Folder for the report of a component, new or empty, or of an earlier one alone, which is
+    replaced; by default runs/verify-NAME."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,7 +377,8 @@ class Compare(Reading):
     """Compare images in the features of a network, too: lenet5:FILE.safetensors for grey images of
     28 or 32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
     out: Path | None = None
-    """Folder for comparison.json, pictures and comparison.html."""
+    """Folder for comparison.json, pictures and comparison.html, new or empty, or of an earlier
+    comparison alone, which is replaced."""
     fail_if_different: bool = False
     """Exit with code 3 where A and B are told apart; else 0 whenever they could be compared."""
     seed: int = 0

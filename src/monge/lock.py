@@ -3,19 +3,25 @@
 The lock is an advisory lock of the operating system on a file, which dies with its process
 however that ends; so a lock file left behind by a killed process is not in anybody's way. What
 stands in the file is only there to tell a second process whom it is waiting for.
+
+A file of that name which monge did not write, a link or a folder is left as it is and refused, for
+the folder may be somebody else's. Who holds a folder removes what interrupted writes left there.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from monge import files
 from monge.errors import UserError
 from monge.progress import Say
 
@@ -25,6 +31,15 @@ POLL_S = 0.2
 
 LOOKS = 10
 """Looks at the name of a holder that has not written it yet, within `POLL_S`."""
+
+ATTEMPTS = 50
+"""How often a lock file is made that is removed, with its folder or alone, before it is locked."""
+
+LONGEST = 1000
+"""Bytes that a lock file has at most."""
+
+OPENING = b'{"pid": '
+"""How the content of a lock file begins."""
 
 
 class Held(UserError):
@@ -44,7 +59,8 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
 
     Raises:
         Held: a live process holds it (named by pid, host and start).
-        UserError: it is not writable.
+        UserError: it is not writable, what is called `lock` in it is not monge's, or a subfolder
+            is a link.
     """
     path, key = folder / NAME, (os.getpid(), folder.absolute())
     if key in _HELD:
@@ -56,6 +72,8 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        files.refuse_links(folder)
+        files.remove_temporaries(folder)
         with _telling(folder):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(owner).encode(), 0)
@@ -73,20 +91,30 @@ def _telling(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the folder {folder}: {error.strerror}; make it writable and "
-            "make room, or choose another folder"
+            f"cannot write to the folder {files.shown(folder)}: {error.strerror}; make it writable "
+            "and make room, or choose another folder"
         ) from error
 
 
 def _lock(path: Path) -> int:
     """A descriptor that holds the lock on the file of this name."""
-    while True:
+    reason = "its lock file is removed again and again"
+    for _ in range(ATTEMPTS):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the folder was removed just now
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except FileNotFoundError as error:  # the folder was removed just now
+            reason = str(error.strerror)
+            time.sleep(POLL_S / ATTEMPTS)
             continue
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _foreign(path) from None
+            raise
         try:
+            if not _is_ours(descriptor):
+                os.close(descriptor)
+                raise _foreign(path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -95,6 +123,24 @@ def _lock(path: Path) -> int:
         if _is(path, descriptor):
             return descriptor
         os.close(descriptor)
+    raise UserError(f"cannot lock the folder {path.parent}: {reason}; choose another folder")
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether a lock file is a regular file of one name that says nothing but who holds it."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > LONGEST:
+        return False
+    content = os.pread(descriptor, LONGEST, 0)
+    # One that is being written is empty, or holds the beginning of what is written.
+    return content.startswith(OPENING) or OPENING.startswith(content)
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(
+        f"{path} is a link, or something else that monge did not write: it is left as it is; "
+        "remove it, or choose another folder"
+    )
 
 
 def _wait(path: Path, say: Say) -> int:
@@ -112,7 +158,7 @@ def _wait(path: Path, say: Say) -> int:
 
 def _is(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -124,7 +170,7 @@ def _owner(path: Path) -> str:
             return "process {pid} on {host}, since {since}".format(**owner)
         except ValueError:  # it holds the lock, and is about to write its name
             time.sleep(POLL_S / LOOKS)
-        except (OSError, KeyError):
+        except (OSError, LookupError, TypeError, AttributeError):
             break
     return "another process"
 

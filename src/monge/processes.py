@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from monge.errors import UserError
-from monge.files import write_atomic
+from monge.files import temporary_for, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +144,7 @@ def share_folder(folder: Path) -> bool:
     """Whether all processes see one and the same folder, as those of one machine do."""
     if world() == 1:
         return True
-    mark = folder / agreed(f".tmp-{os.getpid()}-{time.time_ns()}")
+    mark = folder / agreed(temporary_for(Path("ranks")).name)
     if is_main():
         write_atomic(mark, "")
     wait()

@@ -156,9 +156,12 @@ def sample(arguments: Any) -> dict[str, Any]:
 
 
 def _sample(arguments: Any, run: Run) -> dict[str, Any]:
+    from monge import ownership
     from monge.components import build
     from monge.runs import jumps, map_errors
 
+    if arguments.out is not None:
+        ownership.refuse_foreign(arguments.out)
     formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
@@ -499,6 +502,8 @@ def cache(arguments: Any) -> Any:
         tell(arguments, f"removed {len(removed)} entries from {cached.root()}")
         for name in busy:
             tell(arguments, f"left, it is in use: {name}")
+        for name in cached.foreign():
+            tell(arguments, f"left, it is not monge's: {name}")
         return {"removed": removed, "in_use": busy}
     found = cached.entries()
     for e in found:

@@ -4,6 +4,10 @@ It lies under ``$MONGE_CACHE``, by default ``~/.cache/monge``; each entry is a f
 ``<kind>/<name>-<key>`` whose key is a hash of everything that its content depends on, so that an
 entry is never out of date, and whose ``entry.json``, written last, says that it is whole.
 Entries can be removed at any time; what is needed is made again.
+
+The folder may hold other things, as when ``$MONGE_CACHE`` names one that is in use otherwise. An
+entry is told by its name and by its content: regular files alone, of the names that monge writes.
+All else is never listed or removed.
 """
 
 from __future__ import annotations
@@ -13,20 +17,31 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monge import lock
+from monge import files, lock
 from monge.errors import UserError
 from monge.files import read_json, write_json
 from monge.progress import Say
 
 ENTRY = "entry.json"
 KINDS = ("images", "latents")
+
+KEYED = re.compile(r"[A-Za-z0-9_.-]{1,40}-[0-9a-f]{12}")
+"""Names of entries, as `folder_for` makes them."""
+
+WRITTEN = re.compile(
+    r"entry\.json|plan\.json|lock|(pixels|latents)-\d{5,}\.safetensors"
+    r"|\.tmp-(.+-[0-9a-f]{8}|\d+-.+)"
+)
+"""Names of an entry's files; the last alternatives are files that were being written."""
+
+CLEARED = ".cleared-"
+"""How the name of a folder begins that is being removed."""
 
 
 def root() -> Path:
@@ -66,7 +81,8 @@ def building(folder: Path, say: Say, again: bool = False) -> Iterator[bool]:
     else:
         with lock.hold(folder, wait=say):
             for left in folder.glob(".tmp-*"):  # by a process that was killed
-                left.unlink(missing_ok=True)
+                if files.is_regular(left):
+                    left.unlink(missing_ok=True)
             yield again or not is_whole(folder)
     _use(folder)
 
@@ -154,13 +170,46 @@ class Entry:
 def entries() -> list[Entry]:
     """All entries, those used last first."""
     found = []
+    for kind, folder in _folders():
+        with suppress(FileNotFoundError):  # cleared by another process meanwhile
+            if not _foreign_to(folder):
+                found.append(_describe(kind, folder))
+    return sorted(found, key=lambda e: -e.used)
+
+
+def foreign() -> list[str]:
+    """What lies where entries do and is not monge's, each with the reason; `clear` leaves it."""
+    homes = [root() / kind for kind in KINDS]
+    linked = [f"{home.name}: it is a link" for home in homes if home.is_symlink()]
+    strange = [(f"{kind}/{folder.name}", _foreign_to(folder)) for kind, folder in _folders()]
+    return linked + [f"{name}: {why}" for name, why in strange if why]
+
+
+def _folders() -> list[tuple[str, Path]]:
+    """What lies where entries do, by kind."""
+    found = []
     for kind in KINDS:
         home = root() / kind
-        for folder in sorted(home.iterdir()) if home.is_dir() else []:
-            if folder.is_dir() and not folder.name.startswith("."):
-                with suppress(FileNotFoundError):  # cleared by another process meanwhile
-                    found.append(_describe(kind, folder))
-    return sorted(found, key=lambda e: -e.used)
+        if home.is_dir() and not home.is_symlink():
+            with files.telling(home):
+                found += [(kind, p) for p in sorted(home.iterdir()) if p.name[0] != "."]
+    return found
+
+
+def _foreign_to(folder: Path, name: str | None = None) -> str:
+    """Why a folder is not an entry that monge made; empty if it is one.
+
+    Args:
+        name: its name before it was put out of the way.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return "it is a link" if folder.is_symlink() else "it is not a folder"
+    if not KEYED.fullmatch(name or folder.name):
+        return "its name is not that of an entry"
+    for path in sorted(folder.iterdir()):
+        if not WRITTEN.fullmatch(path.name) or not files.is_regular(path):
+            return f"it holds {path.name}, which monge did not write"
+    return ""
 
 
 def _describe(kind: str, folder: Path) -> Entry:
@@ -180,11 +229,15 @@ def clear(names: list[str] | None = None) -> tuple[list[str], list[str]]:
     """Remove entries, by name, or all; returns those removed and those in use by other processes.
 
     Raises:
-        UserError: no entry of a given name; or one cannot be removed.
+        UserError: no entry of a given name, or not one that monge made; or one cannot be removed.
     """
+    _remove_left()
     known = {e.name: root() / e.kind / e.name for e in entries()}
     unknown = [n for n in names or [] if n not in known]
     if unknown:
+        other = [f for f in foreign() if f.partition(":")[0].partition("/")[2] == unknown[0]]
+        if other:
+            raise UserError(f"not an entry of monge's, so it is left: {root()}/{other[0]}")
         listed = ", ".join(known) or "nothing"
         raise UserError(f"no cache entry {unknown[0]!r}; the cache holds: {listed}")
     removed, busy = [], []
@@ -196,13 +249,32 @@ def clear(names: list[str] | None = None) -> tuple[list[str], list[str]]:
                     busy.append(name)
                     continue
                 # Out of the way at once, so that half an entry is never taken for a whole one.
-                doomed = folder.with_name(f".cleared-{os.getpid()}-{name}")
+                doomed = folder.with_name(f"{CLEARED}{os.getpid()}-{name}")
                 _move(folder, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _remove(doomed)
             removed.append(name)
         except lock.Held:
             busy.append(name)
     return removed, busy
+
+
+def _remove_left() -> None:
+    """Remove what a killed `clear` had put out of the way."""
+    for home in (root() / kind for kind in KINDS):
+        if not home.is_symlink():
+            for folder in home.glob(f"{CLEARED}*"):
+                _, _, name = folder.name.removeprefix(CLEARED).partition("-")
+                if not _foreign_to(folder, name):
+                    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an entry's own files, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if WRITTEN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _move(folder: Path, to: Path) -> None:

@@ -25,10 +25,10 @@ from monge.data.base import Data
 from monge.data.latent_cache import in_units_of, latents_of, standardised_by
 from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import read_json, write_json
+from monge.files import copy_new, read_json, remove, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
-from monge.runs import images
+from monge.runs import images, sharing
 from monge.runs.spec import TrainSpec
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -78,10 +78,16 @@ def keep_autoencoder_of(run: Path, folder: Path) -> None:
     if (home / autoencoders.SETTINGS).exists():
         return
     temporary = folder / ".tmp-autoencoder"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(run / "autoencoder", temporary, ignore=shutil.ignore_patterns("state"))
-    shutil.rmtree(home, ignore_errors=True)
-    temporary.rename(home)
+    try:
+        remove(temporary)
+        temporary.mkdir()
+        for source in sorted((run / "autoencoder").iterdir()):
+            if not source.is_dir():
+                copy_new(sharing.blob(run, source), temporary / source.name)
+        remove(home)
+        temporary.rename(home)
+    except OSError as error:
+        raise UserError(f"cannot copy the autoencoder to {home}: {error.strerror}") from error
 
 
 def pretrained(text: str, data: Data) -> AutoencoderModule:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from monge import ownership
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.files import write_json
@@ -47,7 +49,8 @@ def compare_sources(
         n: examples of each set, at most.
         features: a feature network for images, ``NAME:FILE``.
         device: where runs are sampled.
-        out: a folder for ``comparison.json``, pictures and ``comparison.html``.
+        out: a folder for ``comparison.json``, pictures and ``comparison.html``: new or empty, or
+            one that holds nothing but an earlier comparison, which is replaced.
 
     Returns:
         The result, and the content of ``comparison.json``.
@@ -58,7 +61,7 @@ def compare_sources(
     if n < FEWEST:
         raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
     if out is not None:
-        _require_free(out)
+        ownership.refuse_foreign(out)
     network = None if features is None else load_network(features)
     texts = {"A": a, "B": b} | ({} if reference is None else {"reference": reference})
     taken = take_all(texts, reading, n, seed, device, say)
@@ -100,9 +103,7 @@ def compare_sources(
         **result.to_json(),
     }
     if out is not None:
-        write_json(out / COMPARISON, found)
-        _pictures(out, taken)
-        write_page(out)
+        _keep(out, found, taken)
     return result, found
 
 
@@ -110,14 +111,13 @@ def _as_set(t: Taken) -> Set:
     return t.x if t.label is None else Labelled(t.x, t.label)
 
 
-def _require_free(out: Path) -> None:
-    """The folder is new, empty, or holds an earlier comparison."""
-    if out.is_file():
-        raise UserError(f"{out} is a file: choose another folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / COMPARISON).exists():
-        raise UserError(
-            f"{out} is not empty and holds no comparison: choose another folder with --out"
-        )
+def _keep(out: Path, found: dict[str, Any], taken: Sequence[Taken]) -> None:
+    """The comparison's files, made elsewhere and then put in the place of an earlier one's."""
+    with tempfile.TemporaryDirectory() as made:
+        write_json(Path(made) / COMPARISON, found)
+        _pictures(Path(made), taken)
+        write_page(Path(made))
+        ownership.write(out, {p.name: p.read_bytes() for p in sorted(Path(made).iterdir())})
 
 
 def _pictures(out: Path, taken: Sequence[Taken]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from monge.errors import UserError
+from monge.files import LONGEST, TEMPORARY, remove, status, temporary_for
 from monge.networks.exact import ExactNetwork
 from monge.runs.run import Run
 
@@ -49,8 +51,10 @@ def export_run(run: Run, form: Format = "pt2", out: Path | None = None) -> tuple
 def _appearing(out: Path, write: Callable[[Path], Any]) -> tuple[Path, Any]:
     """What `write` makes of a path, under a temporary name until it is whole."""
     refuse_existing(out)
-    unfinished = out.with_name(f".tmp-{out.name}")
-    _remove(unfinished)
+    for left in out.parent.glob(f".tmp-{glob.escape(out.name[:LONGEST])}-*"):
+        if TEMPORARY.fullmatch(left.name):  # of an export that was killed
+            remove(left)
+    unfinished = temporary_for(out)
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         found = write(unfinished)
@@ -58,7 +62,7 @@ def _appearing(out: Path, write: Callable[[Path], Any]) -> tuple[Path, Any]:
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
-        _remove(unfinished)
+        remove(unfinished)
     return out, found
 
 
@@ -66,15 +70,9 @@ def refuse_existing(out: Path) -> None:
     """Refuse to write where there is something.
 
     Raises:
-        UserError: a file, or a folder that is not empty.
+        UserError: a file, a link that leads to no folder, or a folder that is not empty.
     """
-    if out.is_dir() and not any(out.iterdir()):
+    if os.path.isdir(out) and not any(out.iterdir()):
         return
-    if out.exists():
+    if status(out) is not None:
         raise UserError(f"{out} is there already: choose another place with --out, or remove it")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)

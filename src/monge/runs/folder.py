@@ -15,7 +15,15 @@ from typing import Any
 from monge import autoencoders
 from monge.components import Component, build
 from monge.errors import UserError
-from monge.files import read_json, write_atomic, write_json
+from monge.files import (
+    is_temporary,
+    read_json,
+    refuse_links,
+    status,
+    telling,
+    write_atomic,
+    write_json,
+)
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 
 CONFIG = "config.yaml"
@@ -28,6 +36,31 @@ describe it."""
 def default_folder(spec: TrainSpec, data_name: str) -> Path:
     """``runs/<data>-<8 hex of the specification>``."""
     return Path("runs") / f"{data_name}-{spec.digest()}"
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a place for a run that holds other files, before anything is written there.
+
+    What monge was writing when it was stopped, its lock and temporary files, is nobody else's.
+
+    Raises:
+        UserError: no folder, one of other files, or a run's in which a subfolder is a link.
+    """
+    if status(folder) is None:
+        return
+    if not folder.is_dir():
+        what = "a link that leads to no folder" if folder.is_symlink() else "a file"
+        raise UserError(f"{folder} is {what}: choose another folder with --out")
+    if status(folder / CONFIG) is not None:
+        refuse_links(folder)
+        return
+    with telling(folder):
+        foreign = [p.name for p in folder.iterdir() if p.name != "lock" and not is_temporary(p)]
+    if foreign:
+        raise UserError(
+            f"{folder} is not empty and holds no run ({', '.join(sorted(foreign)[:3])}, ...): "
+            "choose another folder with --out"
+        )
 
 
 def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple[Any, Any]]:
@@ -44,14 +77,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
     """
     config = folder / CONFIG
     if not config.exists():
-        if folder.is_file():
-            raise UserError(f"{folder} is a file: choose another folder with --out")
-        foreign = [p.name for p in folder.iterdir() if p.name != "lock"] if folder.exists() else []
-        if foreign:
-            raise UserError(
-                f"{folder} is not empty and holds no run ({', '.join(sorted(foreign)[:3])}, ...): "
-                "choose another folder with --out"
-            )
+        require_free(folder)
         write_atomic(config, to_yaml(in_full(spec)))
         return {}
     changed = difference(read_config(folder), in_short(spec))

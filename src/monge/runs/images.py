@@ -1,6 +1,7 @@
 """Pictures of samples: grids with visible pixels, and scatter plots of tables.
 
-Every function takes tensors and returns a Pillow image or an array; `save_png` alone writes.
+Every function takes tensors and returns a Pillow image or an array; `png_of` makes a file's
+content of an image, and `save_png` alone writes.
 """
 
 from __future__ import annotations
@@ -209,6 +210,11 @@ def save_png(image: Image, path: Path, text: Mapping[str, object] | None = None)
     Raises:
         UserError: the file cannot be written.
     """
+    return write_atomic(Path(path), png_of(image, text))
+
+
+def png_of(image: Image, text: Mapping[str, object] | None = None) -> bytes:
+    """The content of a PNG file, with text chunks."""
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()
@@ -216,7 +222,7 @@ def save_png(image: Image, path: Path, text: Mapping[str, object] | None = None)
         chunks.add_text(key, shown_lines(str(value)))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=chunks)
-    return write_atomic(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _require_images(images: Tensor, columns: int) -> None:

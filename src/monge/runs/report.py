@@ -39,6 +39,9 @@ from monge.training import journal
 Part = Callable[[Path], str | None]
 
 
+REPORT = "report.html"
+
+
 @dataclass(frozen=True)
 class Section:
     """A section of the report; absent, with its command as a hint, if all its parts are."""
@@ -54,7 +57,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: the folder does not exist or cannot be written.
     """
-    folder = Path(folder)
+    return write_atomic(Path(folder) / REPORT, report_of(Path(folder)))
+
+
+def report_of(folder: Path) -> str:
+    """The page that `write_report` writes."""
     if not folder.is_dir():
         raise UserError(f"no such run folder: {folder}")
     shown, missing = [], []
@@ -71,8 +78,7 @@ def write_report(folder: Path) -> Path:
         shown.append(("not-here-yet", "Not here yet", _hints(missing)))
     top = "".join(filter(None, (_guarded(part, folder) for part in (_title, _lead, _tiles))))
     foot = f"Written by monge from the files in <code>{escaped(folder.resolve().name)}</code>."
-    html = page(f"{folder.resolve().name} · monge", top, shown, foot)
-    return write_atomic(folder / "report.html", html)
+    return page(f"{folder.resolve().name} · monge", top, shown, foot)
 
 
 def _hints(missing: Sequence[Section]) -> str:

@@ -22,7 +22,7 @@ from monge.data.base import Data
 from monge.data.columns import TableCodec
 from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
-from monge.files import read_json
+from monge.files import read_json, refuse_links
 from monge.flows import Composed, Density, Integrated, log_density
 from monge.jump_density import jump_log_density
 from monge.networks.exact import ExactNetwork
@@ -75,6 +75,7 @@ class Run:
             UserError: no finished run there, files of a newer format, or a changed autoencoder.
         """
         folder = Path(folder)
+        refuse_links(folder)
         spec = read_config(folder)
         where = pick_device(device)
         facts = read_facts(folder)

@@ -12,9 +12,9 @@ import pyarrow as pa
 from pyarrow import parquet
 from torch import Tensor
 
+from monge import ownership
 from monge.data import table_files
 from monge.errors import UserError
-from monge.files import write_atomic
 from monge.runs import images
 
 if TYPE_CHECKING:
@@ -64,29 +64,39 @@ class Samples:
         The .npz of images has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1
         labels; that of a table has the rows under arr_0, the labels under arr_1 and the names
         under columns.
+
+        The folder is new or empty, or holds nothing but earlier samples, which are removed; see
+        `ownership`.
+
+        Raises:
+            UserError: the folder holds anything else, and is left as it is; or is not writable.
         """
         folder, formats = Path(folder), self.run.check_formats(formats)
-        written = [images.save_png(self.grid(), folder / "grid.png", self._text("all"))]
+        ownership.refuse_foreign(folder)
+        contents = {"grid.png": self.grid_png()}
         for form in formats:
-            written += self._save(folder, form)
-        return written
+            contents |= self._contents(form)
+        return ownership.write(folder, contents)
 
-    def _save(self, folder: Path, form: str) -> list[Path]:
+    def grid_png(self) -> bytes:
+        """The samples in one picture, as a PNG with what they came from."""
+        return images.png_of(self.grid(), self._text("all"))
+
+    def _contents(self, form: str) -> dict[str, bytes]:
+        """Files of one format, by name."""
         is_image = self.run.facts["kind"] == "image"
         match form:
             case "png" if is_image:
-                return [
-                    images.save_png(
-                        images.grid(self.x[i : i + 1], 1, scale=1, gap=0),
-                        folder / f"{i:06d}.png",
-                        self._text(str(i)),
+                return {
+                    f"{i:06d}.png": images.png_of(
+                        images.grid(self.x[i : i + 1], 1, scale=1, gap=0), self._text(str(i))
                     )
                     for i in range(len(self.x))
-                ]
+                }
             case "npz":
-                return [write_atomic(folder / "samples.npz", self._npz(is_image))]
+                return {"samples.npz": self._npz(is_image)}
             case "csv" | "parquet" if not is_image:
-                return [write_atomic(folder / f"samples.{form}", self._table(form))]
+                return {f"samples.{form}": self._table(form)}
         raise AssertionError(form)  # refused by check_formats
 
     def _npz(self, is_image: bool) -> bytes:

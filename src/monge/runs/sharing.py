@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 from pathlib import Path
 
 from monge.data import columns as table_columns
 from monge.errors import UserError
+from monge.files import copy_new, status
 from monge.runs import conditions
 
 FILES = (
@@ -24,18 +25,37 @@ FILES = (
 
 
 def save(run: Path, target: Path) -> Path:
-    """Copy what sampling needs from a run folder to a new one.
+    """Copy what sampling needs from a run folder to a new one: regular files, no links.
 
     Raises:
-        UserError: the target has files already.
+        UserError: the target has files already, or is no folder; a file of the run is a link, which
+            might lead to anything of the user's.
     """
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty: choose another folder")
+    if status(target) is not None:
+        if not target.is_dir():
+            raise UserError(f"{target} is no folder: choose another")
+        if any(target.iterdir()):
+            raise UserError(f"{target} is not empty: choose another folder")
     for name in FILES:
-        if (run / name).exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run / name, target / name)
+        source = blob(run, run / name)
+        if (run / name).parent.is_symlink() and (run / name).parent != run:
+            raise UserError(f"{(run / name).parent} is a link: put the folder itself in its place")
+        if status(source) is not None:
+            copy_new(source, target / name)
     return target
+
+
+def blob(run: Path, path: Path) -> Path:
+    """A file, or what its link leads to within the hub's own cache.
+
+    There a run lies in MODEL/snapshots/REVISION, and its files are links to MODEL/blobs.
+    """
+    snapshot = run.resolve()
+    blobs = snapshot.parent.parent / "blobs"
+    target = path.resolve()
+    if path.is_symlink() and snapshot.parent.name == "snapshots" and target.parent == blobs:
+        return target
+    return path
 
 
 def fetch(name: str | Path) -> Path:
@@ -44,7 +64,7 @@ def fetch(name: str | Path) -> Path:
     Raises:
         UserError: there is neither.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -139,6 +139,7 @@ def _opened(
     """Hold and open the run folder, in the main process; the others wait until it is open."""
     with ExitStack() as stack:
         if processes.is_main():
+            folders.require_free(folder)
             stack.enter_context(lock.hold(folder))
             changed = folders.open_folder(folder, spec, checkpoint.newest_step(folder) or 0)
             for name, (old, new) in changed.items():
@@ -426,8 +427,8 @@ def _fit(
 
     def show(average: nn.Module, step: int) -> None:
         run = _preview(folder, spec, average)
-        run.sample(PREVIEW, _preview_labels(run)).save(folder / "samples", formats=())
-        (folder / "samples" / "grid.png").replace(folder / "samples" / f"step-{step:08d}.png")
+        shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
+        write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
         if isinstance(objective, FlowMapMatching) and jumps.follows(spec):
             keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, objective, data))
 

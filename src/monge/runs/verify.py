@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monge import ownership
 from monge.autoencoders.identity import Identity
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.fields import Guided
-from monge.files import read_json, write_json
+from monge.files import json_of, read_json, write_json
 from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
@@ -28,7 +29,7 @@ from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
 from monge.runs.longer import trials_of
-from monge.runs.report import write_report
+from monge.runs.report import REPORT, report_of, write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
 from monge.targets.atoms import Atoms
@@ -151,11 +152,14 @@ def verify_component(
         f: see `verify.foreign`.
         autoencoder: of the latents it lives on, not standardised; none: it lives on the data.
         data: held-out and training data; a known target makes the velocity term exact.
-        out: folder for ``evaluation/verify.json`` and ``report.html``.
+        out: folder for ``evaluation/verify.json`` and ``report.html``: new or empty, or one that
+            holds nothing but an earlier such report, which is replaced.
 
     Raises:
         UserError: the component fails, or does not fit the data.
     """
+    ownership.refuse_foreign(out, apart=("evaluation",))
+    ownership.refuse_foreign(out / "evaluation")
     effort = _effort(n, quick)
     made = build("path", path)
     scale = _scale(data)
@@ -203,8 +207,8 @@ def verify_component(
         },
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
-    write_json(out / "evaluation" / FILE, _portable(report))
-    write_report(out)
+    ownership.write(out / "evaluation", {FILE: json_of(_portable(report)).encode()})
+    ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
     return report
 
 

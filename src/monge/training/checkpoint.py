@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.files import is_plain_name, remove, temporary_for
 
 FORMAT_VERSION = 1
 STATE = "state"
@@ -148,6 +149,8 @@ def _complete(checkpoint: Path) -> bool:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
     except (FileNotFoundError, ValueError):
         return False
+    if not all(map(is_plain_name, manifest["files"])):
+        raise UserError(f"the checkpoint {checkpoint} is damaged: it names files elsewhere")
     if manifest["format_version"] > FORMAT_VERSION:
         raise UserError(
             f"{checkpoint} has format version {manifest['format_version']}, written by "
@@ -164,8 +167,7 @@ def _publish(folder: Path, checkpoint: Path) -> None:
         target = folder / source.name
         if not source.exists() or (target.exists() and target.samefile(source)):
             continue
-        temporary = folder / (TEMPORARY + source.name)
-        temporary.unlink(missing_ok=True)
+        temporary = temporary_for(target)
         try:
             os.link(source, temporary)
         except OSError:
@@ -197,8 +199,7 @@ def _clean(state: Path, newest: Path | None) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove(folder)
 
 
 def _fsync(path: Path) -> None:

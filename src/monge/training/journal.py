@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from monge import files
 from monge.errors import UserError, missing_extra
 
 NAME = "log.jsonl"
@@ -85,12 +86,7 @@ class Journal:
 
 
 def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(map(_line, rows))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    files.replace_with(path, "".join(map(_line, rows)).encode())
 
 
 @contextlib.contextmanager
