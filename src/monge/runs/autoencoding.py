@@ -25,7 +25,7 @@ from monge.data.base import Data
 from monge.data.latent_cache import in_units_of, latents_of, standardised_by
 from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import copy_new, read_json, remove, write_json
+from monge.files import copy_new, read_json, refuse_links, remove, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
 from monge.runs import images, sharing
@@ -77,6 +77,7 @@ def keep_autoencoder_of(run: Path, folder: Path) -> None:
     home = folder / "autoencoder"
     if (home / autoencoders.SETTINGS).exists():
         return
+    refuse_links(run)
     temporary = folder / ".tmp-autoencoder"
     try:
         remove(temporary)
