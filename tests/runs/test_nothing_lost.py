@@ -21,10 +21,8 @@ from monge.runs.autoencoding import keep_autoencoder_of
 from monge.runs.run import Run
 
 PRECIOUS = b"precious"
-SMALL = (
-    "--network mlp:width=16,depth=1 --steps 4 --batch 16 --grid uniform:n=2 --threads 1 "
-    "--device cpu"
-).split()
+SMALL = ["--network", "mlp:width=16,depth=1", "--steps", "4", "--batch", "16", "--threads", "1"]
+SMALL += ["--grid", "uniform:n=2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

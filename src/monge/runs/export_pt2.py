@@ -153,7 +153,9 @@ def program(run: Run) -> ExportedProgram:
     module = kind(run.network, run.path, run.spec.output, conditions_of(run)).eval()
     x, times, given = _inputs(run, 3)
     any_size = {0: Dim("batch", min=1)}
-    shapes = (any_size, *(any_size for _ in times), tuple(any_size for _ in given))
+    shapes = (any_size, *(any_size for _ in times))
+    if given:  # the shapes of what goes into *given are one tuple, or nothing at all
+        shapes = (*shapes, tuple(any_size for _ in given))
     with torch.no_grad():
         graph = torch.export.export(
             module, (x, *times, *given), dynamic_shapes=shapes, strict=False
