@@ -230,7 +230,7 @@ def test_bad_input_is_refused_before_the_work(
     assert "no feature network" in refused(capsys, "digits", "digits", "--features", "vgg:x")
     (tmp_path / "notes.txt").write_text("mine")
     message = refused(capsys, "digits", "digits", "--out", tmp_path)
-    assert "holds no comparison" in message
+    assert "holds files that monge did not write" in message
     assert "takes grey images of 28 x 28" in refused(
         capsys, "digits", "digits", "--features", f"lenet5:{weights(tmp_path)}"
     )
