@@ -225,6 +225,20 @@ def test_columns_that_are_refused(column: Any, message: str) -> None:
     assert message in str(raised.value)
 
 
+def test_whole_numbers_of_more_than_64_bits_keep_their_digits(tmp_path: Path) -> None:
+    """In csv they would be read as fractions, and lose their last digits without a word."""
+    numbers = [89 * 10**18 + 7 * k for k in range(N)]
+    rows = [f"{n};{k}e19;{k},5" for k, n in enumerate(numbers)]
+    path = tmp_path / "cards.csv"
+    path.write_text("card;large;x\n" + "\n".join(rows) + "\n")
+    table = read(path)
+    assert table["card"].to_pylist() == [str(n) for n in numbers]
+    assert [str(column.type) for column in table.columns] == ["string", "double", "double"]
+    with pytest.raises(UserError, match="columns with text: 'card'"):
+        load(str(path), Reading())
+    assert load(str(path), Reading(drop="card,large")).shape == (1,)
+
+
 def test_two_columns_with_missing_values_are_both_named() -> None:
     table = changed(c=with_holes(COLUMNS["a"], 3), d=with_holes(COLUMNS["n"], 3, 5))
     with pytest.raises(UserError, match=r"'c' 1 .*'d' 2 .* the 2 of 50 rows"):

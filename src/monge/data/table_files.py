@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ SNIFFED = 20
 """Lines that the delimiter is told from."""
 
 DECIMAL_COMMA = r"^[+-]?\d+,\d*$"
+WHOLE = r"^\s*[+-]?\d+\s*$"
 
 
 def read(path: Path) -> pa.Table:
@@ -95,7 +97,7 @@ def _read_csv(path: Path) -> pa.Table:
     table = _parsed(content, delimiter, ".", path)
     if delimiter == ";" and any(_has_decimal_commas(column) for column in table.columns):
         table = _parsed(content, delimiter, ",", path)
-    return table
+    return _with_long_numbers_as_text(table, content, delimiter, path)
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -129,7 +131,36 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _parsed(content: bytes, delimiter: str, decimal_point: str, path: Path) -> pa.Table:
+def _with_long_numbers_as_text(
+    table: pa.Table, content: bytes, delimiter: str, path: Path
+) -> pa.Table:
+    """Columns of whole numbers that do not fit 64 bits as they are written, digit for digit.
+
+    Read as floating-point numbers they would lose their last digits without a word.
+    """
+    large = [
+        name
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if pa.types.is_floating(column.type)
+        and (compute.max(compute.abs(column)).as_py() or 0) >= 2**63
+    ]
+    if not large:
+        return table
+    texts = _parsed(content, delimiter, ".", path, large)
+    for name in large:
+        if compute.all(compute.match_substring_regex(texts[name], WHOLE)).as_py():
+            table = table.set_column(table.column_names.index(name), name, texts[name])
+    return table
+
+
+def _parsed(
+    content: bytes, delimiter: str, decimal_point: str, path: Path, texts: Sequence[str] = ()
+) -> pa.Table:
+    """A csv file's content.
+
+    Args:
+        texts: columns that are text, whatever they look like.
+    """
     try:
         return arrow_csv.read_csv(
             io.BytesIO(content),
@@ -139,6 +170,7 @@ def _parsed(content: bytes, delimiter: str, decimal_point: str, path: Path) -> p
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 decimal_point=decimal_point,
+                column_types=dict.fromkeys(texts, pa.string()),
             ),
         )
     except pa.ArrowException as error:
