@@ -319,6 +319,20 @@ def test_only_what_is_proven_to_be_ours_is_replaced(
     assert content(tmp_path) == before
 
 
+def test_manifests_name_no_files_elsewhere(
+    run: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (manifest,) = (run / "state").glob("step-*/manifest.json")
+    found = json.loads(manifest.read_text())
+    shutil.copyfile(run / "ema.safetensors", tmp_path / "ema.safetensors")
+    found["files"]["../../../ema.safetensors"] = (run / "ema.safetensors").stat().st_size
+    manifest.write_text(json.dumps(found))
+    assert "names files elsewhere" in refused(WRITERS["train"](run, made), capsys)
+    cache.write_entry(tmp_path / "entry", {"n": 1, "shards": {"../ema.safetensors": ""}})
+    with pytest.raises(UserError, match="names files elsewhere"):
+        cache.read_entry(tmp_path / "entry")
+
+
 def test_samples_of_two_commands_are_not_mixed(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["sample", f"{made}/run", "--out", str(out), "--format"]

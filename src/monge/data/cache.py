@@ -115,6 +115,8 @@ def read_entry(folder: Path) -> dict[str, Any]:
         entry = read_json(folder / ENTRY)
         if entry.pop("digest", None) != _digest(entry):
             raise UserError(f"{folder / ENTRY} is damaged: it has changed since it was written")
+        if not all(map(files.is_plain_name, entry.get("shards", ()))):
+            raise UserError(f"{folder / ENTRY} is damaged: it names files elsewhere")
     except (UserError, AttributeError, TypeError) as error:
         raise UserError(
             f"{error}; remove the folder {folder} (monge cache clear {folder.name}), and it is "
