@@ -57,11 +57,11 @@ FAMILIES: dict[str, dict[str, str]] = {
         ),
     },
     "pairs": {
-        "triangle": "monge.pairs:Triangle",
-        "logit_spans": "monge.pairs:LogitSpans",
-        "source": "monge.pairs:Source",
-        "to_data": "monge.pairs:ToData",
-        "dyadic": "monge.pairs:Dyadic",
+        "triangle": "monge.time_pairs:Triangle",
+        "logit_spans": "monge.time_pairs:LogitSpans",
+        "source": "monge.time_pairs:Source",
+        "to_data": "monge.time_pairs:ToData",
+        "dyadic": "monge.time_pairs:Dyadic",
     },
     "grid": {
         "uniform": "monge.times:Uniform",

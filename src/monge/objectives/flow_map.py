@@ -39,7 +39,7 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from monge import duals
+from monge import dual_numbers
 from monge.components import Component, build
 from monge.couplings import Coupling
 from monge.errors import UserError
@@ -47,8 +47,8 @@ from monge.fields import guided
 from monge.flows import MeanVelocity
 from monge.objectives.base import Batch, Loss, Objective
 from monge.objectives.flow_matching import FlowMatching, conditions
-from monge.pairs import PairLaw
 from monge.tensors import expand, forward_mode
+from monge.time_pairs import PairLaw
 from monge.types import State, VelocityField
 
 Stop: TypeAlias = Literal["none", "convex", "full"]
@@ -125,7 +125,7 @@ class Rule(Component, abc.ABC):
         stop: how much of the residual is not differentiated: none, convex or full.
         derivative: jvp, or difference: central differences of two more evaluations; auto: jvp, but
             differences in t, where no embedding turns fast, if they are cheaper: for networks that
-            dual numbers do not go through (see `monge.duals`), not sharded, and not in bf16.
+            dual numbers do not go through (see `monge.dual_numbers`), not sharded, and not in bf16.
         diagonal: part of the rows with s = t, which learn the velocity itself.
         weight: of a row: none, learned (e^-w |r|^2 + w with w of s and t), or adaptive, which
             divides by the row's own |r|^2.
@@ -193,7 +193,7 @@ class Rule(Component, abc.ABC):
         primals, one = (x, at.s, at.t), torch.ones_like(at.s)
         if at.dual:
             in_time = [rate * one if rate else None for rate in (ds, dt)]
-            return duals.jvp(at.mean, primals, (dx, *in_time), constant=constant)
+            return dual_numbers.jvp(at.mean, primals, (dx, *in_time), constant=constant)
         tangents = (torch.zeros_like(x) if dx is None else dx, ds * one, dt * one)
         with forward_mode(), torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
             u, rate = torch.func.jvp(at.mean, primals, tangents)  # type: ignore[misc]

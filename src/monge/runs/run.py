@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders, crew
+from monge import autoencoders, row_sharing
 from monge.components import build
 from monge.data import columns as table_columns
 from monge.data import sources
@@ -228,7 +228,7 @@ class Run:
         info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
-        drawn = crew.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        drawn = row_sharing.spread(self.draw_rows, CHUNK, settings, rows, progress)
         decoded = drawn["x"]
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
@@ -283,7 +283,7 @@ class Run:
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
-        found = crew.spread(self.density_rows, CHUNK, settings, rows)
+        found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
         return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
@@ -308,9 +308,9 @@ class Run:
 
         return encoding.interpolate(self, encoded, frames, **settings)
 
-    # What processes share: tasks of `crew.spread`, on a chunk of rows each.
+    # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.
 
-    def tasks(self) -> tuple[crew.Task, ...]:
+    def tasks(self) -> tuple[row_sharing.Task, ...]:
         """What several processes may share of the work of this run."""
         return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
 
