@@ -24,7 +24,7 @@ from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json
 from monge.flows import Composed, Density, Integrated, log_density
-from monge.jump_density import jump_log_density
+from monge.flows.jump_density import jump_log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
 from monge.runs import conditions, jumps, sharing
@@ -267,7 +267,7 @@ class Run:
             vector: (N, K) standardised conditions; None for no condition.
             probes: random signs for Hutchinson's estimator; None for the exact trace.
             solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
-                `monge.jump_density`), or another for that of its velocity.
+                `monge.flows.jump_density`), or another for that of its velocity.
         """
         if isinstance(x, pa.Table):
             if self.codec is None:
