@@ -126,6 +126,20 @@ def _settings_text(component: Any, changed: bool = True) -> str:
     return ":" + ",".join(shown) if shown else ""
 
 
+def class_of(family: str, text: str) -> Any:
+    """The class of the component that a text names; its settings are not read.
+
+    Raises:
+        UserError: unknown name (with the nearest one).
+    """
+    name = text.partition(":")[0]
+    table = FAMILIES[family]
+    if name not in table:
+        raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build(family: str, text: str) -> Any:
     """The component that a text names.
 
@@ -133,11 +147,7 @@ def build(family: str, text: str) -> Any:
         UserError: unknown name or setting (with the nearest one), or a value of the wrong type.
     """
     name, _, rest = text.partition(":")
-    table = FAMILIES[family]
-    if name not in table:
-        raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
-    module, _, attribute = table[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
+    cls = class_of(family, text)
     settings = {}
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]

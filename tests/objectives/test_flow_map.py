@@ -31,9 +31,9 @@ from monge.tensors import expand, stream
 from monge.types import Cond, FlowMap, State, Time, VelocityField
 
 RULES: list[Rule] = [
-    build("objective", name)
+    rule
     for name in FAMILIES["objective"]
-    if name not in ("flow_matching", "reflow")
+    if (rule := build("objective", name)).learns == "flow map"
 ]
 
 EXACT = [

@@ -47,6 +47,8 @@ class FlowMapMatching(Objective):
     teacher: VelocityField | None = None
     guidance: tuple[float, float] | None = None
 
+    learns = "flow map"
+
     def __post_init__(self) -> None:
         if self.rule.teacher != (self.teacher is not None):
             raise UserError(

@@ -23,6 +23,7 @@ from torch import Tensor
 from monge import dual_numbers
 from monge.components import Component
 from monge.errors import UserError
+from monge.objectives.base import Learns
 from monge.tensors import expand, forward_mode
 from monge.types import State
 
@@ -109,6 +110,8 @@ class Rule(Component, abc.ABC):
     weight: Weight = "none"
     clip: float = 10.0
     anneal: int = 0
+
+    learns: ClassVar[Learns] = "flow map"
 
     teacher: ClassVar[bool] = True
     """Whether a teacher gives the velocity; else the network's own is learned beside."""
