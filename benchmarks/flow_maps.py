@@ -33,7 +33,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from monge import duals
+from monge import dual_numbers
 from monge.components import build
 from monge.fields import Predict
 from monge.flows import Composed, Integrated, LearnedMap, MeanVelocity
@@ -336,8 +336,8 @@ def costs(rounds: int) -> None:
 
         def duals_of(constant: bool) -> tuple[Tensor, Tensor]:
             if constant:
-                return duals.jvp(at, (x, s, t), (x, one, None), constant=True)
-            return duals.jvp(at, (x, s, t), (None, None, one))
+                return dual_numbers.jvp(at, (x, s, t), (x, one, None), constant=True)
+            return dual_numbers.jvp(at, (x, s, t), (None, None, one))
 
         def slope() -> tuple[Tensor, Tensor]:
             with forward_mode():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from monge.components import FAMILIES, Component, build, read_value
+from monge.components import FAMILIES, Component, build, class_of, read_value
 from monge.errors import UserError
 from monge.paths import Linear, Power
 
@@ -36,6 +36,14 @@ def test_registered_names_are_the_classes_own(family: str, name: str) -> None:
     assert build(family, component.in_full) == component
     with pytest.raises(dataclasses.FrozenInstanceError):
         component.other = 1
+
+
+@pytest.mark.parametrize("name", FAMILIES["objective"])
+def test_objectives_say_what_they_learn(name: str) -> None:
+    velocity = name in ("flow_matching", "reflow")
+    expected = "velocity" if velocity else "flow map"
+    assert build("objective", name).learns == expected
+    assert class_of("objective", f"{name}:settings=unread").learns == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.flows import Composed, LearnedMap
-from monge.jump_density import jump_log_density
+from monge.flows.jump_density import jump_log_density
 from monge.networks.mlp import MLPSpec
 from monge.paths import Linear
 from monge.targets.gaussian import Gaussian, GaussianSpec

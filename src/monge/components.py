@@ -39,29 +39,29 @@ FAMILIES: dict[str, dict[str, str]] = {
     "objective": {
         "flow_matching": "monge.objectives.flow_matching:FlowMatchingSpec",
         "reflow": "monge.objectives.flow_matching:ReflowSpec",
-        "lagrangian": "monge.objectives.flow_map:Lagrangian",
-        "eulerian": "monge.objectives.flow_map:Eulerian",
-        "progressive": "monge.objectives.flow_map:Progressive",
-        "consistency": "monge.objectives.flow_map:Consistency",
-        "continuous-consistency": "monge.objectives.flow_map:ContinuousConsistency",
-        "self-lagrangian": "monge.objectives.flow_map:SelfLagrangian",
-        "self-eulerian": "monge.objectives.flow_map:SelfEulerian",
-        "self-semigroup": "monge.objectives.flow_map:SelfSemigroup",
-        "meanflow": "monge.objectives.flow_map:MeanFlow",
-        "improved-meanflow": "monge.objectives.flow_map:ImprovedMeanFlow",
-        "shortcut": "monge.objectives.flow_map:Shortcut",
-        "flow-map-matching": "monge.objectives.flow_map:FlowMapRule",
-        "consistency-training": "monge.objectives.flow_map:ConsistencyTraining",
+        "lagrangian": "monge.objectives.rules.lagrangian:Lagrangian",
+        "eulerian": "monge.objectives.rules.eulerian:Eulerian",
+        "progressive": "monge.objectives.rules.semigroup:Progressive",
+        "consistency": "monge.objectives.rules.consistency:Consistency",
+        "continuous-consistency": "monge.objectives.rules.consistency:ContinuousConsistency",
+        "self-lagrangian": "monge.objectives.rules.lagrangian:SelfLagrangian",
+        "self-eulerian": "monge.objectives.rules.eulerian:SelfEulerian",
+        "self-semigroup": "monge.objectives.rules.semigroup:SelfSemigroup",
+        "meanflow": "monge.objectives.rules.eulerian:MeanFlow",
+        "improved-meanflow": "monge.objectives.rules.eulerian:ImprovedMeanFlow",
+        "shortcut": "monge.objectives.rules.semigroup:Shortcut",
+        "flow-map-matching": "monge.objectives.rules.lagrangian:FlowMapRule",
+        "consistency-training": "monge.objectives.rules.consistency:ConsistencyTraining",
         "continuous-consistency-training": (
-            "monge.objectives.flow_map:ContinuousConsistencyTraining"
+            "monge.objectives.rules.consistency:ContinuousConsistencyTraining"
         ),
     },
     "pairs": {
-        "triangle": "monge.pairs:Triangle",
-        "logit_spans": "monge.pairs:LogitSpans",
-        "source": "monge.pairs:Source",
-        "to_data": "monge.pairs:ToData",
-        "dyadic": "monge.pairs:Dyadic",
+        "triangle": "monge.time_pairs:Triangle",
+        "logit_spans": "monge.time_pairs:LogitSpans",
+        "source": "monge.time_pairs:Source",
+        "to_data": "monge.time_pairs:ToData",
+        "dyadic": "monge.time_pairs:Dyadic",
     },
     "grid": {
         "uniform": "monge.times:Uniform",
@@ -126,6 +126,20 @@ def _settings_text(component: Any, changed: bool = True) -> str:
     return ":" + ",".join(shown) if shown else ""
 
 
+def class_of(family: str, text: str) -> Any:
+    """The class of the component that a text names; its settings are not read.
+
+    Raises:
+        UserError: unknown name (with the nearest one).
+    """
+    name = text.partition(":")[0]
+    table = FAMILIES[family]
+    if name not in table:
+        raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build(family: str, text: str) -> Any:
     """The component that a text names.
 
@@ -133,11 +147,7 @@ def build(family: str, text: str) -> Any:
         UserError: unknown name or setting (with the nearest one), or a value of the wrong type.
     """
     name, _, rest = text.partition(":")
-    table = FAMILIES[family]
-    if name not in table:
-        raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
-    module, _, attribute = table[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
+    cls = class_of(family, text)
     settings = {}
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]

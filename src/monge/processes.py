@@ -1,7 +1,7 @@
 """The processes of one command, as ``torchrun`` or ``accelerate launch`` starts them.
 
-Rank 0 is the main process, which alone talks and writes. Encoding and training are the work of all;
-for what the main process does on its own, and how others lend it a hand, see `monge.crew`.
+Rank 0 is the main process, which alone talks and writes. All ranks encode and train. The rest runs
+on rank 0 alone, which other ranks may help with chunks of rows: see `monge.row_sharing`.
 
 Whatever fails, wherever, ends all (`together`): the first to fail says so in the store that the
 processes share; a thread in each of the others sees it and leaves.

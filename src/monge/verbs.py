@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monge import crew, processes
+from monge import processes, row_sharing
 from monge.data.raw import shown_lines
 from monge.data.reading import Reading
 from monge.errors import CheckFailed, UserError
@@ -151,7 +151,7 @@ def _sampling(arguments: Any) -> dict[str, Any]:
 def sample(arguments: Any) -> dict[str, Any]:
     """Draw samples and write them."""
     run = _load(arguments)
-    with crew.lead(*run.tasks()) as leading:
+    with row_sharing.lead(*run.tasks()) as leading:
         return _sample(arguments, run) if leading else {}
 
 
@@ -204,7 +204,7 @@ def _sample(arguments: Any, run: Run) -> dict[str, Any]:
 def evaluate(arguments: Any) -> dict[str, Any]:
     """Measure a run."""
     run = _load(arguments)
-    with crew.lead(*run.tasks()) as leading:
+    with row_sharing.lead(*run.tasks()) as leading:
         return _evaluate(arguments, run) if leading else {}
 
 
@@ -534,7 +534,7 @@ def demo(arguments: Any) -> dict[str, Any]:
     start = time.monotonic()
     spec = dataclasses.replace(book.find("digits").SPEC, threads=arguments.threads)
     run = train_run(spec, out=arguments.out, say=_say())
-    with crew.lead(*run.tasks()) as leading:
+    with row_sharing.lead(*run.tasks()) as leading:
         return _demo(arguments, run, start) if leading else {}
 
 

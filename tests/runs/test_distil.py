@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import monge
 from monge.cli import main
-from monge.components import FAMILIES, build
+from monge.components import FAMILIES, build, class_of
 from monge.errors import UserError
 from monge.flows import Composed, Integrated
 from monge.runs import jumps, map_errors
@@ -27,7 +27,7 @@ from monge.runs.verify import verify_run
 from monge.tensors import noise
 from monge.times import Uniform
 
-NAMES = [name for name in FAMILIES["objective"] if name not in ("flow_matching", "reflow")]
+NAMES = [name for name in FAMILIES["objective"] if class_of("objective", name).learns == "flow map"]
 TAUGHT = [name for name in NAMES if build("objective", name).teacher]
 ALONE = [name for name in NAMES if name not in TAUGHT]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ranks
-from monge import crew, processes
+from monge import processes, row_sharing
 from monge.cli import main
 from monge.data import latent_cache
 from monge.errors import UserError
@@ -48,7 +48,7 @@ def test_the_shared_parts_of_an_evaluation_are_the_same_to_the_bit(
 
     def parts(file: Path) -> int:
         run = Run.load(table_run.folder, "cpu")
-        with processes.together(), crew.lead(*run.tasks()) as leading:
+        with processes.together(), row_sharing.lead(*run.tasks()) as leading:
             if leading:
                 data = run.data()
                 samples = run.sample(600, solver="dopri5:rtol=1e-2,atol=1e-2")

@@ -80,7 +80,7 @@ class MLP(nn.Module):
     """What `MLPSpec.build` returns; see `forward`."""
 
     duals = True
-    """Whether `monge.duals` knows all that it computes."""
+    """Whether `monge.dual_numbers` has a rule for each of its operations."""
 
     def __init__(
         self, spec: MLPSpec, shape: tuple[int, ...], n_classes: int | None, n_vector: int

@@ -133,7 +133,7 @@ class Transformer(nn.Module):
     """What `TransformerSpec.build` returns; see `forward`."""
 
     duals = True
-    """Whether `monge.duals` knows all that it computes."""
+    """Whether `monge.dual_numbers` has a rule for each of its operations."""
 
     def __init__(
         self, spec: TransformerSpec, shape: tuple[int, ...], n_classes: int | None, n_vector: int

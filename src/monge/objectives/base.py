@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """Named tensors with a common leading axis, one row for each example."""
+
+Learns: TypeAlias = Literal["velocity", "flow map"]
+"""The result of training: a velocity field of one time, or a map that jumps between two."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Loss:
 
 class Objective(abc.ABC):
     """`draw` randomness for a batch, then the `loss` of a network on (a slice of) it."""
+
+    learns: ClassVar[Learns]
 
     @abc.abstractmethod
     def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:

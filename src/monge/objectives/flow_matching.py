@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from torch import nn
 from monge.components import Component
 from monge.couplings import Coupling, Independent
 from monge.errors import UserError
-from monge.objectives.base import Batch, Loss, Objective
+from monge.objectives.base import Batch, Learns, Loss, Objective
 from monge.paths import Kind, Linear, Path
 from monge.tensors import expand, stream
 from monge.times import TimeLaw, UniformTimes
@@ -42,6 +43,7 @@ class FlowMatchingSpec(Component):
     """Flow matching, which has no settings of its own: those of path, output, coupling, ..."""
 
     name = "flow_matching"
+    learns: ClassVar[Learns] = "velocity"
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +54,7 @@ class ReflowSpec(Component):
     """
 
     name = "reflow"
+    learns: ClassVar[Learns] = "velocity"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class FlowMatching(Objective):
     coupling: Coupling = field(default_factory=Independent)
     times: TimeLaw = field(default_factory=UniformTimes)
     label_drop: float = 0.0
+
+    learns = "velocity"
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_drop < 1:

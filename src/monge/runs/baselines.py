@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from monge import crew
+from monge import row_sharing
 from monge.data.base import Data
 from monge.data.latent_cache import chunks
 from monge.progress import quiet
@@ -36,10 +36,10 @@ def baselines(run: Run, data: Data, latents: Tensor, seed: int) -> dict[str, Ten
     Args:
         latents: (n, *latent), of the Gaussian, as `gaussian_latents` draws them.
     """
-    gaussian = crew.spread(run.decode_rows, CHUNK, {}, {"z": latents})["x"]
+    gaussian = row_sharing.spread(run.decode_rows, CHUNK, {}, {"z": latents})["x"]
     n = len(latents)
     rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    rebuilt = crew.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
+    rebuilt = row_sharing.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
     if data.kind == "image":
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     elif run.codec is not None:

@@ -11,10 +11,10 @@ from torch import Tensor
 from monge.components import build
 from monge.errors import UserError
 from monge.flows import Composed, LearnedMap, MeanVelocity
-from monge.pairs import PairLaw
 from monge.paths import Path
 from monge.runs.spec import TrainSpec
 from monge.tensors import noise
+from monge.time_pairs import PairLaw
 from monge.types import Cond, State, Time, VelocityField, domain_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders, crew
+from monge import autoencoders, row_sharing
 from monge.components import build
 from monge.data import columns as table_columns
 from monge.data import sources
@@ -24,7 +24,7 @@ from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json, refuse_links
 from monge.flows import Composed, Density, Integrated, log_density
-from monge.jump_density import jump_log_density
+from monge.flows.jump_density import jump_log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
 from monge.runs import conditions, jumps, sharing
@@ -229,7 +229,7 @@ class Run:
         info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
-        drawn = crew.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        drawn = row_sharing.spread(self.draw_rows, CHUNK, settings, rows, progress)
         decoded = drawn["x"]
         if self.facts["kind"] == "image":
             decoded = decoded.clamp(-1, 1)
@@ -268,7 +268,7 @@ class Run:
             vector: (N, K) standardised conditions; None for no condition.
             probes: random signs for Hutchinson's estimator; None for the exact trace.
             solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
-                `monge.jump_density`), or another for that of its velocity.
+                `monge.flows.jump_density`), or another for that of its velocity.
         """
         if isinstance(x, pa.Table):
             if self.codec is None:
@@ -284,7 +284,7 @@ class Run:
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
-        found = crew.spread(self.density_rows, CHUNK, settings, rows)
+        found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
         return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
@@ -309,9 +309,9 @@ class Run:
 
         return encoding.interpolate(self, encoded, frames, **settings)
 
-    # What processes share: tasks of `crew.spread`, on a chunk of rows each.
+    # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.
 
-    def tasks(self) -> tuple[crew.Task, ...]:
+    def tasks(self) -> tuple[row_sharing.Task, ...]:
         """What several processes may share of the work of this run."""
         return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
 

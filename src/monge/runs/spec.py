@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from monge.components import read_value
+from monge.components import class_of, read_value
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
@@ -174,7 +174,7 @@ class TrainSpec(Reading):
     @property
     def is_map(self) -> bool:
         """Whether a flow map of two times is trained."""
-        return self.objective.partition(":")[0] not in ("flow_matching", "reflow")
+        return class_of("objective", self.objective).learns == "flow map"
 
     @property
     def guidance_range(self) -> tuple[float, float]:

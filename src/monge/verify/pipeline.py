@@ -13,10 +13,10 @@ from torch import Tensor
 
 from monge.fields import Final, Guided, final_map
 from monge.flows import Composed, Integrated
-from monge.pairs import PairLaw
 from monge.paths import Path
 from monge.solvers import RK4
 from monge.targets.base import Target
+from monge.time_pairs import PairLaw
 from monge.times import Uniform
 from monge.types import Cond, Latent, State, VelocityField
 

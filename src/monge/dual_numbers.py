@@ -1,13 +1,14 @@
 r"""Dual numbers: a value and its derivative along a direction, through one forward pass.
 
-A `Dual` is a tensor that carries its tangent. What torch computes of duals it computes of their
-values, to the bit, and a rule for each operation adds the tangent of the result. Both are ordinary
-tensors, which autograd differentiates again. `torch.func.jvp` does the same for any function; for
-the networks here duals take little more than half its time, since norms, activations and attention
-have rules of a few fused kernels. Layer norm and softmax need none of their own: their Jacobians
-are symmetric, so torch's backward kernels are their forward derivatives.
+A `Dual` is a tensor that carries its tangent. The value of an operation on duals is the operation
+on their values, to the bit; a rule for each operation adds the tangent of the result. Both are
+ordinary tensors, which autograd differentiates again. `torch.func.jvp` does the same for any
+function. For the networks here dual numbers take little more than half its time, because norms,
+activations and attention have rules of a few fused kernels. Layer norm and softmax need no kernel
+of their own: their Jacobians are symmetric, so torch's backward kernels are their forward
+derivatives.
 
-Only the operations below are known. Others raise a `TypeError`: no tangent is lost in silence.
+Only the operations below have rules. Others raise a `TypeError`, so no tangent is dropped silently.
 
 References:
     | Automatic differentiation in machine learning: a survey (Baydin et al., 2018), Sec. 3.1

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge import duals
+from monge import dual_numbers
 from monge.networks.mlp import MLPSpec
 from monge.networks.transformer import TransformerSpec
 from monge.tensors import forward_mode, layer_norm, noise, stream
@@ -61,7 +61,7 @@ def test_value_and_tangent_are_torchs(name: str, x: Tensor, along: Tensor) -> No
         expected = torch.func.jvp(f, (x,), (along,))  # type: ignore[misc]
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
-            found = duals.jvp(f, (x,), (along,))
+            found = dual_numbers.jvp(f, (x,), (along,))
         assert type(found[0]) is Tensor and type(found[1]) is Tensor
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(
@@ -74,7 +74,7 @@ def test_gradients_of_value_and_tangent_are_those_of_differences(
     name: str, x: Tensor, along: Tensor
 ) -> None:
     def loss(x: Tensor) -> Tensor:
-        value, tangent = duals.jvp(OPERATIONS[name], (x,), (along,))
+        value, tangent = dual_numbers.jvp(OPERATIONS[name], (x,), (along,))
         return (value.cos() + value * tangent + tangent.sin()).sum()
 
     assert_gradient(loss, x)
@@ -109,17 +109,17 @@ def test_torchs_own_derivative_of_layer_norm_can_be_differentiated_too(
 
 def test_what_is_not_known_is_refused(x: Tensor) -> None:
     with pytest.raises(TypeError, match="no rule for atan"):
-        duals.jvp(torch.atan, (x,), (x,))
+        dual_numbers.jvp(torch.atan, (x,), (x,))
     with pytest.raises(TypeError, match="no rule for an attribute that is a tensor"):
-        duals.jvp(lambda x: x.mT @ x, (x,), (x,))
+        dual_numbers.jvp(lambda x: x.mT @ x, (x,), (x,))
     with pytest.raises(TypeError, match="dropout"):
-        duals.jvp(lambda x: F.dropout(x, 0.5, True), (x,), (x,))
+        dual_numbers.jvp(lambda x: F.dropout(x, 0.5, True), (x,), (x,))
     with pytest.raises(TypeError, match="no rule for add_"):
-        duals.jvp(lambda x: x.add_(1), (x,), (x,))
+        dual_numbers.jvp(lambda x: x.add_(1), (x,), (x,))
 
 
 def test_what_does_not_depend_on_it_has_no_tangent(x: Tensor) -> None:
-    value, tangent = duals.jvp(lambda x, y: y + 1, (x, x), (x, None))
+    value, tangent = dual_numbers.jvp(lambda x, y: y + 1, (x, x), (x, None))
     assert torch.equal(value, x + 1) and not tangent.any()
 
 
@@ -166,7 +166,7 @@ def test_networks_have_torchs_derivative_and_its_gradient(name: str, which: str)
     sparse = tuple(d if d.any() else None for d in dense)
     with forward_mode():
         expected = torch.func.jvp(call, (x, s, t), dense)  # type: ignore[misc]
-    found = duals.jvp(call, (x, s, t), sparse)
+    found = dual_numbers.jvp(call, (x, s, t), sparse)
     gradients = []
     for value, tangent in (expected, found):
         loss = (value * tangent + tangent.square()).sum()
@@ -182,9 +182,9 @@ def test_networks_have_torchs_derivative_and_its_gradient(name: str, which: str)
 def test_under_autocast(name: str) -> None:
     """In bf16 the value is that of the network, the tangent that of float32, both to bf16."""
     network, (x, s, t, direction, one), call = made(name, torch.float32)
-    exact = duals.jvp(call, (x, s, t), (direction, one, None))
+    exact = dual_numbers.jvp(call, (x, s, t), (direction, one, None))
     with torch.autocast("cpu", torch.bfloat16):
-        found = duals.jvp(call, (x, s, t), (direction, one, None))
+        found = dual_numbers.jvp(call, (x, s, t), (direction, one, None))
         plain = call(x, s, t)
     assert (found[0] - plain).abs().max() < 0.02 * plain.abs().max()
     assert (found[1] - exact[1]).abs().max() < 0.1 * exact[1].abs().max()

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.flows import Composed, Density, Integrated, standard_normal_log_density
+from monge.flows.density import Density, standard_normal_log_density
+from monge.flows.integrated import Integrated
+from monge.flows.maps import Composed
 from monge.solvers import RK4
 from monge.tensors import expand, forward_mode
 from monge.types import Cond, PerExample, State

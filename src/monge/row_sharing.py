@@ -1,8 +1,8 @@
-"""Work that the main process does as if it were alone, while the others lend it a hand.
+"""Row-parallel evaluation: rank 0 runs the program; other ranks compute chunks of rows on request.
 
-It `spread`s what goes row by row, such as sampling, over the others, who serve it until it is
-through. So what it does in between, and for how long, is nobody's concern, and no process has to
-keep in step with another.
+Inside `lead`, rank 0 calls `spread` for work that goes row by row, such as sampling; the other
+ranks wait for its requests until it leaves the block. They run no other code of the program, so
+ranks need not keep in step.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _leading = False
 
 @contextmanager
 def lead(*tasks: Task) -> Iterator[bool]:
-    """True in the main process, which may now `spread` these tasks; the others serve it first.
+    """True in the main process, which may now `spread` these tasks; others serve its requests.
 
-    A process that has served gets False when the main process leaves this block.
+    They get False when the main process has left this block.
 
     Args:
         tasks: known by their names, the same in all processes.
@@ -57,16 +57,16 @@ def spread(
     rows: Mapping[str, Tensor],
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
-    """The results of a task, chunk by chunk, shared by the processes if they serve this one.
+    """The results of a task, chunk by chunk; inside `lead`, all processes compute a share.
 
-    A process takes consecutive chunks, the same chunks whatever the number of processes, so
-    that on equal machines results are the same to the bit.
+    Each process computes consecutive chunks. The chunks do not depend on the number of processes,
+    so on equal machines the results are the same to the bit.
 
     Args:
         chunk: rows that the task is given at once.
         settings: what JSON holds.
         rows: tensors on the CPU with as many rows each.
-        progress: told of every chunk that is done here, and of others' shares.
+        progress: called with the number of rows, after each chunk here and each share received.
     """
     import torch
     import torch.distributed as dist
@@ -93,7 +93,7 @@ def spread(
 
 
 def _serve(tasks: Mapping[str, Task]) -> None:
-    """Do what the main process spreads until it is through."""
+    """Compute what the main process requests, until it leaves `lead`."""
     import torch.distributed as dist
 
     while header := json.loads(agreed("[]")):

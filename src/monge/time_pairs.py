@@ -69,7 +69,7 @@ class Triangle(PairLaw):
 
 @dataclass(frozen=True, repr=False)
 class LogitSpans(PairLaw):
-    """logit(t - s) ~ N(mean, std^2), s uniform on what is left; ``both`` as for `Triangle`."""
+    """logit(t - s) ~ N(mean, std^2), s uniform on [0, 1 - (t - s)]; ``both`` as for `Triangle`."""
 
     mean: float = 0.0
     std: float = 1.0
@@ -93,7 +93,7 @@ class LogitSpans(PairLaw):
 
 @dataclass(frozen=True, repr=False)
 class Source(PairLaw):
-    """A part of the pairs starts at s = 0, where every walk starts; the rest as `Triangle`."""
+    """A part of the pairs has s = 0, where sampling starts; the rest are as in `Triangle`."""
 
     part: float = 0.5
 

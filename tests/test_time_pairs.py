@@ -8,8 +8,8 @@ import torch
 
 from monge.components import build
 from monge.errors import UserError
-from monge.pairs import Dyadic, LogitSpans, PairLaw, Source, ToData, Triangle
 from monge.tensors import stream
+from monge.time_pairs import Dyadic, LogitSpans, PairLaw, Source, ToData, Triangle
 
 LAWS: list[PairLaw] = [
     build("pairs", text)
