@@ -91,7 +91,7 @@ def act(arguments: Verify) -> dict[str, Any]:
 
 def _selftest(arguments: Verify) -> dict[str, Any]:
     from monge.runs.restoring import set_threads
-    from monge.verify.selftest import GROUPS
+    from monge.verification.selftest import GROUPS
 
     set_threads(arguments.threads)
     checks = []
@@ -113,7 +113,7 @@ def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Pat
     from monge.loading import load
     from monge.runs.restoring import set_threads
     from monge.runs.verify import verify_component
-    from monge.verify.from_diffusers import LEVELS, load_transformer
+    from monge.verification.from_diffusers import LEVELS, load_transformer
 
     set_threads(arguments.threads)
     if arguments.guidance is not None or arguments.final is not None:
