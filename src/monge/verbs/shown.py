@@ -6,13 +6,14 @@ With ``--json`` standard output holds the JSON alone.
 from __future__ import annotations
 
 import sys
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monge import processes
 from monge.data.raw import shown_lines
 from monge.progress import Say, quiet
 
 
+@runtime_checkable
 class Shown(Protocol):
     """The arguments of a verb, as far as printing is concerned."""
 
