@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from monge.metrics.compare import compare
     from monge.runs.run import Run
 
-# Sorted, as a person reads it; what is imported where is said below.
 __all__ = [
     "Run",
     "autoencoders",
