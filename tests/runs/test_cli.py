@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from monge.cli import VERBS, main
+from monge.cli import main
 from monge.errors import UserError
 from monge.runs.run import Run
+from monge.verbs.table import VERBS
 
 TRAIN_TINY = [
     "target:mixture:dim=2,modes=3,seed=0",
@@ -37,10 +38,10 @@ def failure(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str
 def test_help_names_every_verb_and_does_not_import_torch() -> None:
     code = "import sys, monge.cli; monge.cli.main(['--help']); assert 'torch' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"\n  {verb} " in shown.stdout for verb in VERBS)
+    assert all(f"\n  {verb.name} " in shown.stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
 def test_help_of_each_verb_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert len(capsys.readouterr().out) > 200

@@ -14,7 +14,7 @@ import torch
 from pyarrow import parquet
 
 import monge
-from monge.cli import _starting_point, main
+from monge.cli import main
 from monge.data import table_files, tables
 from monge.data.base import Data
 from monge.data.reading import Reading
@@ -24,6 +24,7 @@ from monge.runs import conditions
 from monge.runs.density import gaussian_log_density, heldout_density
 from monge.runs.run import Run
 from monge.targets.gaussian import Gaussian
+from monge.verbs.train import starting_point
 
 SPECIES = ["setosa", "versi, color", "NA"]
 FLAGS = ["--network=mlp:width=16,depth=1", "--steps=20", "--batch=32", "--grid=uniform:n=4",
@@ -287,7 +288,7 @@ def test_recipes_ask_for_their_file(
     assert f"monge train PATH/{file} --recipe {recipe}" in message
     assert not (tmp_path / "runs").exists()
     # Another path stands in the recipe's place, with all its other settings.
-    assert _starting_point(["x.csv", "--recipe", recipe]).data == file
+    assert starting_point(["x.csv", "--recipe", recipe]).data == file
     assert main(["train", "elsewhere.csv", "--recipe", recipe]) == 2
     assert "no such file or source 'elsewhere.csv'" in capsys.readouterr().err
 

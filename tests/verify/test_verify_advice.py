@@ -14,11 +14,11 @@ from monge.solvers import RK4, Euler
 from monge.tensors import stream
 from monge.times import Uniform
 from monge.types import Cond, State, Time
-from monge.verify.advice import Advice, Trials, advise
-from monge.verify.budget import Budget, Draws, Known, budget, draw
-from monge.verify.pipeline import Pipeline
-from monge.verify.selftest import Disturbed, gaussian, overlapping, pipeline_of, term
-from monge.verify.terms import Term, as_points
+from monge.verification.advice import Advice, Trials, advise
+from monge.verification.budget import Budget, Draws, Known, budget, draw
+from monge.verification.pipeline import Pipeline
+from monge.verification.selftest import Disturbed, gaussian, overlapping, pipeline_of, term
+from monge.verification.terms import Term, as_points
 
 
 def advised(made: Pipeline, x: Tensor, trials: Trials, cond: Cond = None) -> tuple[Advice, Budget]:

@@ -21,8 +21,8 @@ from monge.targets.wasserstein import bures
 from monge.tensors import stream
 from monge.times import Geometric, Uniform
 from monge.types import Cond, State, Time
-from monge.verify.pipeline import Pipeline
-from monge.verify.selftest import (
+from monge.verification.pipeline import Pipeline
+from monge.verification.selftest import (
     GROUPS,
     gaussian,
     measured,

@@ -14,8 +14,8 @@ from monge.cli import main
 from monge.errors import UserError
 from monge.paths import Linear, LinearBeta
 from monge.tensors import stream
-from monge.verify.foreign import field_of
-from monge.verify.from_diffusers import DiffusersTransformer, load_transformer
+from monge.verification.foreign import field_of
+from monge.verification.from_diffusers import DiffusersTransformer, load_transformer
 from tiny_models import save_diffusers
 
 diffusers = pytest.importorskip("diffusers")

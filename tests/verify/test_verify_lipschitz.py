@@ -6,8 +6,8 @@ import torch
 
 from monge.paths import Linear
 from monge.tensors import stream
-from monge.verify.lipschitz import expansion_rate, jacobian_norm, stretching
-from monge.verify.selftest import gaussian, pipeline_of
+from monge.verification.lipschitz import expansion_rate, jacobian_norm, stretching
+from monge.verification.selftest import gaussian, pipeline_of
 
 MATRIX = torch.randn(6, 6, generator=stream(0, "matrix"), dtype=torch.float64)
 X = torch.randn(5, 6, generator=stream(1, "x"), dtype=torch.float64)

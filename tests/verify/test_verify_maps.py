@@ -15,7 +15,7 @@ from monge.targets.gaussian import Gaussian
 from monge.tensors import expand, noise
 from monge.times import Uniform
 from monge.types import Cond, State
-from monge.verify.maps import eulerian_slice, lagrangian_slice, map_facts
+from monge.verification.maps import eulerian_slice, lagrangian_slice, map_facts
 
 PATH = Linear()
 VARIANCE = 0.25

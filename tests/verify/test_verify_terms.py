@@ -16,12 +16,12 @@ from monge.targets.gaussian import Gaussian
 from monge.tensors import stream
 from monge.times import Uniform
 from monge.types import Cond, State, Time
-from monge.verify import lower
-from monge.verify.budget import Budget, Known, budget, draw
-from monge.verify.curves import FieldError, growth_bound
-from monge.verify.pipeline import Pipeline
-from monge.verify.selftest import gaussian, measured, pipeline_of, term
-from monge.verify.terms import Term, root_mean_square
+from monge.verification import lower
+from monge.verification.budget import Budget, Known, budget, draw
+from monge.verification.curves import FieldError, growth_bound
+from monge.verification.pipeline import Pipeline
+from monge.verification.selftest import gaussian, measured, pipeline_of, term
+from monge.verification.terms import Term, root_mean_square
 
 STANDARD = Gaussian(torch.zeros(2).double(), torch.tensor(1.0).double())
 

@@ -14,7 +14,7 @@ from monge.runs.run import Run
 from monge.runs.train import train
 from monge.training import checkpoint, journal
 from monge.types import VelocityField
-from monge.verify.advice import Trials
+from monge.verification.advice import Trials
 
 FEWEST = 4
 """At least the run's steps divided by this are taken, or none."""

@@ -37,14 +37,14 @@ from monge.targets.base import Target
 from monge.tensors import noise, stream
 from monge.times import Uniform
 from monge.types import Cond
-from monge.verify import curves, maps
-from monge.verify.advice import Advice, Trials, advise
-from monge.verify.budget import Budget, Known, budget, draw
-from monge.verify.foreign import Clock, field_of
-from monge.verify.lipschitz import along, stretching
-from monge.verify.maps import map_facts
-from monge.verify.pipeline import Pipeline
-from monge.verify.terms import Term, as_points
+from monge.verification import curves, maps
+from monge.verification.advice import Advice, Trials, advise
+from monge.verification.budget import Budget, Known, budget, draw
+from monge.verification.foreign import Clock, field_of
+from monge.verification.lipschitz import along, stretching
+from monge.verification.maps import map_facts
+from monge.verification.pipeline import Pipeline
+from monge.verification.terms import Term, as_points
 
 FILE = "verify.json"
 FORMAT_VERSION = 1

@@ -8,8 +8,8 @@ from typing import Any
 
 from monge.runs import verify_figures
 from monge.runs.page import card, escaped, facts, number, read_facts
-from monge.verify import maps
-from monge.verify.terms import Term
+from monge.verification import maps
+from monge.verification.terms import Term
 
 FILE = "evaluation/verify.json"
 

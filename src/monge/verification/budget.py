@@ -18,9 +18,9 @@ from monge.progress import Say, quiet
 from monge.targets.wasserstein import early_stopping as closed_early_stopping
 from monge.tensors import noise, stream
 from monge.types import Cond, Latent, State
-from monge.verify import lower
-from monge.verify.pipeline import Pipeline, in_chunks
-from monge.verify.terms import (
+from monge.verification import lower
+from monge.verification.pipeline import Pipeline, in_chunks
+from monge.verification.terms import (
     Points,
     Term,
     as_points,

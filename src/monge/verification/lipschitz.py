@@ -23,7 +23,7 @@ from monge.flows import Integrated
 from monge.targets.base import Target
 from monge.tensors import expand, forward_mode, noise, sum_except_batch
 from monge.types import Cond, Latent, PerExample, VelocityField
-from monge.verify.pipeline import Pipeline
+from monge.verification.pipeline import Pipeline
 
 ITERATIONS = 20
 

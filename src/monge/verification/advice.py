@@ -14,10 +14,10 @@ from monge.fields import Counted, Guided
 from monge.flows import Composed, Integrated
 from monge.solvers import Euler, Heun
 from monge.types import Cond, Latent, VelocityField, domain_of
-from monge.verify.budget import Budget, Draws, early_stopping
-from monge.verify.curves import with_steps
-from monge.verify.pipeline import Pipeline
-from monge.verify.terms import Points, Term, as_points, root_mean_square
+from monge.verification.budget import Budget, Draws, early_stopping
+from monge.verification.curves import with_steps
+from monge.verification.pipeline import Pipeline
+from monge.verification.terms import Points, Term, as_points, root_mean_square
 
 TRIED = 512
 """Examples of the subsample."""

@@ -23,9 +23,9 @@ from monge.targets.mixture import GaussianMixture
 from monge.tensors import as_time, expand, stream
 from monge.times import Uniform
 from monge.types import Cond, State, Time, VelocityField
-from monge.verify.budget import Budget, Known, budget, draw, early_stopping
-from monge.verify.pipeline import Pipeline
-from monge.verify.terms import Term, root_mean_square
+from monge.verification.budget import Budget, Known, budget, draw, early_stopping
+from monge.verification.pipeline import Pipeline
+from monge.verification.terms import Term, root_mean_square
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from monge.targets.base import Target
 from monge.tensors import noise, sum_except_batch
 from monge.times import Grid
 from monge.types import Cond, Latent, VelocityField
-from monge.verify.pipeline import Pipeline, in_chunks
-from monge.verify.terms import (
+from monge.verification.pipeline import Pipeline, in_chunks
+from monge.verification.terms import (
     Points,
     as_points,
     median_length,

@@ -30,7 +30,7 @@ from torch import Tensor
 from monge.flows import Composed, Integrated
 from monge.tensors import forward_mode, noise
 from monge.types import Cond, Latent, VelocityField
-from monge.verify.pipeline import chunk_size, in_chunks
+from monge.verification.pipeline import chunk_size, in_chunks
 
 SLICES = 16
 """Strata of the time integrals."""

@@ -15,7 +15,7 @@ from monge.metrics.wasserstein import (
     worst_direction,
 )
 from monge.tensors import stream
-from monge.verify.terms import Points
+from monge.verification.terms import Points
 
 MOST_AXES = 128
 """Examples with more numbers are projected to this many principal axes of the real ones; a

@@ -1,0 +1,134 @@
+"""The keyword arguments of `monge.train`, `distil`, `evaluate` and `verify`, typed for editors.
+
+Those of `train` and `distil` are fields of `TrainSpec`, which explains them; a test holds names
+and types equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class TrainOptions(TypedDict, total=False):
+    """Settings of `monge.train`: the fields of `TrainSpec` without `data`."""
+
+    image_size: int | None
+    image_fit: Literal["crop", "pad"]
+    image_column: str | None
+    label_column: str | None
+    columns: str | None
+    drop: str | None
+    condition_columns: str | None
+    categorical: str | None
+    missing: Literal["refuse", "drop", "mean"]
+    subset: str | None
+    split: str | None
+    limit: int | None
+    allow_bad: bool
+    autoencoder: str
+    autoencoder_steps: int | None
+    network: str
+    path: str
+    output: Literal["velocity", "data", "noise", "score"]
+    error: Literal["velocity", "data", "noise"] | None
+    objective: str
+    pairs: str
+    teacher: str | None
+    teacher_guidance: str
+    coupling: str
+    times: str
+    label_drop: float
+    flip: Literal["auto", "yes", "no"]
+    init_from: str | None
+    steps: int | None
+    minutes: float | None
+    batch: int
+    micro_batch: int | Literal["auto"]
+    lr: float
+    schedule: Literal["cosine", "constant"]
+    warmup: int
+    weight_decay: float
+    clip: float | None
+    ema: float
+    seed: int
+    precision: Literal["auto", "float32", "bf16", "float64"]
+    compile: bool
+    shard: bool
+    device: str
+    threads: int | None
+    save_every: int
+    sample_every: int | None
+    log_every: int
+    tensorboard: bool
+    check_cache: bool
+    solver: str
+    grid: str
+    final: Literal["auto", "none", "divide", "posterior_mean"]
+    guidance: float
+
+
+class DistilOptions(TypedDict, total=False):
+    """Settings of `monge.distil`; None, or none given, is the teacher's.
+
+    The fields of `TrainSpec` without those that the teacher or `distil` itself decides. Guidance is
+    that of the teacher: "2", or a range, "1..3".
+    """
+
+    image_size: int | None
+    image_fit: Literal["crop", "pad"] | None
+    image_column: str | None
+    label_column: str | None
+    columns: str | None
+    drop: str | None
+    condition_columns: str | None
+    categorical: str | None
+    missing: Literal["refuse", "drop", "mean"] | None
+    subset: str | None
+    split: str | None
+    limit: int | None
+    allow_bad: bool | None
+    autoencoder_steps: int | None
+    network: str
+    path: str | None
+    output: Literal["velocity", "data", "noise", "score"] | None
+    error: Literal["velocity", "data", "noise"] | None
+    pairs: str | None
+    coupling: str | None
+    times: str | None
+    label_drop: float | None
+    flip: Literal["auto", "yes", "no"] | None
+    steps: int | None
+    minutes: float | None
+    batch: int | None
+    micro_batch: int | Literal["auto"] | None
+    lr: float | None
+    schedule: Literal["cosine", "constant"] | None
+    warmup: int | None
+    weight_decay: float | None
+    clip: float | None
+    ema: float | None
+    seed: int | None
+    precision: Literal["auto", "float32", "bf16", "float64"] | None
+    compile: bool | None
+    shard: bool | None
+    device: str | None
+    threads: int | None
+    save_every: int | None
+    sample_every: int | None
+    log_every: int | None
+    tensorboard: bool | None
+    check_cache: bool | None
+    solver: str | None
+    grid: str | None
+    final: Literal["auto", "none", "divide", "posterior_mean"] | None
+    guidance: str | None
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How a run is sampled; None, or none given, is the run's own."""
+
+    steps: int | None
+    solver: str | None
+    grid: str | None
+    guidance: float | None
+    final: Literal["auto", "none", "divide", "posterior_mean"] | None

@@ -1,0 +1,88 @@
+"""Arguments that several verbs share, and what the library calls them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from monge.runs.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How a run is sampled, and where."""
+
+    solver: str | None = None
+    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=.."""
+    grid: str | None = None
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=.."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; 1 is none."""
+    final: Literal["auto", "none", "divide", "posterior_mean"] | None = None
+    """After the last step."""
+    seed: int = 0
+    """Sample i depends on (seed, i) alone."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+@dataclass(frozen=True)
+class Sampling(Sampler):
+    """A run, how it is sampled, and how many samples."""
+
+    run: Positional[Path]
+    """Run folder."""
+    n: Annotated[int, arg(aliases=["-n"])] = 64
+    """How many samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """The way between data and noise, and where it is computed."""
+
+    label: str | None = None
+    """One label for all rows; none: their own."""
+    steps: int | None = None
+    """Solver steps, or jumps of a map; none: the run's own."""
+    solver: str | None = None
+    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=..; of a map: its velocity is
+    integrated."""
+    grid: str | None = None
+    """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=.."""
+    guidance: float | None = None
+    """Classifier-free guidance scale, which belongs to the way there and back alike; 1 is none."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def sampling(arguments: Sampler, steps: Any) -> dict[str, Any]:
+    """The settings that the library samples with."""
+    names = ("solver", "grid", "guidance", "final", "seed")
+    return {"steps": steps, **{name: getattr(arguments, name) for name in names}}
+
+
+def walk(arguments: Walk) -> dict[str, Any]:
+    """The settings that the library encodes and decodes with."""
+    names = ("label", "steps", "solver", "grid", "guidance")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def load_run(folder: Path, device: str, threads: int | None) -> Run:
+    """The run in a folder, on the requested device and threads."""
+    from monge.runs.restoring import set_threads
+    from monge.runs.run import Run
+
+    set_threads(threads)
+    return Run.load(folder, device)

@@ -1,0 +1,87 @@
+"""`monge compare`: tell two sets of samples apart, or which is closer to a reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from monge.data.reading import Reading
+from monge.verbs.shown import note, tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Reading):
+    """Compare two sets of samples with each other, or ask which is closer to a reference.
+
+    A, B and R are whatever monge train reads (folders of images, .npz, .npy, .csv, .tsv, .parquet,
+    hf:ORG/NAME, digits, target:...: all their examples are taken), or run folders, which are
+    sampled. heldout:SOURCE and train:SOURCE take one side of a split. No model is needed.
+
+    `monge compare ours/ theirs/ --reference photos/`: A and B meet the same n real examples; the
+    floor is other real examples in their place; each metric tells which is closer, and the verdict
+    takes all together by Holm's rule.
+
+    `monge compare samples.csv table.csv`: whether two sets differ at all, and if that cannot be
+    told, which shift would have been seen. `monge compare RUN heldout:RUN`: a run and its data.
+
+    The numbers are biased by n, so n is equal for all: give many examples, and of R twice as many.
+    """
+
+    a: Positional[str]
+    """The first set, called A."""
+    b: Positional[str]
+    """The second set, called B."""
+    reference: str | None = None
+    """Real data that A and B should resemble; none: compare A with B. A run folder stands for its
+    data; of data with a split of its own, the held-out part is compared with."""
+    n: Annotated[int, arg(aliases=["-n"])] = 1000
+    """Examples of each set, at most, and samples to draw from a run; time grows as n^2 to n^3."""
+    features: str | None = None
+    """Compare images in the features of a network, too: lenet5:FILE.safetensors for grey images of
+    28 or 32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
+    out: Path | None = None
+    """Folder for comparison.json, pictures and comparison.html, new or empty, or of an earlier
+    comparison alone, which is replaced."""
+    fail_if_different: bool = False
+    """Exit with code 3 where A and B are told apart; else 0 whenever they could be compared."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """Where runs are sampled: auto, cpu, cuda, mps."""
+    threads: int | None = None
+    """CPU threads."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def act(arguments: Compare) -> dict[str, Any]:
+    """Compare two sets of samples."""
+    from monge.runs.compare import compare_sources
+    from monge.runs.restoring import set_threads
+
+    set_threads(arguments.threads)
+    reading = Reading(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Reading)})
+    result, found = compare_sources(
+        arguments.a,
+        arguments.b,
+        arguments.reference,
+        reading=reading,
+        n=arguments.n,
+        seed=arguments.seed,
+        features=arguments.features,
+        device=arguments.device,
+        out=arguments.out,
+        say=note,
+    )
+    for name, known in found["card"]["sets"].items():
+        tell(arguments, f"{name}: {known['taken']}, {known['source']}")
+    tell(arguments, result.text())
+    tell(arguments, f"repeat   {found['card']['command']}")
+    if arguments.out is not None:
+        tell(arguments, f"page     {arguments.out / 'comparison.html'}")
+    failed = arguments.fail_if_different and result.verdict.differs
+    return {**found, "exit_code": 3} if failed else found

@@ -1,0 +1,80 @@
+"""`monge evaluate`: measure samples against held-out data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from monge import row_sharing
+from monge.errors import UserError
+from monge.files import read_json
+from monge.verbs.arguments import Sampling, load_run, sampling
+from monge.verbs.shown import note, tell
+
+if TYPE_CHECKING:
+    from monge.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Evaluate(Sampling):
+    """Measure samples against held-out data: the table, the pictures and the report."""
+
+    n: Annotated[int, arg(aliases=["-n"])] = 1000
+    """How many samples."""
+    steps: str | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own. Several, 1,2,4,8,16, add the
+    quality by number of steps, a map's teacher beside it."""
+    features: str | None = None
+    """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
+    32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
+    MODULE.py:FACTORY:FILE.safetensors for one of your own (images in [-1, 1] to features, or to
+    features and logits), fid for Inception-v3 (needs the extra fid)."""
+
+
+def act(arguments: Evaluate) -> dict[str, Any]:
+    """Measure a run."""
+    run = load_run(arguments.run, arguments.device, arguments.threads)
+    with row_sharing.lead(*run.tasks()) as leading:
+        return _evaluate(arguments, run) if leading else {}
+
+
+def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
+    from monge.runs import step_curve
+    from monge.runs.density import in_words
+    from monge.runs.evaluate import evaluate_run
+
+    if arguments.n < 20:
+        raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
+    steps = step_curve.parse_steps(arguments.steps)
+    how = sampling(arguments, steps[0] if len(steps) == 1 else None)
+    note(f"sampling {arguments.n} and evaluating")
+    result = evaluate_run(run, arguments.n, features=arguments.features, **how)
+    tell(arguments, result.text())
+    for row in [row for row in result.table if "network" in row.protocol][:1]:
+        settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
+        tell(arguments, f"{row.name}: {settings}.")
+    found = read_json(run.folder / "evaluation" / "evaluation.json")
+    if found["density"]:
+        tell(arguments, in_words(found["density"]))
+    if len(steps) > 1:
+        found["by_steps"] = _by_steps(arguments, run, steps)
+    tell(arguments, f"report   {run.folder / 'report.html'}")
+    return found
+
+
+def _by_steps(arguments: Evaluate, run: Run, steps: list[int]) -> dict[str, Any]:
+    """Quality against evaluations."""
+    from monge.metrics.feature_sources import load_network
+    from monge.runs import step_curve
+    from monge.runs.report import write_report
+
+    network = None if arguments.features is None else load_network(arguments.features)
+    how = {"seed": arguments.seed, "guidance": arguments.guidance, "network": network}
+    note(f"sampling with {', '.join(map(str, steps))} steps")
+    found = step_curve.step_curve(run, steps, arguments.n, **how)
+    tell(arguments, "\nQuality by number of evaluations")
+    tell(arguments, step_curve.text(found))
+    write_report(run.folder)
+    return found

@@ -1,0 +1,90 @@
+"""`monge sample`: draw samples from a trained run and write them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monge import row_sharing
+from monge.progress import counted
+from monge.verbs.arguments import Sampling, load_run, sampling
+from monge.verbs.shown import tell
+
+if TYPE_CHECKING:
+    from monge.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Sample(Sampling):
+    """Draw samples: a grid, and files in the formats asked for."""
+
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
+    label: str | None = None
+    """Names of labels with commas between, or all; none: as often as in the data."""
+    condition: str | None = None
+    """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
+    out: Path | None = None
+    """Folder for the samples, new or empty, or of earlier samples alone, which are replaced; by
+    default RUN/samples/seed-<seed>-<6 hex of the settings>."""
+    format: str | None = None
+    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas; none: png
+    for images, csv for tables."""
+
+
+def act(arguments: Sample) -> dict[str, Any]:
+    """Draw samples and write them."""
+    run = load_run(arguments.run, arguments.device, arguments.threads)
+    with row_sharing.lead(*run.tasks()) as leading:
+        return _sample(arguments, run) if leading else {}
+
+
+def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
+    from monge import ownership
+    from monge.components import build
+    from monge.runs import jumps, map_errors
+
+    if arguments.out is not None:
+        ownership.refuse_foreign(arguments.out)
+    formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
+    labels = arguments.label.split(",") if arguments.label else None
+    start = time.monotonic()
+    samples = run.sample(
+        arguments.n, labels, condition=arguments.condition, **sampling(arguments, arguments.steps)
+    )
+    seconds = time.monotonic() - start
+    # Other settings, another folder: old and new pictures are never mixed.
+    settings = [arguments.n, labels, *sampling(arguments, arguments.steps).values()]
+    settings += [] if arguments.condition is None else [arguments.condition]
+    mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
+    folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
+    written = samples.save(folder, formats)
+    info = samples.info
+    # Of a table the rows, of images the picture of all.
+    shown = written[0] if run.facts["kind"] == "image" else written[-1]
+    tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {shown}")
+    tell(
+        arguments,
+        f"{info['solver']}, {counted(info['steps'], 'step')}, "
+        f"{counted(info['evaluations_per_sample'], 'evaluation')} per sample, "
+        f"guidance {info['guidance']:g}, final map {info['final']}, "
+        f"times {info['domain'][0]:g} to {info['domain'][1]:g}, "
+        f"source gap {info['source_gap']:.2g}",
+    )
+    found = {"files": [str(path) for path in written], "seconds": seconds, **info}
+    if info["solver"] == jumps.SOLVER:
+        grid = build("grid", info["grid"])
+        error = map_errors.expected(run.folder, grid, info["guidance"])
+        told = (
+            f"no error was measured for {counted(info['steps'], 'jump')}, grid {grid}"
+            if error is None
+            else map_errors.in_words(error)
+        )
+        if error and error["guidance"] != info["guidance"]:
+            told += f", at guidance {error['guidance']:g}"
+        tell(arguments, told)
+        found["expected_error"] = error
+    return found

@@ -1,0 +1,183 @@
+"""The verbs, one row each: help, dispatch and the work of several processes follow from it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from monge.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A row of the table. The verb's module is imported when the verb is used.
+
+    Attributes:
+        takes: the positional arguments, as the help shows them.
+        summary: one line of help.
+        module: where its arguments and its `act` are.
+        shared: whether several processes share its work; otherwise the main one does it alone.
+    """
+
+    name: str
+    takes: str
+    summary: str
+    module: str
+    shared: bool = False
+
+    @property
+    def act(self) -> Callable[[Any], Any]:
+        """What it does with its arguments; returns what ``--json`` prints."""
+        return self._imported().act
+
+    @property
+    def arguments(self) -> type:
+        """The dataclass that `act` takes."""
+        return get_type_hints(self.act)["arguments"]
+
+    def starting_point(self, words: Sequence[str]) -> Any:
+        """The arguments that the flags change; None for the defaults of the dataclass."""
+        start = getattr(self._imported(), "starting_point", None)
+        return None if start is None else start(words)
+
+    def _imported(self) -> ModuleType:
+        return importlib.import_module(self.module)
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "train",
+        "SOURCE",
+        "train a model on data; run again to continue",
+        "monge.verbs.train",
+        shared=True,
+    ),
+    Verb(
+        "distil",
+        "RUN",
+        "turn a trained run into one that samples in one to sixteen steps",
+        "monge.verbs.distil",
+        shared=True,
+    ),
+    Verb(
+        "sample",
+        "RUN",
+        "draw samples from a trained run",
+        "monge.verbs.sample",
+        shared=True,
+    ),
+    Verb(
+        "evaluate",
+        "RUN",
+        "measure the samples against held-out data, and write the report",
+        "monge.verbs.evaluate",
+        shared=True,
+    ),
+    Verb(
+        "verify",
+        "RUN",
+        "say where the Wasserstein-2 error comes from, and what to change",
+        "monge.verbs.verify",
+    ),
+    Verb(
+        "encode",
+        "RUN SOURCE",
+        "the noise, or the latents, that a run makes of data",
+        "monge.verbs.encode",
+    ),
+    Verb(
+        "decode",
+        "RUN FILE",
+        "data of noise or latents again, or what lies between them",
+        "monge.verbs.decode",
+    ),
+    Verb(
+        "export",
+        "RUN",
+        "a .pt2 program of torch, or a folder for diffusers",
+        "monge.verbs.export",
+    ),
+    Verb(
+        "compare",
+        "A B",
+        "tell two sets of samples apart, or which is closer to --reference R",
+        "monge.verbs.compare",
+    ),
+    Verb(
+        "autoencoder",
+        "SOURCE",
+        "train an autoencoder alone, to use with --autoencoder",
+        "monge.verbs.autoencoder",
+        shared=True,
+    ),
+    Verb(
+        "info",
+        "RUN",
+        "what a run is, how far it is, and how good",
+        "monge.verbs.info",
+    ),
+    Verb(
+        "cache",
+        "",
+        "what is cached of data and latents: list, clear",
+        "monge.verbs.cache",
+    ),
+    Verb(
+        "recipes",
+        "",
+        "complete named runs: list, show NAME",
+        "monge.verbs.recipes",
+    ),
+    Verb(
+        "check",
+        "FILE.py:NAME",
+        "put a component of your own through the conformance laws",
+        "monge.verbs.check",
+    ),
+    Verb(
+        "demo",
+        "",
+        "train, sample and evaluate on the bundled digits, in about three minutes",
+        "monge.verbs.demo",
+        shared=True,
+    ),
+)
+
+
+def find(name: str) -> Verb:
+    """The verb of a name.
+
+    Raises:
+        UserError: no such verb, with the nearest one.
+    """
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    raise UserError(f"unknown verb {name!r}: {nearest(name, (verb.name for verb in VERBS))}")
+
+
+HELP = """\
+monge trains, samples, distils and verifies latent flow-matching generative models.
+
+usage: monge VERB ... [--help]
+
+{verbs}
+
+SOURCE is a folder of images or parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
+hf:ORG/NAME, digits, or a law known exactly: target:gaussian:dim=2, target:mixture:dim=16,modes=5,
+target:box:dim=2, target:hypercube:dim=2, target:product:laws=laplace+beta, target:latent:dim=16.
+
+  monge train photos/ --image-size 64 --minutes 30
+  monge train table.csv --label-column species --drop id
+
+Start with `monge demo`, then `monge train --help`.
+"""
+
+
+def help_text() -> str:
+    """What ``monge --help`` prints."""
+    rows = [f"  {f'{verb.name} {verb.takes}'.ljust(20)}{verb.summary}" for verb in VERBS]
+    return HELP.format(verbs="\n".join(rows))

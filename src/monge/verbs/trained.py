@@ -1,0 +1,58 @@
+"""What the verbs that train a run print when they are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monge.files import read_json
+from monge.progress import counted
+from monge.verbs.shown import Shown, tell
+
+if TYPE_CHECKING:
+    from monge.runs.run import Run
+
+
+def trained(arguments: Shown, run: Run) -> dict[str, Any]:
+    """What training came to, and what comes next."""
+    tell(arguments, f"run      {run.folder}")
+    found: dict[str, Any] = {"run": str(run.folder), **cost(run.folder)}
+    steps = ""
+    if run.spec.is_map:
+        found["map_errors"] = _tell_map_errors(arguments, run)
+        steps = " --steps 2"
+    tell(arguments, f"report   {run.folder / 'report.html'}")
+    tell(arguments, f"next     monge sample {run.folder}{steps}   monge evaluate {run.folder}")
+    return found
+
+
+def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
+    """What a map's jumps leave, for each number of them."""
+    from monge.runs import map_errors
+
+    kept = map_errors.read(run.folder)
+    if kept is None:
+        return []
+    tell(arguments, f"error    against {kept['reference']}, per latent coordinate:")
+    for e in kept["errors"]:
+        parts = [100 * e[key] for key in ("relative", "median", "quantile90")]
+        at = f", guidance {e['guidance']:g}" if e["guidance"] != 1 else ""
+        tell(
+            arguments,
+            f"  {counted(e['steps'], 'jump'):>8}{at}  rms {e['rms']:.3f}, "
+            f"{parts[0]:.2f} % of the squared way (median {parts[1]:.2f}, 90 % quantile "
+            f"{parts[2]:.2f})",
+        )
+    if kept["velocity_loss"] is not None:
+        tell(
+            arguments,
+            f"  that velocity loses {kept['velocity_loss']:.3g} on held-out data; how good it is, "
+            f"monge evaluate {run.folder} says",
+        )
+    return kept["errors"]
+
+
+def cost(folder: Path) -> dict[str, Any]:
+    """What training a run has taken so far."""
+    path = folder / "cost.json"
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,148 @@
+"""`monge verify`: say where the Wasserstein-2 error comes from, of a run or of a component."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from monge.errors import CheckFailed, UserError
+from monge.runs.spec import TrainSpec
+from monge.verbs.arguments import Sampler, load_run, sampling
+from monge.verbs.shown import note, tell
+
+
+@dataclass(frozen=True)
+class Verify(Sampler):
+    """Say where the Wasserstein-2 error of the samples comes from, and which setting to change.
+
+    Every part of the way from noise to data is compared with a better one from the same noise:
+    solver, guidance, source, velocity, early stopping, autoencoder. Their sum is at least the
+    distance to the data where the true law is known (monge train target:...), an estimate
+    elsewhere.
+
+    A velocity field made elsewhere: monge verify SOURCE --component FILE.py:NAME, a callable
+    f(x, t) or f(x, t, label) on the data of SOURCE, whose clock and output you say.
+
+    A class-conditional transformer of diffusers: monge verify SOURCE --component diffusers:FOLDER
+    --output noise --path linear_beta (DiT) or --output velocity (SiT-like), and, where it lives on
+    latents, --autoencoder.
+    """
+
+    run: Positional[Path | None] = None
+    """Run folder; with --component, the source of the data, as for train."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """How many samples; none: 2,000, or 400 with --quick."""
+    steps: int | None = None
+    """Steps of the solver, or jumps of a map; none: the run's own."""
+    quick: bool = False
+    """Fewer of everything: under a minute for the digits."""
+    fail_above: float | None = None
+    """Exit with code 3 if the sum is larger than this, in the units of the report."""
+    selftest: bool = False
+    """Measure the verification itself on laws that are known exactly; a few minutes."""
+    component: str | None = None
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere, or diffusers:FOLDER
+    of a DiTTransformer2DModel as save_pretrained writes it."""
+    output: Literal["velocity", "data", "noise", "score"] = "velocity"
+    """What the component returns."""
+    clock: Literal["noise", "data"] | None = None
+    """What lies at the component's time 0; none: noise, or data for diffusers:."""
+    time_scale: float | None = None
+    """The component's time at its end; none: 1, or 1000 for diffusers:."""
+    path: str = "linear"
+    """The component's path: linear, trigonometric, ou, linear_beta, power:kappa=.."""
+    autoencoder: str | None = None
+    """The component's latents: diffusers:FOLDER, pca:dim=.., a folder, ...; none: the data."""
+    out: Path | None = None
+    """Folder for the report of a component, new or empty, or of an earlier one alone, which is
+    replaced; by default runs/verify-NAME."""
+
+
+def act(arguments: Verify) -> dict[str, Any]:
+    """Take an error apart: of a run, with its report renewed, or of a component."""
+    from monge.runs.verify import text
+
+    if arguments.selftest:
+        return _selftest(arguments)
+    if arguments.run is None:
+        raise UserError("say which run: monge verify RUN, or --selftest")
+    if arguments.component is None:
+        if arguments.autoencoder is not None:
+            raise UserError("a run has its own autoencoder: --autoencoder goes with --component")
+        from monge.runs.verify import verify_run
+
+        run = load_run(arguments.run, arguments.device, arguments.threads)
+        how = {"quick": arguments.quick, "say": note, **sampling(arguments, arguments.steps)}
+        report, page = verify_run(run, arguments.n, **how), run.folder / "report.html"
+    else:
+        report, page = _verify_component(arguments, arguments.component)
+    tell(arguments, text(report))
+    tell(arguments, f"report   {page}")
+    if report["violations"]:
+        raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]), report)
+    most = arguments.fail_above
+    if most is not None and report["sum"]["value"] > most:
+        raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}", report)
+    return report
+
+
+def _selftest(arguments: Verify) -> dict[str, Any]:
+    from monge.runs.restoring import set_threads
+    from monge.verification.selftest import GROUPS
+
+    set_threads(arguments.threads)
+    checks = []
+    for name, group in GROUPS.items():
+        note(name)
+        for check in group(not arguments.quick):
+            tell(arguments, check.text)
+            checks.append(check)
+    failed = [check.text for check in checks if not check.holds]
+    found = {"checks": [dataclasses.asdict(check) for check in checks]}
+    if failed:
+        why = f"{len(failed)} of {len(checks)} checks do not hold: {failed[0]}"
+        raise CheckFailed(why, found)
+    return found
+
+
+def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Path]:
+    from monge.data import sources
+    from monge.loading import load
+    from monge.runs.restoring import set_threads
+    from monge.runs.verify import verify_component
+    from monge.verification.from_diffusers import LEVELS, load_transformer
+
+    set_threads(arguments.threads)
+    if arguments.guidance is not None or arguments.final is not None:
+        raise UserError("a component is sampled as it is: leave out --guidance and --final")
+    scheme, _, folder = text.partition(":")
+    if scheme == "diffusers":
+        component, name = load_transformer(folder, arguments.output), Path(folder).name
+        clock, time_scale = "data", float(LEVELS)
+    else:
+        component, name = load(text), text.rpartition(":")[2]
+        clock, time_scale = "noise", 1.0
+    out = arguments.out or Path("runs") / f"verify-{name}"
+    grid = arguments.grid or "uniform:n=20"
+    report = verify_component(
+        component,
+        sources.load(str(arguments.run), TrainSpec(data=str(arguments.run)), note),
+        out,
+        path=arguments.path,
+        clock=arguments.clock or clock,
+        output=arguments.output,
+        time_scale=arguments.time_scale or time_scale,
+        autoencoder=arguments.autoencoder,
+        solver=arguments.solver or "heun",
+        grid=grid,
+        steps=arguments.steps,
+        n=arguments.n,
+        quick=arguments.quick,
+        seed=arguments.seed,
+        say=note,
+    )
+    return report, out / "report.html"

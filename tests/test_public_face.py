@@ -1,0 +1,74 @@
+"""What `import monge` shows: its names, its typed settings, and what importing it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from types import ModuleType
+from typing import get_type_hints
+
+import pytest
+
+import monge
+from monge import api, options
+from monge.errors import UserError
+from monge.runs.run import Run
+from monge.runs.spec import TrainSpec
+
+DOORS = ["compare", "distil", "evaluate", "load", "train", "verify"]
+NOUNS = ["autoencoders", "conformance", "couplings", "fields", "flows", "metrics", "networks"]
+NOUNS += ["objectives", "paths", "solvers", "targets", "times"]
+
+DECIDED = {"data", "objective", "autoencoder", "init_from", "teacher", "teacher_guidance"}
+"""Fields of `TrainSpec` that `distil` decides, or takes by an argument of its own."""
+
+
+def test_a_person_sees_what_a_person_needs() -> None:
+    assert dir(monge) == sorted([*DOORS, *NOUNS, "Run", "__version__"])
+    assert sorted(monge.__all__) == monge.__all__ == [n for n in dir(monge) if n[0] != "_"]
+    assert all(inspect.isfunction(getattr(monge, name)) for name in DOORS)
+    assert all(isinstance(getattr(monge, name), ModuleType) for name in NOUNS)
+    assert monge.Run is Run and monge.__version__
+    text = monge.__doc__ or ""
+    assert all(name in text for name in monge.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Rum'"):
+        getattr(monge, "Rum")  # noqa: B009
+
+
+def test_importing_costs_nothing() -> None:
+    code = (
+        "import sys, monge\nassert not {'torch', 'numpy', 'tyro'} & set(sys.modules)\n"
+        "assert 'train' in dir(monge)\nassert [m for m in sys.modules if 'monge' in m] == ['monge']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_doors_stay_functions_whatever_has_been_imported() -> None:
+    code = "import monge, monge.api\nassert all(callable(getattr(monge, n)) for n in {!r})"
+    subprocess.run([sys.executable, "-c", code.format(DOORS)], check=True)
+
+
+def test_the_options_of_train_are_the_fields_of_a_specification() -> None:
+    fields = {k: v for k, v in get_type_hints(TrainSpec).items() if k != "data"}
+    assert get_type_hints(options.TrainOptions) == fields
+    names = [f.name for f in dataclasses.fields(TrainSpec) if f.name != "data"]
+    assert list(options.TrainOptions.__annotations__) == names
+
+
+def test_the_options_of_distil_are_those_of_train_or_none() -> None:
+    fields = {k: v | None for k, v in get_type_hints(TrainSpec).items() if k not in DECIDED}
+    own = {"guidance": str | None, "network": str}
+    assert get_type_hints(options.DistilOptions) == fields | own
+
+
+def test_the_options_of_sampling_are_those_of_a_run() -> None:
+    known = inspect.signature(Run.sample).parameters
+    assert set(get_type_hints(options.SamplingOptions)) <= set(known)
+
+
+@pytest.mark.parametrize("door", ["train", "distil"])
+def test_an_unknown_setting_names_the_nearest(door: str) -> None:
+    with pytest.raises(UserError, match=f"{door} has no setting 'stesp': did you mean 'steps'"):
+        getattr(api, door)("digits", stesp=3)
