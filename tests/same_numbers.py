@@ -66,10 +66,25 @@ COMMANDS += [
     "sample digits --label eleven",
 ]
 
-UNSTABLE = ("seconds", "train_s", "autoencoder_s", "wall_s", "rate", "monge", "device", "date")
+UNSTABLE = (
+    "seconds",
+    "train_s",
+    "autoencoder_s",
+    "sample_s",
+    "evaluate_s",
+    "encode_s",
+    "wall_s",
+    "rate",
+    "monge",
+    "device",
+    "date",
+)
 """Keys of JSON files that differ from one run to the next."""
 
-TIMES = re.compile(r"\d+(\.\d+)?( ?(s|min|h|ms)\b|/s)|20\d\d-\d\d-\d\d[ T][\d:]+")
+TIMES = re.compile(
+    r"[\d.e+-]+ \w+/s|(ETA|take|until \w+) [\d:]+|[\d.]+ [GM]B (free|at most)|\w+_s [\d.e+-]+"
+    r"|\d+(\.\d+)?( ?(s|min|h|ms)\b|/s)|20\d\d-\d\d-\d\d[ T][\d:]+"
+)
 
 
 def make_data(home: Path) -> None:
@@ -109,7 +124,9 @@ def measured() -> dict[str, str]:
             if not path.is_file() or name.startswith(("cache/", "photos/")):
                 continue
             if path.suffix == ".json" and path.name not in ("environment.json", ".monge.json"):
-                found[name] = json.dumps(_stable(json.loads(path.read_text())), sort_keys=True)
+                found[name] = json.dumps(
+                    _stable(json.loads(path.read_text().replace(folder, "HOME"))), sort_keys=True
+                )
             elif path.suffix == ".safetensors" and "state" not in path.parts:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             elif path.suffix == ".npz":
