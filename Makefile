@@ -2,6 +2,7 @@
 # make test   environment, then the tests: at most 12 minutes in all on 2 cores
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 # Tests that run with every shape and type checked at every call; the rest run without.
 CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py \
@@ -21,15 +22,15 @@ help:
 	@echo "make bench       speed beside the alternatives"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "== creating the environment $(VENV) (about a minute) =="
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== adding what the tests need =="
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ot,track,autoencoders,data]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,ot,track,autoencoders,data]'
 	@touch $@
 
 demo: $(VENV)/.installed
