@@ -155,6 +155,16 @@ def test_lower_bounds_of_one_law_with_itself_are_often_zero() -> None:
     assert not [why for bounds in found for why in against(0.0, 0.0, **bounds).violations]
 
 
+@pytest.mark.parametrize("n", [40, 200])
+def test_lower_bounds_stay_below_the_distance_of_few_examples_with_many_numbers(n: int) -> None:
+    """Fewer examples than principal axes, and more: a shift by 100 / sqrt(300) in each number."""
+    shift = 100 / math.sqrt(300)
+    found = lower.bounds(samples(n, 300, 1, n) + shift, samples(n, 300, 2, n))
+    for value, stderr in found.values():
+        assert value <= 100 + 3 * stderr
+    assert all(math.isfinite(stderr) for _, stderr in found.values())
+
+
 def test_a_violation_is_told_at_three_errors_of_both_squares() -> None:
     def of(lower: float, stderr: float, sum_stderr: float) -> list[str]:
         return against(1.0, sum_stderr, Gelbrich=(lower, stderr)).violations

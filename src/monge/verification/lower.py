@@ -18,8 +18,9 @@ from monge.tensors import stream
 from monge.verification.terms import Points
 
 MOST_AXES = 128
-"""Examples with more numbers are projected to this many principal axes of the real ones; a
-projection brings laws nearer, so what bounds the projected distance bounds the distance."""
+"""Examples with more numbers are projected to this many principal axes of the real ones, or to as
+many as there are real ones; a projection brings laws nearer, so what bounds the projected distance
+bounds the distance."""
 
 Squared = Callable[[Tensor, Tensor], float]
 
@@ -84,5 +85,5 @@ def _projected(x: Points, y: Points) -> tuple[Points, Points]:
     if x.shape[1] <= MOST_AXES:
         return x, y
     centre = y.mean(0)
-    axes = torch.pca_lowrank(y - centre, MOST_AXES, center=False, niter=2)[2]
+    axes = torch.pca_lowrank(y - centre, min(MOST_AXES, len(y)), center=False, niter=2)[2]
     return (x - centre) @ axes, (y - centre) @ axes
