@@ -16,6 +16,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from monge import files
@@ -25,6 +26,9 @@ MANIFEST = ".monge.json"
 FORMAT_VERSION = 1
 MOST_NAMED = 3
 """Files of somebody else that a refusal names."""
+
+MOST_PLACES = 100
+"""Names that are tried for a folder that monge chooses itself."""
 
 
 def refuse_foreign(folder: Path, apart: Sequence[str] = ()) -> None:
@@ -37,6 +41,19 @@ def refuse_foreign(folder: Path, apart: Sequence[str] = ()) -> None:
         UserError: no folder, or one with other files, by name; nothing has been changed.
     """
     _own(folder, apart)
+
+
+def free_place(folder: Path) -> Path:
+    """The first of FOLDER, FOLDER-2, FOLDER-3, ... that `write` accepts; else FOLDER itself.
+
+    For a place that monge chooses itself: what an older version wrote there has no manifest.
+    """
+    others = (folder.with_name(f"{folder.name}-{k}") for k in range(2, MOST_PLACES + 1))
+    for place in (folder, *others):
+        with suppress(UserError):
+            refuse_foreign(place)
+            return place
+    return folder
 
 
 def write(folder: Path, contents: Mapping[str, bytes], apart: Sequence[str] = ()) -> list[Path]:

@@ -343,6 +343,21 @@ def test_samples_of_two_commands_are_not_mixed(made: Path, tmp_path: Path) -> No
     assert len((out / "samples.csv").read_text().splitlines()) == 6
 
 
+def test_samples_of_an_older_version_are_kept_and_new_ones_lie_beside_them(run: Path) -> None:
+    words = ["sample", str(run), "-n", "5"]
+    assert main(words) == 0
+    (old,) = (run / "samples").glob("seed-*")
+    (old / ownership.MANIFEST).unlink()  # as versions without manifests left it
+    (old / "samples.csv").write_bytes(PRECIOUS)
+    kept = content(old)
+    for _ in range(2):  # the second time what lies beside it is replaced
+        assert main(words) == 0
+        assert content(old) == kept
+        new = old.with_name(f"{old.name}-2")
+        assert sorted(content(new)) == [ownership.MANIFEST, "grid.png", "samples.csv"]
+        assert set((run / "samples").glob("seed-*")) == {old, new}
+
+
 @pytest.mark.parametrize("n_written", [0, 1, 2, 3])
 def test_a_command_stopped_between_its_files_can_be_given_again(
     n_written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,10 +41,12 @@ def act(arguments: Demo) -> dict[str, Any]:
 
 
 def _demo(arguments: Demo, run: Run, start: float) -> dict[str, Any]:
+    from monge import ownership
     from monge.runs.evaluate import evaluate_run
 
     note("sampling and evaluating")
-    grid = run.sample(100, "all").save(run.folder / "samples" / "seed-0", formats=())[0]
+    place = ownership.free_place(run.folder / "samples" / "seed-0")
+    grid = run.sample(100, "all").save(place, formats=())[0]
     result = evaluate_run(run)
     tell(arguments, result.text())
     tell(arguments, f"\npictures  {grid}")

@@ -60,7 +60,8 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     settings = [arguments.n, labels, *sampling(arguments, arguments.steps).values()]
     settings += [] if arguments.condition is None else [arguments.condition]
     mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
-    folder = arguments.out or run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
+    own = run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
+    folder = arguments.out or ownership.free_place(own)
     written = samples.save(folder, formats)
     info = samples.info
     # Of a table the rows, of images the picture of all.
