@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,6 +83,19 @@ def test_a_run_of_images_has_an_estimate_and_says_so(digits_run: Run) -> None:
     assert terms["guidance"]["value"] > 0 and terms["reconstruction"]["value"] > 0.3
     assert found["field_errors"]["against"] == "the memoriser of training data"
     assert found["advice"]["text"]
+
+
+def test_too_few_held_out_examples_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = torch.randn(60, 2, generator=stream(0, "few")).numpy()
+    np.save(tmp_path / "x.npy", rows)
+    small = ["--network", "mlp:width=8,depth=1", "--steps", "2", "--batch", "8", "--threads", "1"]
+    assert main(["train", f"{tmp_path}/x.npy", *small, "--out", f"{tmp_path}/run"]) == 0
+    capsys.readouterr()
+    code, found, _ = verified(capsys, tmp_path / "run")
+    assert code == 2 and "at least 20 held-out examples" in found["error"]
+    assert not (tmp_path / "run" / "evaluation" / "verify.json").exists()
 
 
 def test_a_sum_above_the_limit_exits_with_three(

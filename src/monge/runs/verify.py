@@ -52,6 +52,9 @@ FORMAT_VERSION = 1
 MOST_TRAIN = 4000
 """Training examples that enter floors and the memoriser, at most."""
 
+FEWEST_HELDOUT = 20
+"""Two in each of the ten groups of the jackknife."""
+
 MOST_HELDOUT = 10_000
 """Held-out examples that terms are drawn from, at most."""
 
@@ -385,7 +388,16 @@ def _truth(run: Run, data: Data) -> Target | None:
 
 
 def known_of(data: Data, seed: int, home: float | None = None) -> Known:
-    """The real examples of a source, in the units of `_scale`."""
+    """The real examples of a source, in the units of `_scale`.
+
+    Raises:
+        UserError: fewer than `FEWEST_HELDOUT` are held out.
+    """
+    if len(data.heldout) < FEWEST_HELDOUT:
+        raise UserError(
+            f"verify needs at least {FEWEST_HELDOUT} held-out examples to tell its errors, and "
+            f"this data has {len(data.heldout)}: train on more data"
+        )
     scale = _scale(data)
     rows = random_rows(len(data.train), MOST_TRAIN, stream(seed, "verify", "train"))
     shown = random_rows(len(data.heldout), MOST_HELDOUT, stream(seed, "verify", "real"))
