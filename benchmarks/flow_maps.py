@@ -37,13 +37,14 @@ from monge import dual_numbers
 from monge.components import build
 from monge.fields import Predict
 from monge.flows import Composed, Integrated, LearnedMap, MeanVelocity
+from monge.learned import Draw
+from monge.learned.flow_map import renoised
 from monge.networks.mlp import MLPSpec
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.base import Batch, Objective
 from monge.objectives.flow_map import FlowMapMatching
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear
-from monge.runs.jumps import renoised
 from monge.solvers import RK4, Euler, Heun
 from monge.targets.mixture import GaussianMixture
 from monge.tensors import forward_mode, noise, stream
@@ -277,7 +278,7 @@ def by_evaluations(network: nn.Module, objective: FlowMatching | FlowMapMatching
         else:
             flow = Composed(LearnedMap(MeanVelocity(network, PATH)), Uniform(n))
             if objective.pairs.only_to_data:
-                ends = renoised(flow, PATH, x, (1, 0, SHOWN, (2,)))
+                ends = renoised(flow, PATH, x, Draw(1, 0, SHOWN, (2,)))
             else:
                 ends = flow(x, 0.0, 1.0)
         found.append(divergence(ends.double()))

@@ -32,9 +32,10 @@ from monge.objectives.flow_matching import FlowMatching
 from monge.progress import quiet
 from monge.recipes.digits import SPEC
 from monge.runs.autoencoding import prepare_autoencoder
-from monge.runs.run import build_network
+from monge.runs.restore import build_network
 from monge.runs.spec import TrainSpec
-from monge.runs.train import facts_of, latent_batches, loop_spec, make_objective, resolve
+from monge.runs.train import latent_batches, loop_spec, make_objective, resolve
+from monge.sampling.facts import DataFacts
 from monge.tensors import noise, stream
 from monge.training.engine import Engine
 from monge.training.schedule import learning_rate
@@ -137,7 +138,7 @@ def training(
         batches: by default latents, encoded once.
     """
     spec = dataclasses.replace(study.spec, steps=steps, seed=seed, **variant.fields)
-    network = build_network(spec, study.autoencoder.latent_shape, facts_of(study.data))
+    network = build_network(spec, study.autoencoder.latent_shape, DataFacts.of(study.data))
     variant.network(network)
     objective = objective_of(study, variant)
     if batches is None:

@@ -217,6 +217,18 @@ def copy_new(source: Path, target: Path) -> None:
         raise UserError(f"cannot write {shown(target)}: {error.strerror}") from error
 
 
+def refuse_existing(out: Path) -> None:
+    """Refuse to write where there is something.
+
+    Raises:
+        UserError: a file, a link that leads to no folder, or a folder that is not empty.
+    """
+    if os.path.isdir(out) and not any(out.iterdir()):
+        return
+    if status(out) is not None:
+        raise UserError(f"{out} is there already: choose another place with --out, or remove it")
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link (not what it leads to) or a folder with its content, if there."""
     found = status(path)

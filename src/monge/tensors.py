@@ -15,6 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from monge.errors import UserError
 from monge.types import PerExample, State, Time
 
+CHUNK = 256
+"""Examples that pass a network at once; results do not depend on it."""
+
 NOISE_BLOCK = 256
 """Examples that share one generator in `noise`; a fixed size, so chunks never matter."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from monge.runs.restoring import build_network
+from monge.runs.restore import build_network
 from monge.runs.run import Run
 from monge.tensors import stream
 
@@ -30,4 +30,5 @@ def remade(run: Run, size: float = 0.2, **changes: Any) -> Run:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=rng))
-    return dataclasses.replace(run, spec=spec, network=network.requires_grad_(False))
+    network.requires_grad_(False)
+    return Run.of(run.folder, spec, run.facts, run.autoencoder, network, run.device)

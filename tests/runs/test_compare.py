@@ -211,7 +211,7 @@ def test_an_evaluation_repeats_by_its_card(
     found = json.loads(capsys.readouterr().out)
     card = found["card"]
     assert card["run"]["weights"]["file"] == "ema.safetensors"
-    assert card["data"]["fingerprint"] == digits_run.facts["fingerprint"]
+    assert card["data"]["fingerprint"] == digits_run.facts.fingerprint
     assert {"monge", "torch", "threads", "seed"} <= card.keys()
     report = (digits_run.folder / "report.html").read_text()
     assert "How to repeat this" in report and card["command"] in report

@@ -17,7 +17,8 @@ from monge.cli import main
 from monge.components import FAMILIES, build, class_of
 from monge.errors import UserError
 from monge.flows import Composed, Integrated
-from monge.runs import jumps, map_errors
+from monge.learned import Draw
+from monge.runs import map_errors
 from monge.runs.distil import distil, distil_spec
 from monge.runs.map_errors import map_errors as errors_of
 from monge.runs.run import Run
@@ -99,9 +100,9 @@ def test_every_objective_distils(name: str, table_run: Run, tmp_path: Path) -> N
     run = distil(table_run.folder, tmp_path / "run", objective=name, steps=4, batch=16)
     # What a rule differentiates in is not what the teacher's fast embedding is of.
     anchor = ",anchor=end" if name in ("eulerian", "continuous-consistency") else ""
-    assert run.spec.is_map and run.spec.network.endswith(f"two_times=True{anchor}")
+    assert run.learned.few_steps and run.spec.network.endswith(f"two_times=True{anchor}")
     kept = json.loads((run.folder / map_errors.FILE).read_text())
-    steps = [1] if jumps.only_to_data(run.spec) else [1, 2, 4, 8, 16]
+    steps = [1] if run.learned.pairs.only_to_data else [1, 2, 4, 8, 16]
     assert [e["steps"] for e in kept["errors"]] == steps
     assert bool(run.sample(16, steps=2).x.isfinite().all())
 
@@ -144,7 +145,7 @@ def test_a_map_may_be_distilled_again_at_its_own_guidance(table_run: Run, tmp_pa
     assert again.sample(4).info["guidance"] == 2
     x, t = noise(0, 0, 8, (2,), "x"), torch.full((8,), 0.4)
     cond = {"label": torch.ones(8, dtype=torch.int64)}
-    torch.testing.assert_close(again.followed()(x, t, cond), first.field(x, t, cond))
+    torch.testing.assert_close(again.learned.followed()(x, t, cond), first.field(x, t, cond))
     who = {p["who"]: p["evaluations"] for p in step_curve(again, [2], 50)["points"]}
     assert who["teacher"] == 2  # its guidance is inside: one evaluation a stage
     with pytest.raises(UserError, match="give one scale, or distil its teacher"):
@@ -227,7 +228,7 @@ def test_guidance_is_an_input(
         UserError, match=r"trained with guidance 1 to 3, not 4: .*--guidance 1\.\.4"
     ):
         run.sample(16, guidance=4.0)
-    followed = run.followed(2.0)
+    followed = run.learned.followed(2.0)
     x, t = noise(0, 0, 8, (2,), "x"), torch.full((8,), 0.4)
     cond = {"label": torch.ones(8, dtype=torch.int64)}
     teacher = table_run.field
@@ -242,7 +243,7 @@ def test_guidance_is_an_input(
 
 def test_reflow_straightens_on_pairs_of_the_teacher(table_run: Run, tmp_path: Path) -> None:
     run = distil(table_run.folder, tmp_path / "run", objective="reflow", steps=5, batch=16)
-    assert not run.spec.is_map and isinstance(run.flow(), Integrated)
+    assert not run.learned.few_steps and isinstance(run.flow(), Integrated)
     assert run.sample(16, steps=1, solver="euler").info["evaluations_per_sample"] == 1
 
 
@@ -250,14 +251,14 @@ def test_consistency_models_jump_again_from_new_noise(table_run: Run, tmp_path: 
     run = distil(table_run.folder, tmp_path / "run", objective="consistency", steps=3, batch=16)
     flow = run.flow(steps=2)
     assert isinstance(flow, Composed)
-    x, drawn = noise(0, 0, 8, (2,), "x"), (0, 0, 8, (2,))
+    x, draw = noise(0, 0, 8, (2,), "x"), Draw(0, 0, 8, (2,))
     lo, hi = flow.domain
     cond = {"label": torch.zeros(8, dtype=torch.int64)}
     first = flow.map(x, lo, hi, cond)
-    fresh = noise(*drawn, "renoised", 0)
+    fresh = noise(0, 0, 8, (2,), "renoised", 0)
     middle = flow.knots[1]
     expected = flow.map(middle * first + (1 - middle) * fresh, middle, hi, cond)
-    torch.testing.assert_close(jumps.renoised(flow, run.path, x, drawn, cond), expected)
+    torch.testing.assert_close(run.learned.carried(flow, x, draw, cond), expected)
 
 
 def test_the_same_command_goes_on(table_run: Run, tmp_path: Path) -> None:

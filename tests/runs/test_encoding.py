@@ -15,10 +15,11 @@ from remade import BOTH_WAYS, MAP, NETWORK, remade
 from monge.autoencoders import reconstruct
 from monge.cli import main
 from monge.errors import UserError
-from monge.runs.encoding import Encoded, load, spherical
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.runs.train import train
+from monge.sampling.encoded import Encoded, load
+from monge.sampling.encoding import spherical
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

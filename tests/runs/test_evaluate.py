@@ -58,7 +58,7 @@ def test_against_a_moved_target_divergences_are_those_of_a_shift(exact_run: Run)
 
 def test_a_run_with_labels_is_the_mixture_of_its_laws(table_run: Run) -> None:
     x = table_run.data().heldout[:20]
-    counts = torch.tensor(table_run.facts["label_counts"], dtype=torch.float64)
+    counts = torch.tensor(table_run.facts.label_counts, dtype=torch.float64)
     total = sum(
         (share * table_run.log_density(x, torch.full((20,), k)).value.double().exp())
         for k, share in enumerate(counts / counts.sum())

@@ -16,8 +16,8 @@ from remade import BOTH_WAYS, GUIDED, MAP, remade
 
 from monge.cli import main
 from monge.errors import CheckFailed, UserError
-from monge.runs import export_pt2, jumps
-from monge.runs.export import export_run
+from monge.export import pt2
+from monge.export.run import export_run
 from monge.runs.run import Run
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,17 +47,17 @@ def test_a_program_is_the_run_at_every_batch_size(
         x = torch.randn(n, 2, 4, 4)
         s, t = (lo + (hi - lo) * torch.rand(2, n)).sort(0).values
         label = torch.randint(-1, 10, (n,))
-        if run.spec.is_map:
+        if run.learned.few_steps:
             scale = 2.5 if "guidance" in found["inputs"] else None
             given = [] if scale is None else [torch.full((n,), scale)]
-            expected = jumps.learned_map(run, scale)(x, s, t, {"label": label})
+            expected = run.learned.jump(scale)(x, s, t, {"label": label})
             got = program(x, s, t, label, *given)
             still = program(x, s, s, label, *given)
             torch.testing.assert_close(still, x)
         else:
             expected = run.field(x, t, {"label": label})
             got = program(x, t, label)
-        assert n < 64 or float((expected - x * run.spec.is_map).abs().max()) > 0.1
+        assert n < 64 or float((expected - x * run.learned.few_steps).abs().max()) > 0.1
         assert float((got - expected).abs().max() / expected.abs().max().clamp_min(1)) < 1e-5
 
 
@@ -101,10 +101,8 @@ def is_pickle(content: bytes) -> bool:
 
 def test_pickles_are_found(digits_run: Run) -> None:
     plain = io.BytesIO()
-    torch.export.save(export_pt2.program(remade(digits_run)), plain)
-    assert [name.rpartition("/")[2] for name in export_pt2.pickles(plain.getvalue())] == [
-        "model.pt"
-    ]
+    torch.export.save(pt2.program(remade(digits_run)), plain)
+    assert [name.rpartition("/")[2] for name in pt2.pickles(plain.getvalue())] == ["model.pt"]
     buffer, inner = io.BytesIO(), io.BytesIO()
     torch.save({"x": torch.ones(2)}, inner)
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -112,15 +110,15 @@ def test_pickles_are_found(digits_run: Run) -> None:
         archive.writestr("object", pickle.dumps([1, "a"]))
         archive.writestr("tensors.pt", inner.getvalue())
         archive.writestr("raw", b"\x80\x02" + bytes(range(64)))
-    assert export_pt2.pickles(buffer.getvalue()) == ["object", "tensors.pt"]
+    assert pt2.pickles(buffer.getvalue()) == ["object", "tensors.pt"]
 
 
 def test_what_differs_from_the_run_is_not_written(
     digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = remade(digits_run)
-    other = export_pt2.program(remade(digits_run, 0.201))
-    monkeypatch.setattr(export_pt2, "program", lambda _: other)
+    other = pt2.program(remade(digits_run, 0.201))
+    monkeypatch.setattr(pt2, "program", lambda _: other)
     with pytest.raises(CheckFailed, match="differs from the run"):
         export_run(run, "pt2", tmp_path / "run.pt2")
     assert not any(tmp_path.iterdir())

@@ -15,10 +15,10 @@ import tiny_models
 from monge.autoencoders import standardise
 from monge.components import build
 from monge.errors import UserError
+from monge.export.diffusers import difference
+from monge.export.run import export_run
 from monge.fields import Guided
 from monge.flows import Integrated
-from monge.runs.export import export_run
-from monge.runs.export_diffusers import difference
 from monge.runs.run import Run
 from monge.solvers import Euler
 from monge.times import Uniform
@@ -127,3 +127,11 @@ def test_walks_that_the_scheduler_cannot_take_are_refused(
     with pytest.raises(UserError, match=message):
         export_run(remade(digits_run, **changes), "diffusers", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_name_in_folders_exported_earlier_leads_to_the_same_classes() -> None:
+    from monge.export import diffusers_pipeline as now
+    from monge.runs import diffusers_pipeline as earlier
+
+    for name in ("MongePipeline", "MongeTransformer", "MongeAutoencoder"):
+        assert getattr(earlier, name) is getattr(now, name)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from monge.errors import UserError
-from monge.runs import images
+from monge.sampling import images
 
 
 def levels(*values: float) -> torch.Tensor:

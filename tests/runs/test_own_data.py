@@ -72,7 +72,7 @@ def test_a_folder_becomes_a_run(run: Run, photos: Path) -> None:
     assert report["labels"] == {"cat": 20, "dog": 20}
     assert report["formats"] == {"PNG": 40} and report["sizes"] == {"16x16": 40}
     assert (report["training"], report["held_out"]) == (32, 8)
-    assert run.label_names == ["cat", "dog"] and run.facts["shape"] == [3, 16, 16]
+    assert run.label_names == ["cat", "dog"] and run.facts.shape == (3, 16, 16)
     rows = load_file(run.folder / "split.safetensors")
     assert sorted([*rows["train"].tolist(), *rows["heldout"].tolist()]) == list(range(40))
     told = (run.folder / "told.txt").read_text()
@@ -121,7 +121,7 @@ def test_other_labels_and_another_size_from_a_trained_run(run: Run, tmp_path: Pa
     )
     new = train(replace(spec, steps=1, lr=1e-9, ema=0.0), out=tmp_path / "run", say=told.append)
     assert new.spec.network == run.spec.network
-    assert new.facts["shape"] == [3, 32, 32] and new.autoencoder.latent_shape == (2, 16, 16)
+    assert new.facts.shape == (3, 32, 32) and new.autoencoder.latent_shape == (2, 16, 16)
     old_weights = load_file(run.folder / "ema.safetensors")
     new_weights = load_file(tmp_path / "run" / "model.safetensors")
     name = "conditioning.label.weight"

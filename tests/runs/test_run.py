@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import monge
 from monge.errors import UserError
-from monge.runs import run as run_module
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec, to_yaml
 from monge.runs.train import train
+from monge.sampling import model as model_module
 
 
 def test_sample_i_depends_on_seed_and_i_alone(
@@ -27,7 +27,7 @@ def test_sample_i_depends_on_seed_and_i_alone(
     assert torch.equal(digits_run.sample(7, label="4", seed=3).x, many.x[:7]) or torch.allclose(
         digits_run.sample(7, label="4", seed=3).x, many.x[:7], atol=1e-5
     )
-    monkeypatch.setattr(run_module, "CHUNK", 64)
+    monkeypatch.setattr(model_module, "CHUNK", 64)
     torch.testing.assert_close(digits_run.sample(300, label="4", seed=3).x, many.x)
     assert not torch.allclose(digits_run.sample(7, label="4", seed=4).x, many.x[:7])
 

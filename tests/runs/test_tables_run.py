@@ -20,9 +20,9 @@ from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.networks.exact import ExactNetwork
-from monge.runs import conditions
 from monge.runs.density import gaussian_log_density, heldout_density
 from monge.runs.run import Run
+from monge.sampling import conditions
 from monge.targets.gaussian import Gaussian
 from monge.verbs.train import starting_point
 
@@ -92,7 +92,7 @@ def test_the_run_folder_says_how_the_table_was_read(csv_run: Run) -> None:
         "number", "number", "category", "constant", "condition", "condition", "label", "number",
     ]  # fmt: skip
     data = csv_run.data()
-    assert data.codec == csv_run.codec and csv_run.facts["n_vector"] == 2
+    assert data.codec == csv_run.codec and csv_run.facts.n_vector == 2
 
 
 def test_conditions_are_asked_for_or_drawn_from_the_training_rows(csv_run: Run) -> None:
@@ -215,7 +215,7 @@ def gaussian_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Data, p
     covariance = (SCALE / std)[:, None] * CORRELATION * (SCALE / std)
     latent = Gaussian((MEAN - offset - mean) / std, covariance)
     exact = ExactNetwork(latent, run.path, run.spec.output)
-    return dataclasses.replace(run, network=exact), data, table
+    return Run.of(run.folder, run.spec, run.facts, run.autoencoder, exact, run.device), data, table
 
 
 def test_density_is_in_the_tables_own_units(

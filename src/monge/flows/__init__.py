@@ -12,6 +12,7 @@ from monge.flows.density import Density, log_density, standard_normal_log_densit
 from monge.flows.integrated import Integrated, Running, check_span
 from monge.flows.jump_density import jump_log_density
 from monge.flows.maps import Composed, LearnedMap, MeanVelocity, inverse, tangent
+from monge.flows.walk import Walk
 
 __all__ = [
     "Chain",
@@ -21,6 +22,7 @@ __all__ = [
     "LearnedMap",
     "MeanVelocity",
     "Running",
+    "Walk",
     "check_span",
     "inverse",
     "jump_log_density",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.fields import restrict, take
+from monge.flows.walk import Walk
 from monge.solvers import Heun, RightHandSide, Solver
 from monge.tensors import as_time
 from monge.times import Grid, Uniform
@@ -63,6 +64,34 @@ class Integrated:
         if not self.solver.adaptive:
             inner |= {*self.grid.points()}
         return (lo, *sorted(t for t in inner if lo < t < hi), hi)
+
+    # What a `Walk` says of itself
+
+    unit = "steps"
+    error = "discretisation"
+    against = "sampler and fine solution from the same noise"
+
+    @property
+    def order(self) -> int:
+        return self.solver.order
+
+    @property
+    def name(self) -> str:
+        return str(self.solver)
+
+    label = name
+
+    def states(self, x: State, times: Sequence[float], cond: Cond = None) -> Iterator[State]:
+        """Where x, at the start of the domain, is at ascending times."""
+        now = self.domain[0]
+        for t in times:
+            if t > now:
+                x, now = self(x, now, t, cond), t
+            yield x
+
+    def jumps(self, counts: Sequence[int]) -> list[Walk]:
+        """None: other steps are those of a solver."""
+        return []
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
         return self.trace(x, s, t, (), cond)[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.flows.integrated import Integrated, check_span
+from monge.flows.walk import Walk
 from monge.paths import Kind, Path
 from monge.tensors import as_time, expand, forward_mode
 from monge.times import Grid, Uniform
@@ -95,6 +96,24 @@ class Composed:
     @property
     def tangent(self) -> VelocityField:
         return tangent(self.map)
+
+    # What a `Walk` says of itself
+
+    order = 0
+    name = "map"
+    label = "learned map"
+    unit = "jumps"
+    error = "map"
+    against = "jumps and the flow that they follow, solved finely, from the same noise"
+
+    def states(self, x: State, times: Sequence[float], cond: Cond = None) -> Iterator[State]:
+        """Where x, at the start of the domain, is at some times, in one jump each."""
+        return (self.map(x, self.domain[0], t, cond) for t in times)
+
+    def jumps(self, counts: Sequence[int]) -> list[Walk]:
+        """The same map in so many jumps each."""
+        grids = (dataclasses.replace(self.grid, n=n) for n in counts)  # type: ignore[call-arg]
+        return [dataclasses.replace(self, grid=grid) for grid in grids]
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
         check_span(s, t, self.domain, "this map")

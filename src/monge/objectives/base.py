@@ -15,11 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from monge.couplings import Coupling
+
 Batch: TypeAlias = Mapping[str, Tensor]
 """Named tensors with a common leading axis, one row for each example."""
 
-Learns: TypeAlias = Literal["velocity", "flow map"]
-"""The result of training: a velocity field of one time, or a map that jumps between two."""
+Learns: TypeAlias = Literal["velocity", "flow map"] | type
+"""What training results in: a velocity field of one time, a map that jumps between two, or a class
+derived from `learned.Learned`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Objective(abc.ABC):
     """`draw` randomness for a batch, then the `loss` of a network on (a slice of) it."""
 
     learns: ClassVar[Learns]
+
+    coupling: Coupling
+    """How noise and data are joined."""
 
     @abc.abstractmethod
     def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:

@@ -82,7 +82,7 @@ class FlowMapMatching(Objective):
         return max(lo, first), min(hi, last)
 
     @property
-    def coupling(self) -> Coupling:
+    def coupling(self) -> Coupling:  # type: ignore[override]
         """How noise and data are joined."""
         return self.matching.coupling
 

@@ -44,6 +44,7 @@ class FlowMatchingSpec(Component):
 
     name = "flow_matching"
     learns: ClassVar[Learns] = "velocity"
+    teacher: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +56,7 @@ class ReflowSpec(Component):
 
     name = "reflow"
     learns: ClassVar[Learns] = "velocity"
+    teacher: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

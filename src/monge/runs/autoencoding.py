@@ -28,8 +28,9 @@ from monge.errors import UserError
 from monge.files import copy_new, read_json, refuse_links, remove, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
-from monge.runs import images, sharing
+from monge.runs import sharing
 from monge.runs.spec import TrainSpec
+from monge.sampling import images
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit

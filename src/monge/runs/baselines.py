@@ -12,8 +12,8 @@ from monge.data.base import Data
 from monge.data.latent_cache import chunks
 from monge.progress import quiet
 from monge.runs.autoencoding import latents_for
-from monge.runs.run import CHUNK, Run
-from monge.tensors import stream
+from monge.runs.run import Run
+from monge.tensors import CHUNK, stream
 from monge.types import Posterior
 
 

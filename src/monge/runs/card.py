@@ -12,26 +12,13 @@ import yaml
 
 from monge.errors import UserError
 from monge.files import write_atomic
+from monge.learned import kind_of
 from monge.metrics.table import SIGNS
 from monge.runs.folder import read_config
 from monge.runs.measured import EVALUATION, rows_of
 from monge.runs.page import DAMAGED, count, number, read_facts
 
 PICTURES = ("evaluation/by_label.png", "evaluation/samples.png")
-
-
-BEGIN = (
-    "generative model, trained with `monge`: an autoencoder maps data to a latent space, a network "
-    "learns the "
-)
-FLOW = (
-    f"A latent flow-matching {BEGIN}velocity field that carries noise to the law of the latents, "
-    "and an ODE solver draws samples."
-)
-MAP = (
-    f"A few-step {BEGIN}flow map that carries noise to the law of the latents, and samples are "
-    "drawn by as many of its jumps as one likes (`steps=1`, `2`, `4`, ...)."
-)
 
 
 def write_card(folder: Path) -> Path:
@@ -63,7 +50,8 @@ def _front(folder: Path) -> str:
 
 def _what(folder: Path) -> str:
     spec = read_config(folder) if (folder / "config.yaml").exists() else None
-    lines = [f"# {_name(folder)}", MAP if spec is not None and spec.is_map else FLOW]
+    objective = "flow_matching" if spec is None else spec.objective
+    lines = [f"# {_name(folder)}", kind_of(objective).summary]
     pictures = [name for name in PICTURES if (folder / name).exists()]
     lines += [f"![Samples]({name})" for name in pictures[:1]]
     if data := _data(folder):
@@ -76,7 +64,7 @@ def _what(folder: Path) -> str:
             + (f"; labels {_plain(names)}." if names else ".")
         )
     if spec is not None:
-        learned = f"objective {_code(spec.objective)}, " if spec.is_map else ""
+        learned = f"objective {_code(spec.objective)}, " if kind_of(objective).few_steps else ""
         lines.append(
             f"**Model:** {learned}network {_code(spec.network)}, path {_code(spec.path)}, output "
             f"{_code(spec.output)}, autoencoder {_code(spec.autoencoder)}. All settings are in "

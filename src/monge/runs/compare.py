@@ -17,11 +17,11 @@ from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
 from monge.metrics.feature_sources import load_network
 from monge.metrics.labels import Labelled
 from monge.progress import Say, counting, quiet
-from monge.runs import images
 from monge.runs.compared_sets import Taken, take_all
 from monge.runs.comparison_page import COMPARISON, PICTURE, write_page
 from monge.runs.repeat import card, flags, network_word, reading_flags, source_word
-from monge.runs.restoring import pick_device
+from monge.runs.restore import pick_device
+from monge.sampling import images
 
 SHOWN = 64
 """Examples of each set in a grid."""

@@ -123,13 +123,13 @@ def _completed(reading: Reading, runs: Sequence[Run]) -> Reading:
     """What is not asked for is as the first run was trained: columns, labels, size of images."""
     if not runs:
         return reading
-    spec, shape = runs[0].spec, runs[0].facts["shape"]
+    spec, shape = runs[0].spec, runs[0].facts.shape
     changed = {
         f.name: getattr(spec, f.name)
         for f in dataclasses.fields(Reading)
         if getattr(reading, f.name) == f.default and f.name not in ("limit", "allow_bad")
     }
-    if runs[0].facts["kind"] == "image" and reading.image_size is None and shape[1] == shape[2]:
+    if runs[0].facts.kind == "image" and reading.image_size is None and shape[1] == shape[2]:
         changed["image_size"] = shape[1]
     return replace(reading, **changed)
 
@@ -137,8 +137,8 @@ def _completed(reading: Reading, runs: Sequence[Run]) -> Reading:
 def _trained_on(data: Data, runs: Sequence[Run]) -> bool:
     """Whether one of the runs was trained on a part of the data."""
     return any(
-        (data.text is not None and run.facts["text"] == data.text)
-        or run.facts["fingerprint"] == data.fingerprint
+        (data.text is not None and run.facts.text == data.text)
+        or run.facts.fingerprint == data.fingerprint
         for run in runs
     )
 
@@ -146,7 +146,7 @@ def _trained_on(data: Data, runs: Sequence[Run]) -> bool:
 def _sampled(name: str, run: Run, n: int, seed: int, say: Say) -> Taken:
     with counting(f"{name}: sampling", n, say) as advance:
         samples = run.sample(n, seed=seed, progress=advance)
-    table = None if run.facts["kind"] == "image" else samples.table()
+    table = None if run.facts.kind == "image" else samples.table()
     if table is not None and run.label_names:
         label = None if run.codec is None else run.codec.label
         table = table.drop_columns("label" if label is None else label.name)

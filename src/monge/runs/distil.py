@@ -9,8 +9,8 @@ from typing import Any
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
+from monge.learned import kind_of
 from monge.progress import Say, quiet
-from monge.runs import jumps
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.runs.train import train
@@ -42,7 +42,7 @@ def distil_spec(
     """
     run = Run.load(teacher, "cpu")
     rule = build("objective", objective)
-    if not getattr(rule, "teacher", rule.name == "reflow"):
+    if not rule.teacher:
         raise UserError(
             f"objective {rule.name} takes no teacher: monge train {run.spec.data} --objective "
             f"{rule.name}, or distil by lagrangian, eulerian, progressive, consistency, "
@@ -51,7 +51,7 @@ def distil_spec(
     given = {k: v for k, v in settings.items() if v is not None}
     if "steps" not in given and "minutes" not in given:
         given["steps"] = run.spec.steps
-    own = jumps.scale_of(run.spec, None) if run.spec.is_map else run.spec.guidance
+    own = run.learned.sampling(run.spec)[1]
     exact = run.spec.network == "exact"
     if network == "auto" and not exact:
         network = run.spec.network
@@ -71,17 +71,18 @@ def distil_spec(
         }
     )
     lo, hi = spec.guidance_range
-    if (lo, hi) != (1.0, 1.0) and not run.label_names and not run.facts.get("n_vector"):
+    if (lo, hi) != (1.0, 1.0) and not run.label_names and not run.facts.n_vector:
         raise UserError("guidance needs a teacher with labels or conditions; this one has none")
-    if spec.objective == "reflow" and jumps.takes_guidance(spec):
-        raise UserError("reflow follows one guidance scale: give a number, not a range")
-    if run.spec.is_map and jumps.takes_guidance(spec):
+    kind = kind_of(spec.objective)
+    if lo < hi and not kind.follows_teacher:
+        raise UserError(f"{objective} follows one guidance scale: give a number, not a range")
+    if lo < hi and run.learned.guided_as_trained:
         raise UserError(
             f"{run.folder} is a map, guided as it was trained: give one scale, or distil its "
             f"teacher{f' {run.spec.teacher}' if run.spec.teacher else ''}"
         )
-    # The pairs of reflow are guided already.
-    return spec if spec.is_map else dataclasses.replace(spec, guidance=1.0)
+    # Pairs that the teacher has drawn are guided already.
+    return spec if kind.follows_teacher else dataclasses.replace(spec, guidance=1.0)
 
 
 def distil(

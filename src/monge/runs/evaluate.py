@@ -20,7 +20,6 @@ from monge.metrics.feature_sources import load_network
 from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet
 from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row, Table
-from monge.runs import images
 from monge.runs.baselines import baselines, gaussian_latents
 from monge.runs.card import write_card
 from monge.runs.density import heldout_density
@@ -30,7 +29,8 @@ from monge.runs.latent_rows import latent_rows
 from monge.runs.repeat import card, flags, network_word, of_run
 from monge.runs.report import write_report
 from monge.runs.run import Run
-from monge.runs.samples import Samples
+from monge.sampling import images
+from monge.sampling.samples import Samples
 from monge.tensors import stream
 
 SHOWN_PER_LABEL = 10

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from monge.files import read_json
+from monge.learned import kind_of
 from monge.runs.folder import read_config
-from monge.runs.jumps import SOLVER, scale_of
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, journal
 
@@ -19,8 +19,7 @@ def describe(folder: Path) -> dict[str, Any]:
         UserError: no run there, or damaged files.
     """
     spec = read_config(folder)
-    solver = SOLVER if spec.is_map else spec.solver
-    guidance = scale_of(spec, None) if spec.is_map else spec.guidance
+    solver, guidance = kind_of(spec.objective).sampling(spec)
     facts: dict[str, Any] = {
         "run": str(folder),
         "data": spec.data,

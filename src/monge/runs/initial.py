@@ -18,7 +18,7 @@ from monge.errors import UserError
 from monge.networks.transformer import resize_positions
 from monge.progress import Say
 from monge.runs.folder import read_config
-from monge.runs.restoring import build_network, read_facts
+from monge.runs.restore import build_network, read_facts
 
 LABELS = "conditioning.label.weight"
 POSITIONS = "positions"
@@ -45,7 +45,7 @@ def initialise(
         theirs = load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot start from {run}: {file.name} cannot be read: {error}") from None
-    known = read_facts(run)["label_names"]
+    known = list(read_facts(run).label_names)
     grid = _grid_of(run)
     ours = network.state_dict()
     left, adapted = [], []

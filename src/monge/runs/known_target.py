@@ -20,7 +20,7 @@ from monge.metrics.samples import Values
 from monge.metrics.table import Row
 from monge.paths import Linear
 from monge.runs.run import Run
-from monge.runs.samples import Samples
+from monge.sampling.samples import Samples
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
 from monge.tensors import stream
@@ -100,7 +100,7 @@ def log_density(run: Run, x: Float[Tensor, "n d"], **flow: Any) -> Values:
     """log-density of the law of a run's samples as a whole, (n,) in float64."""
     if not run.label_names:
         return run.log_density(x.float(), **flow).value.double()
-    counts = torch.tensor(run.facts["label_counts"], dtype=torch.float64)
+    counts = torch.tensor(run.facts.label_counts, dtype=torch.float64)
     terms = []
     for k, share in enumerate((counts / counts.sum()).tolist()):
         if share > 0:

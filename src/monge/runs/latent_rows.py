@@ -19,7 +19,7 @@ from monge.metrics.feature_rows import frechet
 from monge.metrics.samples import random_rows
 from monge.metrics.table import Row
 from monge.runs.run import Run
-from monge.runs.samples import Samples
+from monge.sampling.samples import Samples
 from monge.tensors import stream
 
 GROUP = "In the latent space"

@@ -42,7 +42,10 @@ def trials_of(run: Run, data: Data, most_s: float) -> Trials:
         return f"--steps {steps + more}", _trained(run, data, steps + more)
 
     return Trials(
-        run.spec.autoencoder, longer=longer if possible else None, training=_trend(run.folder)
+        run.spec.autoencoder,
+        longer=longer if possible else None,
+        training=_trend(run.folder),
+        elsewhere=run.learned.velocity_elsewhere,
     )
 
 

@@ -16,20 +16,16 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from monge.files import read_json, write_atomic, write_json
-from monge.flows import Composed, Integrated
+from monge.flows import Integrated
 from monge.progress import counted
-from monge.runs import jumps
-from monge.runs.run import CHUNK, Run
+from monge.runs.run import Run
 from monge.solvers import RK4
-from monge.tensors import noise
+from monge.tensors import CHUNK, noise
 from monge.times import Grid, Uniform
 
 FILE = "map_error.json"
 
 FORMAT_VERSION = 2
-
-STEPS = (1, 2, 4, 8, 16)
-"""Numbers of jumps that are looked at."""
 
 REFERENCE_STEPS = 32
 """Of RK4, in the flow that a map is held against."""
@@ -68,7 +64,7 @@ class MapError:
 @torch.no_grad()
 def map_errors(
     run: Run,
-    steps: tuple[int, ...] = STEPS,
+    steps: tuple[int, ...] | None = None,
     n: int = N,
     seed: int = 0,
     guidance: float | None = None,
@@ -76,16 +72,16 @@ def map_errors(
 ) -> list[MapError]:
     """The error of a map run for each number of jumps, from n noises.
 
-    A map that jumps to the data only is looked at with one jump: more of them draw new noise.
+    Args:
+        steps: numbers of jumps; None for all that are worth it. Of a map that jumps to the data
+            only that is one: more of them draw new noise.
     """
-    if jumps.only_to_data(run.spec):
-        steps = tuple(k for k in steps if k == 1)
-    scale = jumps.scale_of(run.spec, guidance)
-    learned = jumps.learned_map(run, guidance)
-    lo, hi = learned.domain
-    velocity = run.followed(guidance)
-    reference = Integrated(velocity, RK4(), Uniform(reference_steps))
-    maps = {k: Composed(learned, Uniform(k)) for k in steps}
+    learned = run.learned
+    steps = tuple(k for k in steps or learned.error_steps if k in learned.error_steps)
+    maps = {k: learned.flow(grid=repr(Uniform(k)), guidance=guidance) for k in steps}
+    scale = learned.guidance_of(maps[steps[0]], guidance)
+    lo, hi = maps[steps[0]].domain
+    reference = Integrated(learned.followed(guidance), RK4(), Uniform(reference_steps))
     labels, given = run.draw_conditions(n, None, None, seed)
     cond = run.condition(labels, given) or {}
     moved: list[Tensor] = []
@@ -116,17 +112,13 @@ def keep_map_errors(run: Run, velocity_loss: float | None = None) -> list[MapErr
     Args:
         velocity_loss: on held-out data, of a map that follows its own velocity.
     """
-    scales = dict.fromkeys((jumps.scale_of(run.spec, None), *run.spec.guidance_range))
-    if run.spec.teacher is None:
-        scales = {1.0: None}
-    found = [e for scale in scales for e in map_errors(run, guidance=scale)]
+    found = [e for scale in run.learned.guidance_scales for e in map_errors(run, guidance=scale)]
     write_json(
         run.folder / FILE,
         {
             "format_version": FORMAT_VERSION,
             "n": N,
-            "reference": f"{'the teacher' if run.spec.teacher else 'its own velocity'}, "
-            f"rk4 {REFERENCE_STEPS} steps",
+            "reference": f"{run.learned.reference}, rk4 {REFERENCE_STEPS} steps",
             "velocity_loss": velocity_loss,
             "units": "standardised latents",
             "errors": [asdict(e) for e in found],

@@ -18,16 +18,16 @@ from monge.runs.autoencoding import (
     autoencoder_loop,
     is_folder,
 )
-from monge.runs.restoring import build_network, set_threads
+from monge.runs.restore import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.runs.train import (
     check,
-    facts_of,
     latent_batches,
     loop_spec,
     make_objective,
     resolve,
 )
+from monge.sampling.facts import DataFacts
 from monge.training.loop import fit
 from monge.training.plan import Plan
 
@@ -63,7 +63,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
     label = None if data.train_label is None else data.train_label[:ROWS]
     vector = None if data.train_vector is None else data.train_vector[:ROWS]
     few = dataclasses.replace(data, train=data.train[:ROWS], train_label=label, train_vector=vector)
-    network = build_network(spec, wrapped.latent_shape, facts_of(data))
+    network = build_network(spec, wrapped.latent_shape, DataFacts.of(data))
     if isinstance(network, ExactNetwork):
         say("network exact: nothing to train")
         return plans

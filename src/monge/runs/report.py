@@ -16,6 +16,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
+from monge.learned import kind_of
 from monge.runs import figures, map_section, measured, repeat, verify_section
 from monge.runs.folder import in_short, read_config
 from monge.runs.page import (
@@ -121,9 +122,11 @@ def _lead(folder: Path) -> str | None:
     if data is None:
         return None
     kind = {"image": "images", "table": "table rows"}.get(str(data.get("kind")), "data")
-    model = "latent flow-matching model"
-    if (folder / "config.yaml").exists() and (spec := read_config(folder)).is_map:
-        model = f"latent flow map ({escaped(spec.objective)})"
+    objective = "flow_matching"
+    if (folder / "config.yaml").exists():
+        objective = read_config(folder).objective
+    learned = kind_of(objective)
+    model = learned.title + (f" ({escaped(objective)})" if learned.few_steps else "")
     return (
         f"<p class='lead'>A {model} of {kind}, trained on "
         f"{escaped(data['name'])} ({number(data['n_train'])} examples).</p>"

@@ -9,7 +9,7 @@ from pathlib import Path
 from monge.data import columns as table_columns
 from monge.errors import UserError
 from monge.files import copy_new, status
-from monge.runs import conditions
+from monge.sampling import conditions
 
 FILES = (
     "config.yaml",

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from monge.components import class_of, read_value
+from monge.components import read_value
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
@@ -170,11 +170,6 @@ class TrainSpec(Reading):
     def identity(self) -> dict[str, Any]:
         """The fields that say what is trained."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in MAY_CHANGE}
-
-    @property
-    def is_map(self) -> bool:
-        """Whether a flow map of two times is trained."""
-        return class_of("objective", self.objective).learns == "flow map"
 
     @property
     def guidance_range(self) -> tuple[float, float]:

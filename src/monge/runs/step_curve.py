@@ -17,16 +17,16 @@ from torch import Tensor
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.files import read_json, write_json
+from monge.learned import JUMPS
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.progress import Say, counted, quiet
-from monge.runs import jumps
 from monge.runs.latent_rows import latents_in_units, units
 from monge.runs.map_errors import BEST
 from monge.runs.run import Run
-from monge.runs.samples import Samples
+from monge.sampling.samples import Samples
 from monge.tensors import stream
 from monge.training import checkpoint
 
@@ -85,7 +85,7 @@ class Judge:
         features = None
         if self.real_features is not None:
             features = frechet_distance(self._features(samples.x), self.real_features)
-        k, jumping = info["steps"], info["solver"] == jumps.SOLVER
+        k, jumping = info["steps"], info["solver"] == JUMPS
         how = counted(k, "jump") if jumping else f"{info['solver']}, {counted(k, 'step')}"
         numbers = self.numbers(units(run, samples.z))
         return Point(who, how, info["evaluations_per_sample"], *numbers, features)
@@ -146,8 +146,8 @@ def step_curve(
         return points[-1]
 
     for k in steps:
-        add(run, "map" if run.spec.is_map else "this run", steps=k, guidance=guidance)
-    if run.spec.is_map:
+        add(run, run.learned.who, steps=k, guidance=guidance)
+    if run.learned.few_steps:
         if not _best_is_another(run):
             say("the best weights are the last")
         else:
@@ -155,10 +155,10 @@ def step_curve(
             for k in steps:
                 add(best, "map, best weights", steps=k, guidance=guidance)
         teacher = run.teacher
-        scale = jumps.scale_of(run.spec, guidance)
+        scale = run.learned.guidance_of(run.flow(guidance=guidance), guidance)
         if teacher is not None:
             # Guidance evaluates twice, unless it is an input or part of a map.
-            doubled = 2 if scale != 1 and not teacher.spec.is_map else 1
+            doubled = 2 if scale != 1 and not teacher.learned.guided_as_trained else 1
             for k in steps:
                 tried = []
                 for solver, cost in SOLVERS.items():
@@ -180,7 +180,9 @@ def step_curve(
         "format_version": 1,
         "n": judge.n,
         "seed": seed,
-        "guidance": jumps.scale_of(run.spec, guidance) if run.spec.is_map else guidance,
+        "guidance": run.learned.guidance_of(run.flow(guidance=guidance), guidance)
+        if run.learned.guided_as_trained
+        else guidance,
         "network": None if network is None else network.name,
         "points": [asdict(p) for p in points],
         "floor": dict(zip(("energy", "auc", "frechet"), floor.mean(0).tolist(), strict=True)),

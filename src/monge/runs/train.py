@@ -14,18 +14,18 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from monge import autoencoders, lock, processes
-from monge.components import FAMILIES, build
+from monge.components import FAMILIES, build, class_of
 from monge.data import columns, sources
 from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError, nearest
 from monge.files import read_json, write_atomic, write_json
-from monge.networks.exact import ExactNetwork, ExactSpec
-from monge.objectives.flow_map import FlowMapMatching
-from monge.objectives.flow_matching import FlowMatching
+from monge.learned import kind_of
+from monge.networks.exact import ExactNetwork
+from monge.objectives.base import Objective
+from monge.objectives.flow_matching import FlowMatching, ReflowSpec
 from monge.progress import Say, quiet
-from monge.runs import conditions, jumps
 from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     autoencoder_from,
@@ -38,10 +38,12 @@ from monge.runs.folder import read_config
 from monge.runs.initial import initialise
 from monge.runs.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.runs.report import write_report
-from monge.runs.restoring import build_network, pick_device, set_threads
-from monge.runs.run import CHUNK, Run
+from monge.runs.restore import build_network, pick_device, read_facts, set_threads
+from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.tensors import noise, stream
+from monge.sampling import conditions
+from monge.sampling.facts import DataFacts, n_vector_of
+from monge.tensors import CHUNK, noise, stream
 from monge.training import checkpoint
 from monge.training.loop import Fitted, LoopSpec, fit
 from monge.types import Posterior
@@ -55,9 +57,6 @@ FEW = 500
 """Fewer training examples than these get dropout, and colour images their mirror images."""
 
 FEW_DROPOUT = "dropout=0.2"
-
-FLOW_STEPS, MAP_STEPS = 20, 4
-"""Steps of a sample, where no grid is given."""
 
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
@@ -93,17 +92,19 @@ def train(
         say(line)
     spec = resolve(spec, data, out)
     teacher = None if spec.teacher is None else Run.load(spec.teacher, spec.device)
-    if teacher is not None and spec.is_map and spec.precision == "float64":
+    kind = kind_of(spec.objective)
+    if teacher is not None and kind.follows_teacher and spec.precision == "float64":
         teacher.network.double()
     objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
     check(spec, data, folder)
-    with _opened(folder, spec, data, facts_of(data, objective), device, say):
+    facts = DataFacts.of(data, kind.facts(objective))
+    with _opened(folder, spec, data, facts, device, say):
         if teacher is not None and processes.is_main():
             keep_autoencoder_of(teacher.folder, folder)
         processes.wait()
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
-        network = build_network(spec, autoencoder.latent_shape, facts_of(data))
+        network = build_network(spec, autoencoder.latent_shape, facts)
         if not isinstance(network, ExactNetwork):
             taught = teacher is not None and not isinstance(teacher.network, ExactNetwork)
             start = spec.teacher if taught else spec.init_from
@@ -112,10 +113,9 @@ def train(
             _fit(spec, network, objective, latents, data, folder, say, teacher)
         run = Run.load(folder, spec.device)
         if processes.is_main():
-            if jumps.follows(spec):
+            if run.learned.error_steps:
                 say("measuring the map against the flow that it follows")
-                assert isinstance(objective, FlowMapMatching)
-                keep_map_errors(run, None if teacher else _heldout_loss(run, objective, data))
+                keep_map_errors(run, None if teacher else _heldout_loss(run, data))
             write_card(folder)
             write_report(folder)
     return run
@@ -132,7 +132,7 @@ def _opened(
     folder: Path,
     spec: TrainSpec,
     data: Data,
-    facts: dict[str, Any],
+    facts: DataFacts,
     device: torch.device,
     say: Say,
 ) -> Iterator[None]:
@@ -145,7 +145,7 @@ def _opened(
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
-            write_json(folder / "data.json", facts)
+            write_json(folder / "data.json", facts.to_json())
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
@@ -182,7 +182,7 @@ def train_autoencoder(
     spec = resolve(spec, data, out)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
     check(spec, data, folder)
-    with _opened(folder, spec, data, facts_of(data), device, say):
+    with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
     return folder, read_json(folder / "autoencoder" / "quality.json")
 
@@ -203,15 +203,13 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
         changes["autoencoder"] = spec.init_from
     elif spec.autoencoder == "auto":
         changes["autoencoder"] = _default_conv(data) if image else "identity"
+    kind = kind_of(spec.objective)
     if spec.network == "auto" and spec.init_from is None:
         shape = _latent_shape(dataclasses.replace(spec, **changes), data, folder)
-        changes["network"] = _default_network(shape, few and not spec.is_map)
-        if spec.is_map:
-            changes["network"] += f"{',' if ':' in changes['network'] else ':'}{MAP_NETWORK}"
-    if spec.is_map:
-        changes["network"] = of_two_times(changes.get("network", spec.network), spec)
+        changes["network"] = kind.default_network(_default_network(shape), FEW_DROPOUT * few)
+    changes["network"] = for_kind(changes.get("network", spec.network), spec)
     if spec.grid == "auto":
-        changes["grid"] = f"uniform:n={MAP_STEPS if spec.is_map else FLOW_STEPS}"
+        changes["grid"] = f"uniform:n={kind.default_steps}"
     if spec.flip == "auto":
         # Grey images are often digits and letters, whose mirror images mean something else.
         changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
@@ -224,33 +222,23 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
     return folders.in_short(dataclasses.replace(spec, **changes))
 
 
-MAP_NETWORK = "time_scale=20"
-"""Settings of a network that is made to be differentiated in time."""
-
-
-def of_two_times(network: str, spec: TrainSpec) -> str:
-    """The network with what a flow map needs of it."""
+def for_kind(network: str, spec: TrainSpec) -> str:
+    """The network with what the kind of model needs of it."""
     component = build("network", network)
-    if isinstance(component, ExactSpec):
-        raise UserError("network exact is not trained: choose another for a flow map")
-    changes: dict[str, Any] = {"two_times": True, "guided": jumps.takes_guidance(spec)}
-    rule = build("objective", spec.objective)
-    if getattr(rule, "anchor", "start") == "end" and hasattr(component, "anchor"):
-        changes["anchor"] = "end"
-    return repr(dataclasses.replace(component, **changes))
+    wanted = kind_of(spec.objective).network_of(component, spec)
+    return network if wanted == component else repr(wanted)
 
 
-def _default_network(latent_shape: tuple[int, ...], few: bool) -> str:
+def _default_network(latent_shape: tuple[int, ...]) -> str:
     """A transformer for grids, of at most a quarter as many tokens as cells where those are many.
 
     On a CPU sixteen tokens learn far more in the same time than sixty-four (docs/log.md).
     """
-    name, settings = "mlp", few * [FEW_DROPOUT]
-    if len(latent_shape) == 3:
-        sides = latent_shape[1:]
-        halved = min(sides) >= 8 and all(side % 2 == 0 for side in sides)
-        name, settings = "transformer", halved * ["patch=2"] + settings
-    return ":".join(filter(None, (name, ",".join(settings))))
+    if len(latent_shape) != 3:
+        return "mlp"
+    sides = latent_shape[1:]
+    halved = min(sides) >= 8 and all(side % 2 == 0 for side in sides)
+    return "transformer:patch=2" if halved else "transformer"
 
 
 def _default_conv(data: Data) -> str:
@@ -270,16 +258,7 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     Raises:
         UserError: settings that do not fit each other or the data.
     """
-    if not spec.is_map and spec.pairs != "auto":
-        raise UserError(f"objective {spec.objective} has no pairs of times: leave out pairs")
-    if spec.teacher is not None and spec.objective == "flow_matching":
-        raise UserError("flow matching has no teacher: monge distil RUN --objective ...")
-    if spec.is_map and spec.teacher is None and spec.guidance != 1:
-        raise UserError(
-            "a map learned without a teacher is sampled as it is, not with guidance "
-            f"{spec.guidance:g}: give --guidance 1, or train a flow with labels and distil "
-            "that, by monge distil RUN --guidance .."
-        )
+    kind_of(spec.objective).check(spec, spec.teacher is not None)
     for name in ("batch", "autoencoder_steps"):
         if (value := getattr(spec, name)) is not None and value < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
@@ -325,12 +304,10 @@ def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
     return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
 
 
-def make_objective(
-    spec: TrainSpec, data: Data, teacher: Run | None = None
-) -> FlowMatching | FlowMapMatching:
-    """The objective of a specification."""
+def make_matching(spec: TrainSpec, data: Data) -> FlowMatching:
+    """The flow matching of a specification: its path, output, coupling and times."""
     given = data.train_label is not None or data.train_vector is not None
-    matching = FlowMatching(
+    return FlowMatching(
         path=build("path", spec.path),
         output=spec.output,
         error=spec.error,
@@ -338,50 +315,15 @@ def make_objective(
         times=build("times", spec.times),
         label_drop=spec.label_drop if given else 0.0,
     )
-    lo, hi = spec.guidance_range
-    if teacher is None and (lo, hi) != (1.0, 1.0):
+
+
+def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> Objective:
+    """The objective of a specification."""
+    matching = make_matching(spec, data)
+    if teacher is None and spec.guidance_range != (1.0, 1.0):
         raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
-    if not spec.is_map:
-        if teacher is None and spec.objective == "reflow":
-            raise UserError("objective reflow needs a teacher: monge distil RUN --objective reflow")
-        return matching
-    field = None
-    if teacher is not None:
-        field = teacher.guided_field(lo) if lo == hi else teacher.field
-    return FlowMapMatching(
-        build("objective", spec.objective).planned(spec.steps),
-        matching,
-        None if spec.pairs == "auto" else build("pairs", spec.pairs),
-        field,
-        (lo, hi) if lo < hi else None,
-    )
-
-
-def facts_of(data: Data, objective: FlowMatching | FlowMapMatching | None = None) -> dict[str, Any]:
-    """What a run remembers of its data, and of the times of a map."""
-    times = {"map_domain": objective.domain} if isinstance(objective, FlowMapMatching) else {}
-    counts = []
-    if data.train_label is not None:
-        known = data.train_label[data.train_label >= 0]  # -1 is no label
-        counts = torch.bincount(known, minlength=len(data.label_names)).tolist()
-    return {
-        "name": data.name,
-        "text": data.text,
-        "kind": data.kind,
-        "shape": list(data.shape),
-        "n_train": len(data.train),
-        "n_heldout": len(data.heldout),
-        "label_names": list(data.label_names),
-        "label_counts": counts,
-        "n_vector": n_vector_of(data),
-        "fingerprint": data.fingerprint,
-        **times,
-    }
-
-
-def n_vector_of(data: Data) -> int:
-    """Entries of the condition's vector; 0 without one."""
-    return 0 if data.train_vector is None else data.train_vector.shape[1]
+    learned = None if teacher is None else teacher.learned
+    return kind_of(spec.objective).objective(spec, matching, learned)
 
 
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
@@ -393,7 +335,7 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
 
 
 def latent_batches(
-    spec: TrainSpec, objective: FlowMatching | FlowMapMatching, latents: Latents, data: Data
+    spec: TrainSpec, objective: Objective, latents: Latents, data: Data
 ) -> latent_data.LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:
@@ -406,7 +348,7 @@ def latent_batches(
 def _fit(
     spec: TrainSpec,
     network: nn.Module,
-    objective: FlowMatching | FlowMapMatching,
+    objective: Objective,
     latents: Latents,
     data: Data,
     folder: Path,
@@ -414,7 +356,7 @@ def _fit(
     teacher: Run | None = None,
 ) -> Fitted:
     batches = latent_batches(spec, objective, latents, data)
-    if spec.objective == "reflow":
+    if class_of("objective", spec.objective) is ReflowSpec:
         assert teacher is not None
         batches = reflow_batches(spec, objective, data, teacher, say)
     parameters = sum(p.numel() for p in network.parameters())
@@ -429,8 +371,8 @@ def _fit(
         run = _preview(folder, spec, average)
         shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
         write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
-        if isinstance(objective, FlowMapMatching) and jumps.follows(spec):
-            keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, objective, data))
+        if run.learned.error_steps:
+            keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, data))
 
     loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
     fitted = fit(
@@ -450,7 +392,7 @@ def _fit(
 
 def reflow_batches(
     spec: TrainSpec,
-    objective: FlowMatching | FlowMapMatching,
+    objective: Objective,
     data: Data,
     teacher: Run,
     say: Say,
@@ -460,8 +402,7 @@ def reflow_batches(
     say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
     shape = tuple(teacher.autoencoder.latent_shape)
     guidance = spec.guidance_range[0]
-    # Of a map that jumps to the data only, more jumps would need new noise.
-    flow = teacher.flow(1 if jumps.only_to_data(teacher.spec) else None, guidance=guidance)
+    flow = teacher.learned.deterministic(guidance)
     x0 = noise(spec.seed, 0, n, shape, "reflow")
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:
@@ -493,15 +434,16 @@ PREVIEW = 64
 
 
 @torch.no_grad()
-def _heldout_loss(run: Run, objective: FlowMapMatching, data: Data) -> float:
+def _heldout_loss(run: Run, data: Data) -> float:
     """What flow matching loses on held-out examples, with the same draws each time."""
     rows = slice(0, BEST_N)
     given = {"label": data.heldout_label, "vector": data.heldout_vector}
     batch = {name: x[rows].to(run.device) for name, x in given.items() if x is not None}
     x = data.heldout[rows].to(run.device)
     batch["x1"] = run.autoencoder.encode(x).mean.to(next(run.network.parameters()))
-    drawn = objective.matching.draw(batch, stream(run.spec.seed, "best"))
-    return float(objective.matching.loss(run.network, drawn).per_example.mean())
+    matching = make_matching(run.spec, data)
+    drawn = matching.draw(batch, stream(run.spec.seed, "best"))
+    return float(matching.loss(run.network, drawn).per_example.mean())
 
 
 def _preview_labels(run: Run) -> str | None:
@@ -512,5 +454,5 @@ def _preview(folder: Path, spec: TrainSpec, average: nn.Module) -> Run:
     """The run as it stands, with the averaged weights in memory."""
     autoencoder: Any = autoencoders.load(folder / "autoencoder")
     device = next(average.parameters()).device
-    facts = read_json(folder / "data.json")
-    return Run(folder, spec, facts, autoencoder.to(device).eval(), average, device)
+    facts = read_facts(folder)
+    return Run.of(folder, spec, facts, autoencoder.to(device).eval(), average, device)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,24 +18,22 @@ from monge.autoencoders.identity import Identity
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
-from monge.fields import Guided
 from monge.files import json_of, read_json, write_json
 from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
 from monge.progress import Say, quiet
-from monge.runs import jumps
 from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
-from monge.runs.labels import asked_labels
 from monge.runs.longer import trials_of
 from monge.runs.report import REPORT, report_of, write_report
 from monge.runs.run import Run
+from monge.sampling.facts import DataFacts
+from monge.sampling.labels import asked_labels
 from monge.targets.affine import rescaled
 from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.tensors import noise, stream
-from monge.times import Uniform
 from monge.types import Cond
 from monge.verification import curves, maps
 from monge.verification.advice import Advice, Trials, advise
@@ -191,8 +189,7 @@ def verify_component(
     )
     cond = None
     if data.train_label is not None:
-        counts = torch.bincount(data.train_label, minlength=len(data.label_names)).tolist()
-        facts = {"label_names": list(data.label_names), "label_counts": counts}
+        facts = DataFacts.of(data)
         label = asked_labels(None, facts, effort.n, seed)
         cond = None if label is None else {"label": label}
     report = {
@@ -263,7 +260,7 @@ def examine(
     )
     facts = None
     law = pipeline.map_law
-    if isinstance(pipeline.sampler, Composed) and law is not None and not law.only_to_data:
+    if law is not None and not law.only_to_data:
         say("laws of the map")
         rates = stretched.rate
         if pipeline.guidance != 1:  # those were of the field without guidance
@@ -272,7 +269,7 @@ def examine(
             seen = along(flow, flow.field, x0, given, domain, effort.times, effort.iterations)
             rates = [point.rate for point in seen]
         facts = map_facts(
-            pipeline.sampler,
+            cast("Composed", pipeline.sampler),  # laws of a map are given of no other
             pipeline.reference,
             draws.x0[few],
             _rows(draws.cond, few),
@@ -317,16 +314,8 @@ def pipeline_of(
 ) -> Pipeline:
     """A run taken apart. Data are flattened in units in which distances mean something: images
     as they are, table columns in standard deviations of the training rows."""
-    sampler, field, law = run.flow(**flow), run.field, None
-    if isinstance(sampler, Composed):
-        follows = run.followed(flow.get("guidance"))
-        sampler = dataclasses.replace(sampler, follows=follows)
-        field = follows.field if isinstance(follows, Guided) else follows
-        law = jumps.pairs_of(run.spec)
-        if law.only_to_data:  # more jumps draw new noise, and follow no flow
-            sampler = dataclasses.replace(sampler, grid=Uniform(1))
-    dtype = next((p.dtype for p in run.network.parameters()), torch.float32)
-    encode, decode = _maps_of(run.autoencoder, data, seed, dtype, run.device)
+    sampler, field, law = run.learned.examined(**flow)
+    encode, decode = _maps_of(run.autoencoder, data, seed, run.dtype, run.device)
     return Pipeline(
         field,
         run.path,

@@ -81,7 +81,7 @@ def walk(arguments: Walk) -> dict[str, Any]:
 
 def load_run(folder: Path, device: str, threads: int | None) -> Run:
     """The run in a folder, on the requested device and threads."""
-    from monge.runs.restoring import set_threads
+    from monge.runs.restore import set_threads
     from monge.runs.run import Run
 
     set_threads(threads)

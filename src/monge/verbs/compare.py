@@ -61,7 +61,7 @@ class Compare(Reading):
 def act(arguments: Compare) -> dict[str, Any]:
     """Compare two sets of samples."""
     from monge.runs.compare import compare_sources
-    from monge.runs.restoring import set_threads
+    from monge.runs.restore import set_threads
 
     set_threads(arguments.threads)
     reading = Reading(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Reading)})

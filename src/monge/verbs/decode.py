@@ -41,18 +41,18 @@ class Decode(Walk):
 
 def act(arguments: Decode) -> dict[str, Any]:
     """Noise or latents to data."""
-    from monge.runs import encoding, images
-    from monge.runs.export import refuse_existing
+    from monge.files import refuse_existing
+    from monge.sampling import encoded, images
 
     run = load_run(arguments.run, arguments.device, arguments.threads)
-    formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
-    found = encoding.load(arguments.file, run)
+    formats = run.origin.check_formats(arguments.format.split(",") if arguments.format else None)
+    found = encoded.load(arguments.file, run)
     if arguments.n is not None:
         if arguments.n < 1:
             raise UserError(f"the number of rows must be at least 1, not {arguments.n}")
         found = found[: arguments.n]
     between, settings = arguments.interpolate, {"final": arguments.final, **walk(arguments)}
-    if between is not None and run.facts["kind"] != "image":
+    if between is not None and run.facts.kind != "image":
         raise UserError("--interpolate draws pictures, and this run's data are rows of a table")
     what = "" if between is None else "-between"
     out = arguments.out or run.folder / "decoded" / f"{arguments.file.stem}{what}"

@@ -42,8 +42,8 @@ class Export:
 
 def act(arguments: Export) -> dict[str, Any]:
     """A run in another format."""
-    from monge.runs.export import export_run
-    from monge.runs.restoring import set_threads
+    from monge.export.run import export_run
+    from monge.runs.restore import set_threads
     from monge.runs.run import Run
 
     set_threads(arguments.threads)

@@ -45,11 +45,12 @@ def act(arguments: Sample) -> dict[str, Any]:
 def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     from monge import ownership
     from monge.components import build
-    from monge.runs import jumps, map_errors
+    from monge.learned import JUMPS
+    from monge.runs import map_errors
 
     if arguments.out is not None:
         ownership.refuse_foreign(arguments.out)
-    formats = run.check_formats(arguments.format.split(",") if arguments.format else None)
+    formats = run.origin.check_formats(arguments.format.split(",") if arguments.format else None)
     labels = arguments.label.split(",") if arguments.label else None
     start = time.monotonic()
     samples = run.sample(
@@ -65,7 +66,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     written = samples.save(folder, formats)
     info = samples.info
     # Of a table the rows, of images the picture of all.
-    shown = written[0] if run.facts["kind"] == "image" else written[-1]
+    shown = written[0] if run.facts.kind == "image" else written[-1]
     tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {shown}")
     tell(
         arguments,
@@ -76,7 +77,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
         f"source gap {info['source_gap']:.2g}",
     )
     found = {"files": [str(path) for path in written], "seconds": seconds, **info}
-    if info["solver"] == jumps.SOLVER:
+    if info["solver"] == JUMPS:
         grid = build("grid", info["grid"])
         error = map_errors.expected(run.folder, grid, info["guidance"])
         told = (

@@ -18,7 +18,7 @@ def trained(arguments: Shown, run: Run) -> dict[str, Any]:
     tell(arguments, f"run      {run.folder}")
     found: dict[str, Any] = {"run": str(run.folder), **cost(run.folder)}
     steps = ""
-    if run.spec.is_map:
+    if run.learned.few_steps:
         found["map_errors"] = _tell_map_errors(arguments, run)
         steps = " --steps 2"
     tell(arguments, f"report   {run.folder / 'report.html'}")

@@ -91,7 +91,7 @@ def act(arguments: Verify) -> dict[str, Any]:
 
 
 def _selftest(arguments: Verify) -> dict[str, Any]:
-    from monge.runs.restoring import set_threads
+    from monge.runs.restore import set_threads
     from monge.verification.selftest import GROUPS
 
     set_threads(arguments.threads)
@@ -112,7 +112,7 @@ def _selftest(arguments: Verify) -> dict[str, Any]:
 def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Path]:
     from monge.data import sources
     from monge.loading import load
-    from monge.runs.restoring import set_threads
+    from monge.runs.restore import set_threads
     from monge.runs.verify import verify_component
     from monge.verification.from_diffusers import LEVELS, load_transformer
 

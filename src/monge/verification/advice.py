@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monge.fields import Counted, Guided
-from monge.flows import Composed, Integrated
+from monge.flows import Integrated
 from monge.solvers import Euler, Heun
 from monge.types import Cond, Latent, VelocityField, domain_of
 from monge.verification.budget import Budget, Draws, early_stopping
@@ -60,6 +60,7 @@ class Trials:
         longer: goes on training, and returns the settings that do so and the new field; None
             where that would take too long, or cannot be done.
         training: what is known of the field's training, where nothing is tried: a clause.
+        elsewhere: why longer training of this model does not mend the velocity that it follows.
     """
 
     autoencoder: str | None = None
@@ -67,6 +68,7 @@ class Trials:
     train: Points | None = None
     longer: Callable[[], tuple[str, VelocityField]] | None = None
     training: str = ""
+    elsewhere: str = ""
 
 
 def advise(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials) -> Advice:
@@ -85,11 +87,6 @@ def advise(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials) -> 
     text = f"{size}: {what} would bring it from {named.value:.3g} to {predicted:.3g}"
     return Advice(named.name, share, change, predicted, text)
 
-
-FOLLOWED = (
-    "it is that of the velocity that the map follows: train that for longer (a teacher by its own "
-    "command with more --steps, then distil again), for the map cannot be better"
-)
 
 Tried = tuple[str | None, float | None, str]
 """Settings, the term with them, and in words; or, where nothing helps, why."""
@@ -110,8 +107,8 @@ def _tried(pipeline: Pipeline, budget: Budget, draws: Draws, trials: Trials, ter
         found = _less_guidance(pipeline, few)
     elif term.name == "reconstruction":
         found = _more_latents(few, now, trials)
-    elif term.name == "velocity" and isinstance(pipeline.sampler, Composed):
-        return None, None, FOLLOWED
+    elif term.name == "velocity" and trials.elsewhere:
+        return None, None, trials.elsewhere
     elif term.name == "velocity":
         return _longer_training(pipeline, few, now, trials)
     rest = {
@@ -165,10 +162,11 @@ def _more_jumps(pipeline: Pipeline, draws: Draws, reference: Points, now: float)
     """The number of jumps, up to eight times as many, with the least error of those tried."""
     n = len(pipeline.sampler.knots) - 1
     tried = []
-    for jumps in (2 * n, 4 * n, 8 * n):
-        flow = dataclasses.replace(pipeline.sampler, grid=with_steps(pipeline.sampler.grid, jumps))
+    for flow in pipeline.sampler.jumps((2 * n, 4 * n, 8 * n)):
         gap = pipeline.data(pipeline.latents(flow, draws.x0, draws.cond)) - reference
-        tried.append((root_mean_square(gap)[0], jumps))
+        tried.append((root_mean_square(gap)[0], len(flow.knots) - 1))
+    if not tried:
+        return None
     predicted, jumps = min(tried)
     return (f"--steps {jumps}", predicted, f"{jumps} jumps") if predicted < now else None
 
@@ -237,9 +235,7 @@ def _longer_training(pipeline: Pipeline, draws: Draws, now: float, trials: Trial
         why = f"; {trials.training}" if trials.training else ""
         return None, None, f"{rest}; what that would give was not tried{why}"
     change, field = trials.longer()
-    longer = dataclasses.replace(
-        pipeline, field=field, sampler=dataclasses.replace(pipeline.sampler, field=field)
-    )
+    longer = dataclasses.replace(pipeline.with_sampler(field=field), field=field)
     there = pipeline.data(pipeline.latents(pipeline.exact, draws.x0, draws.cond))
     found = longer.data(longer.latents(longer.unguided, draws.x0, draws.cond))
     predicted = root_mean_square(found - there)[0]

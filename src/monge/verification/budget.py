@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.flows import Composed
 from monge.metrics.samples import random_rows
 from monge.metrics.wasserstein import exact_w2_squared
 from monge.paths import Path
@@ -187,16 +186,12 @@ def _discretisation(
     own_error = root_mean_square(half - data[1][few])[0] / (2**pipeline.reference.solver.order - 1)
     gap = data[0] - data[1]
     sampler = pipeline.sampler
-    steps, jumps = len(sampler.knots) - 1, isinstance(sampler, Composed)
-    solver = "learned map" if isinstance(sampler, Composed) else str(sampler.solver)
     return coupled(
-        "map" if jumps else "discretisation",
+        sampler.error,
         data,
         latents,
-        "jumps and the flow that they follow, solved finely, from the same noise"
-        if jumps
-        else "sampler and fine solution from the same noise",
-        f"{solver}, {steps} {'jumps' if jumps else 'steps'}",
+        sampler.against,
+        f"{sampler.label}, {len(sampler.knots) - 1} {sampler.unit}",
         median=median_length(gap),
         switched=switched(gap, spread),
         reference_error=own_error,

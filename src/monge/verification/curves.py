@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from monge.fields import Counted, Guided
-from monge.flows import Composed, Integrated
+from monge.flows import Integrated
 from monge.paths import Path
 from monge.solvers import RK4, Euler, Heun, Solver
 from monge.targets.base import Target
@@ -72,12 +72,11 @@ def errors_by_steps(
                     switched(gap, spread),
                 )
             )  # fmt: skip
-    if isinstance(pipeline.sampler, Composed):
-        for n in (1, 2, *steps):
-            flow = dataclasses.replace(pipeline.sampler, grid=with_steps(pipeline.sampler.grid, n))
-            gap = pipeline.data(pipeline.latents(flow, x0, cond)) - reference
-            rms, median = root_mean_square(gap)[0], median_length(gap)
-            found.append(StepError("map", n, n, rms, median, switched(gap, spread)))
+    for flow in pipeline.sampler.jumps((1, 2, *steps)):
+        n = len(flow.knots) - 1
+        gap = pipeline.data(pipeline.latents(flow, x0, cond)) - reference
+        rms, median = root_mean_square(gap)[0], median_length(gap)
+        found.append(StepError(flow.name, n, n, rms, median, switched(gap, spread)))
     return found
 
 
@@ -213,14 +212,8 @@ def trajectories(
     flow, end = pipeline.sampler, pipeline.end
     lo = pipeline.begin
     grid = [lo + (end - lo) * k / (times - 1) for k in range(times)]
-    state, now, points = x0, lo, []
-    for t in grid:
-        if isinstance(flow, Composed):  # each in one jump from the noise
-            state = flow.map(x0, lo, t, cond)
-        elif t > now:
-            state = flow(state, now, t, cond)
-        now = t
-        points.append(_rounded((as_points(state) - centre) @ axes))
+    states = flow.states(x0, grid, cond)
+    points = [_rounded((as_points(state) - centre) @ axes) for state in states]
     return Trajectories(grid, points, _rounded((z - centre) @ axes))
 
 

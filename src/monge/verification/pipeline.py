@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from monge.fields import Final, Guided, final_map
-from monge.flows import Composed, Integrated
+from monge.flows import Integrated, Walk
 from monge.paths import Path
 from monge.solvers import RK4
 from monge.targets.base import Target
@@ -46,7 +46,7 @@ class Pipeline:
 
     field: VelocityField
     path: Path
-    sampler: Integrated | Composed
+    sampler: Walk
     final: Final
     encode: Callable[[State, int], Latent]
     decode: Callable[[Latent], State]
@@ -81,8 +81,7 @@ class Pipeline:
 
     def _fine(self, velocity: VelocityField) -> Integrated:
         own = len(self.sampler.knots) - 1
-        exact = isinstance(self.sampler, Integrated) and self.sampler.solver.order >= RK4.order
-        n = max(self.fine, 2 * own if exact else own)
+        n = max(self.fine, 2 * own if self.sampler.order >= RK4.order else own)
         return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
 
     @cached_property
@@ -97,7 +96,7 @@ class Pipeline:
         velocity = self.field if self.truth is None else self.truth.field(self.path)
         return final_map(self.final, velocity, self.path, self.end)
 
-    def latents(self, flow: Integrated | Composed, x0: Latent, cond: Cond = None) -> Latent:
+    def latents(self, flow: Walk, x0: Latent, cond: Cond = None) -> Latent:
         """Noise (n, ...) carried by a flow to T, and on by the final map of the flow's field.
 
         A true flow that is infinite at T goes as far as it can, and on by its posterior mean.
@@ -110,7 +109,7 @@ class Pipeline:
         return in_chunks(both, x0, cond)
 
     @torch.no_grad()
-    def finished(self, flow: Integrated | Composed, x: Tensor, cond: Cond = None) -> Latent:
+    def finished(self, flow: Walk, x: Tensor, cond: Cond = None) -> Latent:
         """States at the end of a flow through the final map of its field."""
         end = min(self.end, flow.domain[1])
         choice = self.final if end == self.end else "posterior_mean"

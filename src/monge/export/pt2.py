@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from monge.autoencoders import Standardised
 from monge.errors import CheckFailed
 from monge.files import write_atomic
-from monge.flows import MeanVelocity
-from monge.paths import Path as InterpolationPath
-from monge.runs import jumps
-from monge.runs.export import TOLERANCE
 from monge.runs.folder import monge_version
 from monge.runs.run import Run
-from monge.tensors import expand, stream
+from monge.tensors import stream
 
 FORMAT_VERSION = 1
 
@@ -41,35 +37,7 @@ BATCHES = (1, 2, 5, 16)
 """Batch sizes at which the program is compared with the run."""
 
 
-class _Conditioned(nn.Module):
-    """A network, what it outputs, and the names of the conditions that follow the times."""
-
-    def __init__(
-        self, net: nn.Module, path: InterpolationPath, output: Any, conditions: tuple[str, ...]
-    ) -> None:
-        super().__init__()
-        self.net, self.path, self.output, self.conditions = net, path, output, conditions
-
-    def cond(self, given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
-        return dict(zip(self.conditions, given, strict=True)) or None
-
-
-class Velocity(_Conditioned):
-    """v(x, t, *conditions)."""
-
-    def forward(self, x: Tensor, t: Tensor, *given: Tensor) -> Tensor:
-        return self.path.to_velocity(self.output, self.net(x, t, self.cond(given)), x, t)
-
-
-class Jump(_Conditioned):
-    """X(x, s, t, *conditions): where x at time s is at time t, in one evaluation."""
-
-    def forward(self, x: Tensor, s: Tensor, t: Tensor, *given: Tensor) -> Tensor:
-        u = MeanVelocity(self.net, self.path, self.output)
-        return x + expand(t - s, x) * u(x, s, t, self.cond(given))
-
-
-def write(run: Run, path: Path) -> dict[str, Any]:
+def write(run: Run, path: Path, tolerance: float) -> dict[str, Any]:
     """Write the program of a run; returns what its export.json says.
 
     Raises:
@@ -81,10 +49,10 @@ def write(run: Run, path: Path) -> dict[str, Any]:
         raise CheckFailed(f"this version of torch pickles {', '.join(found)}: nothing was written")
     loaded = torch.export.load(io.BytesIO(content)).module()
     errors = [difference(run, loaded, n) for n in BATCHES]
-    if max(errors) > TOLERANCE:
+    if max(errors) > tolerance:
         raise CheckFailed(
             f"the exported program differs from the run by {max(errors):.1e}, more than "
-            f"{TOLERANCE:g}: nothing was written"
+            f"{tolerance:g}: nothing was written"
         )
     write_atomic(path, content)
     return {**known, "largest_difference": max(errors)}
@@ -94,8 +62,8 @@ def conditions_of(run: Run) -> tuple[str, ...]:
     """The conditions that the network takes, in the order of the program's inputs."""
     given = {
         "label": bool(run.label_names),
-        "vector": bool(run.facts.get("n_vector")),
-        "guidance": run.spec.is_map and jumps.takes_guidance(run.spec),
+        "vector": bool(run.facts.n_vector),
+        "guidance": run.learned.program().guidance is not None,
     }
     return tuple(name for name, taken in given.items() if taken)
 
@@ -103,24 +71,22 @@ def conditions_of(run: Run) -> tuple[str, ...]:
 def facts(run: Run) -> dict[str, Any]:
     """What a user of the program has to know, as JSON."""
     shape = list(run.autoencoder.latent_shape)
-    lo, hi = jumps.domain(run) if run.spec.is_map else run.field.domain
-    guidance = run.spec.guidance_range
+    exported = run.learned.program()
+    lo, hi = exported.domain
+    guidance = exported.guidance or (1.0, 1.0)
     told = {
         "label": "int64 (B,), an index into labels, -1 for none",
-        "vector": f"float32 (B, {run.facts.get('n_vector')}), standardised, NaN for none",
+        "vector": f"float32 (B, {run.facts.n_vector}), standardised, NaN for none",
         "guidance": f"float32 (B,), {guidance[0]:g} to {guidance[1]:g}",
     }
-    times = ("s", "t") if run.spec.is_map else ("t",)
     inputs = {
         "x": f"float32 (B, {', '.join(map(str, shape))})",
-        **dict.fromkeys(times, "float32 (B,)"),
+        **dict.fromkeys(exported.times, "float32 (B,)"),
         **{name: told[name] for name in conditions_of(run)},
     }
     known: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "program": "flow map: where x at time s is at time t"
-        if run.spec.is_map
-        else "velocity: dx/dt",
+        "program": exported.summary,
         "inputs": inputs,
         "output": inputs["x"],
         "clock": "t = 0 is noise N(0, I), t = 1 is data",
@@ -128,14 +94,13 @@ def facts(run: Run) -> dict[str, Any]:
         "units": "standardised latents",
         "latent_shape": shape,
         "labels": list(run.label_names),
-        "data": run.facts["name"],
+        "data": run.facts.name,
         "autoencoder": _kind(run.autoencoder),
         "path": run.spec.path,
         "monge": monge_version(),
         "torch": torch.__version__,
     }
-    if run.spec.is_map:
-        known["backwards"] = jumps.pairs_of(run.spec).backwards
+    known |= exported.facts
     if isinstance(run.autoencoder, Standardised):
         for name in ("mean", "std"):
             known[f"latent_{name}"] = getattr(run.autoencoder, name).flatten().tolist()
@@ -149,8 +114,7 @@ def _kind(autoencoder: Any) -> str:
 
 def program(run: Run) -> ExportedProgram:
     """The run's field or map as a graph, for batches of any size."""
-    kind = Jump if run.spec.is_map else Velocity
-    module = kind(run.network, run.path, run.spec.output, conditions_of(run)).eval()
+    module = run.learned.program().module(conditions_of(run)).eval()
     x, times, given = _inputs(run, 3)
     any_size = {0: Dim("batch", min=1)}
     shapes = (any_size, *(any_size for _ in times))
@@ -170,16 +134,17 @@ def program(run: Run) -> ExportedProgram:
 def _inputs(run: Run, n: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Random inputs of a program: the state, its time or two times, and the conditions."""
     rng = stream(n, "export")
-    lo, hi = jumps.domain(run) if run.spec.is_map else run.field.domain
+    exported = run.learned.program()
+    lo, hi = exported.domain
     x = torch.randn((n, *run.autoencoder.latent_shape), generator=rng)
-    times = torch.rand((2 if run.spec.is_map else 1, n), generator=rng)
-    if run.spec.is_map and not jumps.pairs_of(run.spec).backwards:
+    times = torch.rand((len(exported.times), n), generator=rng)
+    if exported.ordered:
         times = times.sort(0).values
-    low, high = run.spec.guidance_range
+    low, high = exported.guidance or (1.0, 1.0)
     scale = low + (high - low) * float(torch.rand((), generator=rng))
     drawn = {
         "label": torch.randint(-1, max(1, len(run.label_names)), (n,), generator=rng),
-        "vector": torch.randn((n, run.facts.get("n_vector", 0)), generator=rng),
+        "vector": torch.randn((n, run.facts.n_vector), generator=rng),
         "guidance": torch.full((n,), scale),
     }
     return x, list(lo + (hi - lo) * times), [drawn[name] for name in conditions_of(run)]
@@ -190,11 +155,7 @@ def difference(run: Run, exported: Any, n: int) -> float:
     """The largest difference from the run on n random inputs, relative to the largest number."""
     x, times, given = _inputs(run, n)
     cond = dict(zip(conditions_of(run), given, strict=True))
-    if run.spec.is_map:
-        scale = float(cond["guidance"][0]) if "guidance" in cond else None
-        expected = jumps.learned_map(run, scale)(x, times[0], times[1], cond or None)
-    else:
-        expected = run.field(x, times[0], cond or None)
+    expected = run.learned.evaluate(x, tuple(times), cond or None)
     error = (exported(x, *times, *given) - expected).abs().max()
     return float(error / expected.abs().max().clamp_min(1.0))
 

@@ -1,7 +1,7 @@
 """A run as a folder that diffusers loads: transformer, scheduler and autoencoder.
 
 No class of diffusers is monge's transformer: DiT's blocks there norm no queries and keys per head,
-and embed one time. So the folder names classes of `monge.runs.diffusers_pipeline`, through three
+and embed one time. So the folder names classes of `monge.export.diffusers_pipeline`, through three
 files of one import each, which diffusers runs where `trust_remote_code=True` is given.
 """
 
@@ -20,8 +20,6 @@ from monge.autoencoders.from_diffusers import DiffusersAutoencoder, model_class
 from monge.errors import CheckFailed, UserError
 from monge.fields import final_map
 from monge.files import write_atomic, write_json
-from monge.runs import jumps
-from monge.runs.export import TOLERANCE
 from monge.runs.run import Run
 from monge.tensors import noise
 
@@ -34,7 +32,7 @@ STEPS = 4
 SAMPLES = 5
 
 
-def write(run: Run, folder: Path) -> dict[str, Any]:
+def write(run: Run, folder: Path, tolerance: float) -> dict[str, Any]:
     """Write the pipeline of a run; returns what it is.
 
     Raises:
@@ -48,10 +46,10 @@ def write(run: Run, folder: Path) -> dict[str, Any]:
         pipeline.save_pretrained(folder, safe_serialization=True)
         _name_modules(folder)
         error = difference(run, reloaded(folder))
-    if error > TOLERANCE:
+    if error > tolerance:
         raise CheckFailed(
             f"the pipeline's samples differ from the run's by {error:.1e}, more than "
-            f"{TOLERANCE:g}: nothing was written"
+            f"{tolerance:g}: nothing was written"
         )
     return {
         "scheduler": "FlowMatchEulerDiscreteScheduler",
@@ -68,26 +66,22 @@ def refuse(run: Run) -> None:
         UserError: no images, or a walk that the scheduler's last step does not finish.
     """
     other = "; --format pt2 exports its field or map alone"
-    if run.facts["kind"] != "image" or len(run.autoencoder.latent_shape) != 3:
+    if run.facts.kind != "image" or len(run.autoencoder.latent_shape) != 3:
         raise UserError(f"a pipeline of diffusers draws images from latents (C, H, W){other}")
-    flow = run.flow(solver=None if run.spec.is_map else "euler")
-    if jumps.only_to_data(run.spec):
-        raise UserError(
-            f"this map jumps to the data only, with new noise between, not by Euler steps{other}"
-        )
+    if reason := run.learned.without_scheduler():
+        raise UserError(f"{reason}{other}")
+    flow = run.flow(solver=run.learned.cheapest)
     end = flow.domain[1]
     if end < 1 and (run.final(flow) != "posterior_mean" or run.spec.path != "linear"):
         raise UserError(
             f"this run's flow ends at t = {end:g} with final map {run.final(flow)!r}, but "
             f"diffusers' scheduler goes straight on to t = 1{other}"
         )
-    if end < 1 and run.spec.is_map:
-        raise UserError(f"this map ends at t = {end:g}, and diffusers' scheduler at 1{other}")
 
 
 def assemble(run: Run, scheduler: Any) -> Any:
     """The pipeline of a run, with its weights."""
-    from monge.runs.diffusers_pipeline import MongePipeline, MongeTransformer
+    from monge.export.diffusers_pipeline import MongePipeline, MongeTransformer
 
     transformer = MongeTransformer(
         network=run.spec.network,
@@ -95,10 +89,10 @@ def assemble(run: Run, scheduler: Any) -> Any:
         n_classes=len(run.label_names) or None,
         path=run.spec.path,
         output=run.spec.output,
-        is_map=run.spec.is_map,
+        is_map=len(run.learned.program().times) == 2,
     )
     transformer.net.load_state_dict(run.network.state_dict())
-    flow = run.flow(solver=None if run.spec.is_map else "euler")
+    flow = run.flow(solver=run.learned.cheapest)
     autoencoder = run.autoencoder
     wrapped = isinstance(autoencoder, Standardised)
     channels = autoencoder.latent_shape[0]
@@ -109,11 +103,11 @@ def assemble(run: Run, scheduler: Any) -> Any:
         scheduler,
         grid=spec.grid,
         domain=list(flow.domain),
-        channels=run.facts["shape"][0],
+        channels=run.facts.shape[0],
         latents_mean=autoencoder.mean.flatten().tolist() if wrapped else [0.0] * channels,
         latents_std=autoencoder.std.flatten().tolist() if wrapped else [1.0] * channels,
         labels=list(run.label_names),
-        guidance=jumps.scale_of(spec, None) if spec.is_map else spec.guidance,
+        guidance=run.learned.sampling(spec)[1],
         guidance_range=list(spec.guidance_range),
     )
 
@@ -122,7 +116,7 @@ def _vae(bare: Any) -> Any:
     """An autoencoder in diffusers' own format where it is diffusers' own."""
     if isinstance(bare, DiffusersAutoencoder):
         return bare.model
-    from monge.runs.diffusers_pipeline import MongeAutoencoder
+    from monge.export.diffusers_pipeline import MongeAutoencoder
 
     vae = MongeAutoencoder(
         autoencoder=bare.spec.in_full,
@@ -150,7 +144,7 @@ def _name_modules(folder: Path) -> None:
     for part, file in own.items():
         text = (
             f'"""Needs monge: pip install monge."""\n\n'
-            f"from monge.runs.diffusers_pipeline import {names[part]}\n\n"
+            f"from monge.export.diffusers_pipeline import {names[part]}\n\n"
             f'__all__ = ["{names[part]}"]\n'
         )
         write_atomic(file, text)
@@ -158,7 +152,7 @@ def _name_modules(folder: Path) -> None:
 
 def reloaded(folder: Path) -> Any:
     """The pipeline in a folder, from its files, without the modules there."""
-    from monge.runs.diffusers_pipeline import MongeAutoencoder, MongePipeline, MongeTransformer
+    from monge.export.diffusers_pipeline import MongeAutoencoder, MongePipeline, MongeTransformer
 
     index = json.loads((folder / "model_index.json").read_text())
     kind = index["vae"][1]
@@ -184,7 +178,7 @@ def difference(run: Run, pipeline: Any, steps: int = STEPS) -> float:
     x0 = noise(0, 0, SAMPLES, tuple(run.autoencoder.latent_shape), "export")
     label = torch.arange(SAMPLES) % len(run.label_names) if run.label_names else None
     cond = None if label is None else {"label": label}
-    flow = run.flow(steps=steps, solver=None if run.spec.is_map else "euler")
+    flow = run.flow(steps=steps, solver=run.learned.cheapest)
     end = flow.domain[1]
     x1 = flow(x0, *flow.domain, cond)
     z = final_map(run.final(flow), flow.field, run.path, end)(x1, end, cond)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import safetensors.torch
 import torch
@@ -44,6 +44,10 @@ class Kept:
             if len(own):
                 rows[asked] = own[(u[asked] * len(own)).long()]
         return rows
+
+
+Source: TypeAlias = Callable[[], Kept]
+"""Reads the conditions of training rows when they are needed."""
 
 
 def keep(folder: Path, data: Data) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -14,11 +14,49 @@ from torch import Tensor
 
 from monge import ownership
 from monge.data import table_files
-from monge.errors import UserError
-from monge.runs import images
+from monge.data.columns import TableCodec
+from monge.errors import UserError, nearest
+from monge.sampling import images
 
-if TYPE_CHECKING:
-    from monge.runs.run import Run
+
+@dataclass(frozen=True)
+class Origin:
+    """What samples keep of the generator that drew them.
+
+    Attributes:
+        name: of the generator or run; `digest`: of its specification.
+        kind: image or table.
+        label_names: of the classes.
+        codec: of a table, its columns.
+        reference: held-out examples to show beside, if they are at hand.
+    """
+
+    name: str
+    digest: str
+    kind: str
+    label_names: tuple[str, ...]
+    codec: TableCodec | None
+    reference: Callable[[], Tensor | None]
+
+    def check_formats(self, formats: Sequence[str] | None) -> list[str]:
+        """The formats to write samples in, all of them possible; by default pictures or csv.
+
+        Raises:
+            UserError: an unknown one, with the nearest.
+        """
+        known = ["png", "npz"] if self.kind == "image" else ["csv", "npz", "parquet"]
+        if "npz" in (formats or ()) and self.codec is not None and self.codec.words:
+            raise UserError(
+                f"npz holds numbers, but the columns {', '.join(map(repr, self.codec.words))} do "
+                "not: write csv or parquet"
+            )
+        chosen = [formats] if isinstance(formats, str) else formats
+        for form in chosen or []:
+            if form not in known:
+                raise UserError(
+                    f"cannot write samples of this run as {form!r}: {nearest(form, known)}"
+                )
+        return known[:1] if chosen is None else list(chosen)
 
 
 @dataclass(repr=False)
@@ -29,6 +67,7 @@ class Samples:
         x: (N, C, H, W) in [-1, 1] or (N, D).
         z: the latents, standardised.
         label: (N,) or None.
+        origin: what drew them.
         info: solver, steps, seed, evaluations, ...
         condition: (N, K) in the condition columns' own units, float64, or None.
     """
@@ -36,21 +75,21 @@ class Samples:
     x: Tensor
     z: Tensor
     label: Tensor | None
-    run: Run = field(repr=False)
+    origin: Origin
     info: dict[str, Any] = field(default_factory=dict)
     condition: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = tuple(self.x.shape)
-        return f"Samples({shape} of {self.run.folder}, {self.info.get('solver')})"
+        return f"Samples({shape} of {self.origin.name}, {self.info.get('solver')})"
 
     def __len__(self) -> int:
         return len(self.x)
 
     def grid(self, columns: int | None = None) -> Any:
         """The samples in one PIL image."""
-        if self.run.facts["kind"] != "image":
-            return images.rows_plot(self.run.codec, self.x, self.run.reference())
+        if self.origin.kind != "image":
+            return images.rows_plot(self.origin.codec, self.x, self.origin.reference())
         return images.grid(self.x, columns or round(len(self.x) ** 0.5))
 
     def _repr_png_(self) -> bytes:
@@ -71,7 +110,7 @@ class Samples:
         Raises:
             UserError: the folder holds anything else, and is left as it is; or is not writable.
         """
-        folder, formats = Path(folder), self.run.check_formats(formats)
+        folder, formats = Path(folder), self.origin.check_formats(formats)
         ownership.refuse_foreign(folder)
         contents = {"grid.png": self.grid_png()}
         for form in formats:
@@ -84,7 +123,7 @@ class Samples:
 
     def _contents(self, form: str) -> dict[str, bytes]:
         """Files of one format, by name."""
-        is_image = self.run.facts["kind"] == "image"
+        is_image = self.origin.kind == "image"
         match form:
             case "png" if is_image:
                 return {
@@ -102,12 +141,12 @@ class Samples:
     def _npz(self, is_image: bool) -> bytes:
         import numpy as np
 
-        if is_image or self.run.codec is None:
+        if is_image or self.origin.codec is None:
             arrays = {"arr_0": images.to_uint8(self.x) if is_image else self.x.numpy()}
             if self.label is not None:
                 arrays["arr_1"] = self.label.numpy()
         else:
-            label = self.run.codec.label
+            label = self.origin.codec.label
             arrays = table_files.arrays_of(self.table(), label and label.name)
         buffer = io.BytesIO()
         # No allow_pickle here: numpy before 2.1 would store it as an array; these are numbers.
@@ -120,13 +159,13 @@ class Samples:
         Raises:
             UserError: the samples are images.
         """
-        if self.run.facts["kind"] == "image":
+        if self.origin.kind == "image":
             raise UserError("these samples are images, not rows of a table")
-        if self.run.codec is not None:
-            return self.run.codec.decode(self.x, self.label, self.condition)
+        if self.origin.codec is not None:
+            return self.origin.codec.decode(self.x, self.label, self.condition)
         columns: dict[str, Any] = {f"x{i}": c.numpy() for i, c in enumerate(self.x.unbind(1))}
         if self.label is not None:
-            names = self.run.label_names
+            names = self.origin.label_names
             columns["label"] = [names[k] for k in self.label.tolist()]
         return pa.table(columns)
 
@@ -141,8 +180,8 @@ class Samples:
         facts = {
             "seed": self.info["seed"],
             "index": index,
-            "run": self.run.folder.name,
-            "config": self.run.spec.digest(),
+            "run": self.origin.name,
+            "config": self.origin.digest,
             "steps": self.info["steps"],
             "solver": self.info["solver"],
             "guidance": self.info["guidance"],

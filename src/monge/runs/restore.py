@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from monge.components import build
+from monge.data import columns as table_columns
+from monge.data.columns import TableCodec
 from monge.errors import UserError
 from monge.files import read_json
+from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
 from monge.runs.spec import TrainSpec
+from monge.sampling.facts import DataFacts
 from monge.tensors import stream
 
 
@@ -46,8 +50,12 @@ def pick_device(device: str) -> torch.device:
     return where
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What the run knows of its data."""
+def read_facts(folder: Path) -> DataFacts:
+    """What the run knows of its data.
+
+    Raises:
+        UserError: a damaged file.
+    """
     path = folder / "data.json"
     facts = read_json(path)
     needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
@@ -57,20 +65,38 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
             "command again, which writes it anew"
         )
-    return facts
+    return DataFacts.from_json(facts)
 
 
-def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: dict[str, Any]) -> nn.Module:
+def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> nn.Module:
     """The untrained network of a run, or the exact one."""
     component = build("network", spec.network)
     if spec.network == "exact":
-        _, _, target = facts["text"].partition(":") if facts["text"] else ("", "", "")
+        _, _, target = facts.text.partition(":") if facts.text else ("", "", "")
         if not target:
             raise UserError("network exact needs a known target: monge train target:mixture:...")
         return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
-    n_classes = len(facts["label_names"]) or None
-    n_vector = facts.get("n_vector", 0)
+    n_classes = len(facts.label_names) or None
+    n_vector = facts.n_vector
     return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+
+def learned_of(
+    spec: TrainSpec,
+    network: nn.Module,
+    facts: DataFacts,
+    teacher: Callable[[], Learned] | None = None,
+) -> Learned:
+    """What a run has learned, of the kind that its objective trains."""
+    conditional = bool(facts.label_names or facts.n_vector)
+    kind = kind_of(spec.objective)
+    return kind.restored(network, spec, facts.learned, conditional, teacher)
+
+
+def codec_of(folder: Path) -> TableCodec | None:
+    """What the columns of a run's table were; None for other data."""
+    path = folder / table_columns.FILE
+    return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
 
 
 def load_weights(network: nn.Module, file: Path) -> None:

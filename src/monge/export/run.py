@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from monge.errors import UserError
-from monge.files import LONGEST, TEMPORARY, remove, status, temporary_for
+from monge.files import LONGEST, TEMPORARY, refuse_existing, remove, temporary_for
 from monge.networks.exact import ExactNetwork
 from monge.runs.run import Run
 
@@ -36,16 +35,18 @@ def export_run(run: Run, form: Format = "pt2", out: Path | None = None) -> tuple
     if isinstance(run.network, ExactNetwork):
         raise UserError("this run has an exact law in the network's seat, no weights to export")
     if form == "pt2":
-        from monge.runs.export_pt2 import write
+        from monge.export.pt2 import write
 
-        default = "map.pt2" if run.spec.is_map else "velocity.pt2"
+        default = run.learned.program().file
     elif form == "diffusers":
-        from monge.runs.export_diffusers import write
+        from monge.export.diffusers import write
 
         default = "diffusers"
     else:
         raise UserError(f"unknown format {form!r}: known: diffusers, pt2")
-    return _appearing(out or run.folder / "export" / default, lambda path: write(run, path))
+    return _appearing(
+        out or run.folder / "export" / default, lambda path: write(run, path, TOLERANCE)
+    )
 
 
 def _appearing(out: Path, write: Callable[[Path], Any]) -> tuple[Path, Any]:
@@ -64,15 +65,3 @@ def _appearing(out: Path, write: Callable[[Path], Any]) -> tuple[Path, Any]:
     finally:
         remove(unfinished)
     return out, found
-
-
-def refuse_existing(out: Path) -> None:
-    """Refuse to write where there is something.
-
-    Raises:
-        UserError: a file, a link that leads to no folder, or a folder that is not empty.
-    """
-    if os.path.isdir(out) and not any(out.iterdir()):
-        return
-    if status(out) is not None:
-        raise UserError(f"{out} is there already: choose another place with --out, or remove it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Int64
@@ -13,7 +13,16 @@ from monge.errors import UserError, nearest
 from monge.tensors import stream
 
 
-def asked_labels(label: Any, facts: dict[str, Any], n: int, seed: int) -> Int64[Tensor, "n"] | None:
+class Labels(Protocol):
+    """Names of the labels, and how often each is in the training data."""
+
+    @property
+    def label_names(self) -> Sequence[str]: ...
+    @property
+    def label_counts(self) -> Sequence[int]: ...
+
+
+def asked_labels(label: Any, facts: Labels, n: int, seed: int) -> Int64[Tensor, "n"] | None:
     """The label of each of n samples; None for a run without labels.
 
     Args:
@@ -24,7 +33,7 @@ def asked_labels(label: Any, facts: dict[str, Any], n: int, seed: int) -> Int64[
     Raises:
         UserError: an unknown label, or one of a run that has none.
     """
-    names = facts["label_names"]
+    names = facts.label_names
     if not names:
         if label is not None:
             raise UserError("this run has no labels: leave out --label")
@@ -32,7 +41,7 @@ def asked_labels(label: Any, facts: dict[str, Any], n: int, seed: int) -> Int64[
     if isinstance(label, Tensor) or hasattr(label, "__array__"):
         return _one_each(torch.as_tensor(label), len(names), n)
     if label is None:
-        weights = torch.tensor(facts["label_counts"], dtype=torch.float64)
+        weights = torch.tensor(facts.label_counts, dtype=torch.float64)
         u = torch.rand(n, generator=stream(seed, "label"), dtype=torch.float64)
         edges = weights.cumsum(0) / weights.sum()
         return torch.bucketize(u, edges).clamp_max(len(names) - 1)

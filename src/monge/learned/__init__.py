@@ -1,0 +1,22 @@
+"""What has been learned, behind one interface, whatever it is: `Learned`.
+
+`LearnedVelocity` is a velocity field that a solver integrates, `LearnedFlowMap` a map that jumps.
+An objective names the kind that it trains (`learns`); `kind_of` finds its class, and nothing
+outside this package asks which one it is.
+"""
+
+from monge.learned.base import JUMPS, Draw, Learned, Program, Settings
+from monge.learned.flow_map import LearnedFlowMap
+from monge.learned.kinds import kind_of
+from monge.learned.velocity import LearnedVelocity
+
+__all__ = [
+    "JUMPS",
+    "Draw",
+    "Learned",
+    "LearnedFlowMap",
+    "LearnedVelocity",
+    "Program",
+    "Settings",
+    "kind_of",
+]

@@ -1,0 +1,27 @@
+"""Which kind of `Learned` an objective trains."""
+
+from __future__ import annotations
+
+import importlib
+
+from monge.components import class_of
+from monge.learned.base import Learned
+
+KINDS = {
+    "velocity": "monge.learned.velocity:LearnedVelocity",
+    "flow map": "monge.learned.flow_map:LearnedFlowMap",
+}
+"""The kinds by the names that objectives use. An objective made elsewhere names its class."""
+
+
+def kind_of(objective: str) -> type[Learned]:
+    """The class of what an objective, given as text, trains.
+
+    Raises:
+        UserError: an unknown objective.
+    """
+    learns = class_of("objective", objective).learns
+    if isinstance(learns, type):
+        return learns
+    module, _, name = KINDS[learns].partition(":")
+    return getattr(importlib.import_module(module), name)

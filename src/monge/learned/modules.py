@@ -1,0 +1,39 @@
+"""Networks as modules of tensors alone, for programs that are exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from monge.flows import MeanVelocity
+from monge.paths import Path
+from monge.tensors import expand
+
+
+class _Conditioned(nn.Module):
+    """A network, what it outputs, and the names of the conditions that follow the times."""
+
+    def __init__(
+        self, net: nn.Module, path: Path, output: Any, conditions: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.net, self.path, self.output, self.conditions = net, path, output, conditions
+
+    def cond(self, given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
+        return dict(zip(self.conditions, given, strict=True)) or None
+
+
+class Velocity(_Conditioned):
+    """v(x, t, *conditions)."""
+
+    def forward(self, x: Tensor, t: Tensor, *given: Tensor) -> Tensor:
+        return self.path.to_velocity(self.output, self.net(x, t, self.cond(given)), x, t)
+
+
+class Jump(_Conditioned):
+    """X(x, s, t, *conditions): where x at time s is at time t, in one evaluation."""
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, *given: Tensor) -> Tensor:
+        u = MeanVelocity(self.net, self.path, self.output)
+        return x + expand(t - s, x) * u(x, s, t, self.cond(given))

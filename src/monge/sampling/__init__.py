@@ -1,0 +1,1 @@
+"""Drawing samples, and the way back: a `Generator`, which needs no folder."""

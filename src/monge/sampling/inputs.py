@@ -1,0 +1,121 @@
+"""The examples of a source, in the shape that a generator takes, and in the source's order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from monge.autoencoders.base import Rows
+from monge.data import sources, store
+from monge.data.arrays import Pixels
+from monge.data.folder import holds_images, list_folder
+from monge.data.tables import FEWEST
+from monge.errors import UserError
+from monge.progress import Say
+from monge.sampling.model import GenerativeModel
+from monge.tensors import CHUNK
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows of examples in parts, and the order that makes them the source's.
+
+    Attributes:
+        label, names, vector: of all of them in that order, as the source has them.
+    """
+
+    name: str
+    parts: Sequence[tuple[Rows, Tensor]]
+    order: Tensor
+    label: Tensor | None = None
+    names: tuple[str, ...] = ()
+    vector: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(where its rows are in the source, examples)."""
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(len(self))
+        start = 0
+        for examples, rows in self.parts:
+            for some in rows.split(CHUNK) if len(rows) else ():
+                yield place[start : start + len(some)], examples[some]
+                start += len(some)
+
+    @classmethod
+    def whole(cls, name: str, x: Rows, *known: Any) -> Inputs:
+        """All of some examples, in their order."""
+        rows = torch.arange(len(x))
+        return cls(name, [(x, rows)], rows, *known)
+
+
+def read(
+    generator: GenerativeModel, source: str | Path | Tensor, limit: int | None, say: Say
+) -> Inputs:
+    """All examples of a source, in the shape of the generator's data."""
+    shape = tuple(generator.facts.shape)
+    if isinstance(source, Tensor):
+        found = Inputs.whole("tensor", source[:limit].float())
+        return _checked(found, shape, "the examples")
+    square = len(shape) == 3 and shape[1] == shape[2]
+    side = shape[1] if square else generator.reading.image_size
+    # More may be read than asked for: sources refuse fewer than can be trained on.
+    most = None if limit is None else max(limit, FEWEST)
+    reading = dataclasses.replace(generator.reading, image_size=side, limit=most)
+    text, path = str(source), Path(source)
+    image = generator.facts.kind == "image" and text not in sources.BUNDLED
+    if image and path.is_dir() and holds_images(path, 1):
+        sources.refuse_run(path)
+        # Not by `sources.load`, which refuses fewer images than can be trained on.
+        reading = dataclasses.replace(reading, limit=limit)
+        kept = store.prepare(list_folder(path, reading), reading, say)
+        label = torch.from_numpy(kept.labels) if len(kept.label_names) > 1 else None
+        name = path.resolve().name
+        found = Inputs.whole(name, Pixels(kept.shards), label, kept.label_names)
+        return _checked(found, shape, text)
+    data = sources.load(text, reading, say)
+    if data.kind != generator.facts.kind:
+        kinds = {"image": "images", "table": "rows of a table"}
+        raise UserError(
+            f"this run takes {kinds[generator.facts.kind]}, and {text} holds {kinds[data.kind]}"
+        )
+    if generator.codec is not None:
+        if data.table is None:
+            raise UserError(f"{text} has no columns, which this run's table has")
+        x, label, vector = generator.codec.encode(data.table.slice(0, limit))
+        vector = None if vector is None else vector.float()
+        names = tuple(generator.label_names)
+        found = Inputs.whole(data.name, x, label, names, vector)
+        return _checked(found, shape, text)
+    n, n_train = len(data.train) + len(data.heldout), len(data.train)
+    order = torch.arange(n) if data.rows is None else torch.cat(data.rows).argsort()
+    order = order[:limit]
+    label = None
+    if data.train_label is not None and data.heldout_label is not None:
+        label = torch.cat([data.train_label, data.heldout_label])[order]
+    rows = order.sort().values
+    parts = [
+        (cast("Rows", data.train), rows[rows < n_train]),
+        (cast("Rows", data.heldout), rows[rows >= n_train] - n_train),
+    ]
+    order = torch.searchsorted(rows, order)
+    found = Inputs(data.name, parts, order, label, data.label_names)
+    return _checked(found, shape, text)
+
+
+def _checked(found: Inputs, shape: tuple[int, ...], where: str) -> Inputs:
+    for examples, _ in found.parts:
+        has = tuple(examples[torch.zeros(0, dtype=torch.int64)].shape[1:])
+        if has != shape:
+            raise UserError(f"{where}: examples have shape {has}; this run takes {shape}")
+    if not len(found):
+        raise UserError(f"{where}: there are no examples")
+    return found

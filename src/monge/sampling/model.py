@@ -1,0 +1,347 @@
+"""What has been learned, between noise and a decoder: samples and densities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from monge import autoencoders, row_sharing
+from monge.data.columns import TableCodec
+from monge.data.reading import Reading
+from monge.errors import UserError, nearest
+from monge.fields import Final, final_map
+from monge.flows import Density, Walk
+from monge.learned.base import Draw, Learned
+from monge.paths import Path as InterpolationPath
+from monge.sampling import conditions
+from monge.sampling.facts import DataFacts
+from monge.sampling.labels import asked_labels
+from monge.sampling.samples import Origin, Samples
+from monge.tensors import CHUNK, noise
+from monge.types import Cond, VelocityField
+
+FINALS = ("auto", "none", "divide", "posterior_mean")
+
+
+@dataclass(eq=False, repr=False)
+class GenerativeModel:
+    """An autoencoder and what has been learned on its latents: draws samples, gives densities.
+
+    Attributes:
+        autoencoder: from latents to data; see `types.Autoencoder`. The latents that were learned
+            on are its own: wrap it in `autoencoders.Standardised` where they were standardised.
+        learned: see `learned.Learned`.
+        facts: what it knows of the data; None: images where a decoded example has three axes, else
+            rows of a table, without labels.
+        codec: of a table, its columns.
+        kept: conditions of training rows, which samples without one are given.
+        final_choice: the final map of a sample: auto, none, divide or posterior_mean.
+        name: what samples say they come from.
+        device: None: where the network is.
+        reading: how sources are read that are encoded.
+    """
+
+    autoencoder: Any
+    learned: Learned
+    facts: DataFacts = None  # type: ignore[assignment]
+    codec: TableCodec | None = None
+    kept: conditions.Source | None = None
+    final_choice: str = "auto"
+    name: str = "generator"
+    device: torch.device = None  # type: ignore[assignment]
+    reading: Reading = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        if self.device is None:
+            weights = next(self.network.parameters(), torch.empty(0))
+            self.device = weights.device
+        if self.facts is None:
+            self.facts = _facts_of(self.autoencoder, self.device)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.learned.title})"
+
+    @property
+    def network(self) -> nn.Module:
+        return self.learned.network
+
+    @property
+    def path(self) -> InterpolationPath:
+        return self.learned.path
+
+    @property
+    def field(self) -> VelocityField:
+        """The learned velocity field, in standardised latent units."""
+        return self.learned.field
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes."""
+        return next((p.dtype for p in self.network.parameters()), torch.float32)
+
+    @property
+    def label_names(self) -> list[str]:
+        return list(self.facts.label_names)
+
+    @property
+    def digest(self) -> str:
+        """Of the specification, if there is one."""
+        return "none"
+
+    @property
+    def origin(self) -> Origin:
+        """What samples keep of this generator."""
+        return Origin(
+            self.name, self.digest, self.facts.kind, self.facts.label_names, self.codec,
+            self.reference,
+        )  # fmt: skip
+
+    def reference(self) -> Tensor | None:
+        """Held-out examples to show beside samples; None where there are none at hand."""
+        return None
+
+    def flow(
+        self,
+        steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+    ) -> Walk:
+        """The flow map that samples: the usual settings, with those given here instead.
+
+        A learned map jumps along the grid, and its velocity is integrated where a solver is named.
+        """
+        return self.learned.flow(steps, solver, grid, guidance)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int = 16,
+        label: str | int | Sequence[str | int] | Tensor | None = None,
+        *,
+        condition: str | Mapping[str, float] | Tensor | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+        final: str | None = None,
+        seed: int = 0,
+        progress: Any = None,
+    ) -> Samples:
+        """n samples. Sample i depends on (seed, i) alone, given its label and condition.
+
+        Args:
+            label: a label's name or index, several of them, "all", or one index per sample
+                (N,); None draws labels by their frequency in the training data.
+            condition: of a table with condition columns, in their units: "a=3.5,b=1", or a
+                mapping, or one row per sample (N, K); None draws those of training rows (with
+                their labels, or of the sample's label).
+            steps: of the solver; replaces the grid's own number.
+            progress: called with the number of samples just finished.
+
+        Raises:
+            UserError: an unknown label or condition, or settings that do not fit the run.
+        """
+        if not isinstance(n, int) or n < 1:
+            raise UserError(f"the number of samples must be at least 1, not {n}")
+        labels, given = self.draw_conditions(n, label, condition, seed)
+        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        info = self.describe_sampling(self.flow(**asked), final, guidance)
+        settings = {"flow": asked, "final": info["final"], "seed": seed}
+        rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
+        drawn = row_sharing.spread(self.draw_rows, CHUNK, settings, rows, progress)
+        evaluations = round(int(drawn["evaluations"].sum()) / n, 2)
+        info |= {"n": n, "seed": seed, "evaluations_per_sample": evaluations}
+        return Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
+
+    def hardened(self, x: Tensor) -> Tensor:
+        """Decoded examples (N, *shape) as data can be: colours within bounds, one category each."""
+        if self.facts.kind == "image":
+            return x.clamp(-1, 1)
+        return x if self.codec is None else self.codec.harden(x)
+
+    @torch.no_grad()
+    def log_density(
+        self,
+        x: Tensor | pa.Table,
+        label: Tensor | None = None,
+        vector: Tensor | None = None,
+        *,
+        probes: int | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Density:
+        """log-density of data under the flow, in nats, with the error of its estimate.
+
+        It is of data where the autoencoder is an affine bijection, and says so; elsewhere of the
+        latent (its posterior mean), in standardised units. A flow that stops before t = 1 has the
+        density of its law there. The final map, if any, is not part of it.
+
+        Of a table it is in the columns' own units; that of a column on a grid is the density of
+        the dequantised numbers, a cell's probability over its width.
+
+        Args:
+            x: (N, *shape), data; or rows of a table as its file has them, conditions included.
+            label: (N,) class indices; None for no condition.
+            vector: (N, K) standardised conditions; None for no condition.
+            probes: random signs for Hutchinson's estimator; None for the exact trace.
+            solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
+                `monge.flows.jump_density`), or another for that of its velocity.
+        """
+        if isinstance(x, pa.Table):
+            if self.codec is None:
+                raise UserError("this run was not trained on a table with columns: give a tensor")
+            x, label, vector = self.codec.encode(x)
+        reason = self.learned.without_asked_density(solver, steps, grid, probes)
+        if reason := reason or self._without_categories():
+            raise UserError(f"no log-density: {reason}")
+        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        settings = {"flow": asked, "probes": probes, "seed": seed}
+        cond = self.condition(label, vector, standardised=True) or {}
+        rows = {"index": torch.arange(len(x)), "x": x, **cond}
+        found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
+        log_abs_det = self.autoencoder.log_abs_det
+        space = "latent" if log_abs_det is None else "data"
+        return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
+
+    # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.
+
+    def tasks(self) -> tuple[row_sharing.Task, ...]:
+        """What several processes may share of this generator's work."""
+        return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
+
+    @torch.no_grad()
+    def draw_rows(
+        self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The samples of these indices: x, z, and the chunk's evaluations, on its first row."""
+        flow, index, cond = self.flow(**settings["flow"]), rows["index"], self.cond_of(rows)
+        shape = tuple(self.autoencoder.latent_shape)
+        draw = Draw(settings["seed"], int(index[0]), int(index[-1]) + 1, shape)
+        x0 = noise(draw.seed, draw.first, draw.last, shape, "sample").to(self.device, self.dtype)
+        end = flow.domain[1]
+        x1 = self.learned.carried(flow, x0, draw, cond)
+        latent = final_map(settings["final"], flow.field, self.path, end)(x1, end, cond).float()
+        evaluations = torch.zeros_like(index)
+        evaluations[0] = self.learned.evaluations(flow, len(x0))
+        decoded = self.autoencoder.decode(latent)
+        return {"x": decoded.cpu(), "z": latent.cpu(), "evaluations": evaluations}
+
+    @torch.no_grad()
+    def density_rows(
+        self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The latent log-density of rows x, its value and stderr."""
+        z = self.autoencoder.encode(rows["x"].to(self.device)).mean.to(self.dtype)
+        flow, cond, first = self.flow(**settings["flow"]), self.cond_of(rows), int(rows["index"][0])
+        probes, seed = settings["probes"], settings["seed"]
+        found = self.learned.log_density(flow, z, cond, probes, seed, first)
+        return {"value": found.value.cpu(), "stderr": found.stderr.cpu()}
+
+    @torch.no_grad()
+    def decode_rows(self, _: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The data x of latents z."""
+        return {"x": self.autoencoder.decode(rows["z"].to(self.device)).cpu()}
+
+    @torch.no_grad()
+    def reconstruct_rows(
+        self, _: Mapping[str, Any], rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The reconstructions x of data x."""
+        return {"x": autoencoders.reconstruct(self.autoencoder, rows["x"].to(self.device)).cpu()}
+
+    def cond_of(self, rows: Mapping[str, Tensor]) -> Cond:
+        """The conditions among named rows, on the device."""
+        names = ("label", "vector")
+        return {k: rows[k].to(self.device) for k in names if k in rows} or None
+
+    def without_density(self, solver: str | None = None) -> str | None:
+        """Why data has no density; None where it has one."""
+        return self.learned.without_density(solver) or self._without_categories()
+
+    def _without_categories(self) -> str | None:
+        if self.codec is None or not self.codec.categories:
+            return None
+        names = ", ".join(map(repr, self.codec.categories))
+        return f"the categorical columns {names} take single values, which have no density"
+
+    def describe_sampling(
+        self, flow: Walk, final: str | None = None, guidance: float | None = None
+    ) -> dict[str, Any]:
+        """Everything that a sample of this flow depends on, besides its noise and label."""
+        return {
+            "solver": flow.name,
+            "grid": str(flow.grid),
+            "steps": len(flow.knots) - 1,
+            "guidance": self.learned.guidance_of(flow, guidance),
+            "final": self.final(flow, final),
+            "domain": list(flow.domain),
+            "source_gap": self.path.source_gap,
+        }
+
+    def final(self, flow: Walk, final: str | None = None) -> Final:
+        """The final map of a flow: the one given, else the usual one.
+
+        Raises:
+            UserError: an unknown one.
+        """
+        choice = final or self.final_choice
+        if choice not in FINALS:
+            raise UserError(f"unknown final map {choice!r}: {nearest(choice, list(FINALS))}")
+        if choice == "auto":
+            return "none" if flow.domain[1] == 1 else "posterior_mean"
+        return cast("Final", choice)
+
+    def condition(
+        self, label: Tensor | None, condition: Tensor | None, standardised: bool = False
+    ) -> dict[str, Tensor] | None:
+        """Labels (N,) and conditions (N, K) as the network takes them, for all rows."""
+        cond = {} if label is None else {"label": label}
+        if condition is not None:
+            if not standardised:
+                assert self.codec is not None
+                condition = self.codec.vector_of(condition)
+            cond["vector"] = condition.float()
+        return cond or None
+
+    def draw_conditions(
+        self, n: int, label: Any, condition: Any, seed: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The label and the condition, in its own units, of each sample."""
+        if not self.facts.n_vector or self.codec is None:
+            if condition is not None:
+                raise UserError("this run has no condition columns: leave out the condition")
+            return asked_labels(label, self.facts, n, seed), None
+        if condition is not None:
+            labels = asked_labels(label, self.facts, n, seed)
+            return labels, conditions.asked(condition, self.codec, n)
+        if self.kept is None:
+            raise UserError("no conditions of training rows are known: give the condition")
+        kept = self.kept()
+        labels = None if label is None else asked_labels(label, self.facts, n, seed)
+        rows = kept.draw(labels, n, seed)
+        if labels is None and kept.label is not None:
+            labels = kept.label[rows]
+        return labels, kept.condition[rows]
+
+    def _repr_html_(self) -> str:
+        import base64
+
+        png = base64.b64encode(self.sample(16)._repr_png_() or b"").decode()
+        return f"<b>{self.name}</b><br><img src='data:image/png;base64,{png}'>"
+
+
+@torch.no_grad()
+def _facts_of(autoencoder: Any, device: torch.device) -> DataFacts:
+    """Those of data of which nothing is known but what a decoded example looks like."""
+    example = autoencoder.decode(torch.zeros(1, *autoencoder.latent_shape, device=device))
+    shape = tuple(example.shape[1:])
+    return DataFacts("image" if len(shape) == 3 else "table", shape)
