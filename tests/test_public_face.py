@@ -13,20 +13,21 @@ import pytest
 
 import monge
 from monge import api, options
+from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 
-DOORS = ["compare", "distil", "evaluate", "load", "train", "verify"]
-NOUNS = ["autoencoders", "conformance", "couplings", "fields", "flows", "metrics", "networks"]
-NOUNS += ["objectives", "paths", "solvers", "targets", "times"]
+DOORS = ["compare", "distil", "evaluate", "load", "read", "train", "verify"]
+NOUNS = ["autoencoders", "conformance", "couplings", "fields", "flows", "learned", "metrics"]
+NOUNS += ["networks", "objectives", "paths", "solvers", "targets", "times"]
 
 DECIDED = {"data", "objective", "autoencoder", "init_from", "teacher", "teacher_guidance"}
 """Fields of `TrainSpec` that `distil` decides, or takes by an argument of its own."""
 
 
 def test_a_person_sees_what_a_person_needs() -> None:
-    assert dir(monge) == sorted([*DOORS, *NOUNS, "Run", "__version__"])
+    assert dir(monge) == sorted([*DOORS, *NOUNS, "Generator", "Run", "__version__"])
     assert sorted(monge.__all__) == monge.__all__ == [n for n in dir(monge) if n[0] != "_"]
     assert all(inspect.isfunction(getattr(monge, name)) for name in DOORS)
     assert all(isinstance(getattr(monge, name), ModuleType) for name in NOUNS)
@@ -55,6 +56,10 @@ def test_the_options_of_train_are_the_fields_of_a_specification() -> None:
     assert get_type_hints(options.TrainOptions) == fields
     names = [f.name for f in dataclasses.fields(TrainSpec) if f.name != "data"]
     assert list(options.TrainOptions.__annotations__) == names
+
+
+def test_the_options_of_read_are_the_fields_of_a_reading() -> None:
+    assert get_type_hints(options.ReadingOptions) == get_type_hints(Reading)
 
 
 def test_the_options_of_distil_are_those_of_train_or_none() -> None:

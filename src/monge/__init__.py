@@ -11,6 +11,8 @@ From data to a trained run, and from a run to one of few steps:
     distil      turn a trained run into a flow map of one to sixteen steps
     load        the run in a folder, or on the Hugging Face hub
     Run         a trained run: sample, encode, decode, log_density
+    Generator   the same of a network of your own, without a folder
+    read        data as training reads them
 
 How good it is:
 
@@ -23,6 +25,7 @@ The parts, a module each, to be used alone:
     paths, couplings, times, solvers, fields, flows    the mathematics
     targets                                            laws known exactly
     networks, objectives, autoencoders                 what is trained
+    learned                                            what has been learned
     metrics                                            estimators
     conformance                                        the laws for parts of your own
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         couplings,
         fields,
         flows,
+        learned,
         metrics,
         networks,
         objectives,
@@ -49,11 +53,13 @@ if TYPE_CHECKING:
         targets,
         times,
     )
-    from monge.api import distil, evaluate, load, train, verify
+    from monge.api import distil, evaluate, load, read, train, verify
     from monge.metrics.compare import compare
     from monge.runs.run import Run
+    from monge.sampling.generator import Generator
 
 __all__ = [
+    "Generator",
     "Run",
     "autoencoders",
     "compare",
@@ -63,11 +69,13 @@ __all__ = [
     "evaluate",
     "fields",
     "flows",
+    "learned",
     "load",
     "metrics",
     "networks",
     "objectives",
     "paths",
+    "read",
     "solvers",
     "targets",
     "times",
@@ -76,11 +84,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Generator": "monge.sampling.generator",
     "Run": "monge.runs.run",
     "compare": "monge.metrics.compare",
     "distil": "monge.api",
     "evaluate": "monge.api",
     "load": "monge.api",
+    "read": "monge.api",
     "train": "monge.api",
     "verify": "monge.api",
 }

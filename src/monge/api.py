@@ -1,4 +1,4 @@
-"""The doors for Python users: train, distil, load, evaluate and verify."""
+"""The doors for Python users: read, train, distil, load, evaluate and verify."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import pyarrow as pa
 
 from monge.components import read_value
 from monge.data import sources, tables
+from monge.data.base import Data
+from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.metrics.evaluate import Evaluation
-from monge.options import DistilOptions, SamplingOptions, TrainOptions
+from monge.options import DistilOptions, ReadingOptions, SamplingOptions, TrainOptions
 from monge.progress import quiet
 from monge.runs.distil import OBJECTIVE
 from monge.runs.distil import distil as distil_run
-from monge.runs.evaluate import evaluate_run
+from monge.runs.evaluate import evaluate_generator, evaluate_run
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.runs.train import train as train_run
-from monge.runs.verify import verify_run
+from monge.runs.verify import verify_generator, verify_run
+from monge.sampling.generator import Generator
 
 
 def train(
@@ -52,25 +55,45 @@ def train(
         key: read_value(value, hints[key], key) if isinstance(value, str) else value
         for key, value in settings.items()
     }
-    if labels is not None and not hasattr(data, "__array__"):
-        raise UserError("labels go with an array: a named source or a Dataset brings its own")
-    if isinstance(data, (str, Path)):
-        loaded = sources.load(str(data), TrainSpec(**values))
-    elif hasattr(data, "__arrow_c_stream__"):
-        loaded = tables.from_table(pa.table(data), TrainSpec(**values))
-    elif hasattr(data, "__array__"):
-        loaded = sources.from_arrays(data, labels)
-    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        loaded = sources.from_dataset(data)
-    else:
-        raise UserError(
-            f"cannot read a {type(data).__name__} as data: give a name, array or Dataset"
-        )
+    loaded = _read(data, labels, TrainSpec(**values))
     # Arrays have no name to load them by; their content names the run instead.
     text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
     spec = TrainSpec(data=text, **values)
     say = print if verbose else quiet
     return train_run(spec, loaded, None if out is None else Path(out), say=say)
+
+
+def read(data: Any, labels: Any = None, **settings: Unpack[ReadingOptions]) -> Data:
+    """Data as training reads them, with their training and held-out parts.
+
+    Args:
+        data, labels: as for `train`.
+        settings: fields of `Reading`: image_size, target, label, limit, ...
+
+    Raises:
+        UserError: an unknown setting, with the nearest one, or data that is none.
+    """
+    known = [f.name for f in dataclasses.fields(Reading)]
+    for key in settings:
+        if key not in known:
+            raise UserError(f"read has no setting {key!r}: {nearest(key, known)}")
+    return _read(data, labels, Reading(**settings))
+
+
+def _read(data: Any, labels: Any, reading: Reading) -> Data:
+    if isinstance(data, Data):
+        return data
+    if labels is not None and not hasattr(data, "__array__"):
+        raise UserError("labels go with an array: a named source or a Dataset brings its own")
+    if isinstance(data, (str, Path)):
+        return sources.load(str(data), reading)
+    if hasattr(data, "__arrow_c_stream__"):
+        return tables.from_table(pa.table(data), reading)
+    if hasattr(data, "__array__"):
+        return sources.from_arrays(data, labels)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return sources.from_dataset(data)
+    raise UserError(f"cannot read a {type(data).__name__} as data: give a name, array or Dataset")
 
 
 def distil(
@@ -105,18 +128,20 @@ def load(folder: str | Path, device: str = "auto") -> Run:
 
 
 def evaluate(
-    run: Run | str | Path,
+    run: Generator | str | Path,
     n: int = 1000,
     *,
+    data: Any = None,
     seed: int = 0,
     features: str | None = None,
     device: str = "auto",
     **sampling: Unpack[SamplingOptions],
 ) -> Evaluation:
-    """Measure n samples of a run against held-out data, and renew its report.
+    """Measure n samples against held-out data; the report of a run is renewed.
 
     Args:
-        run: a run, its folder, or its name on the Hugging Face hub.
+        run: a run, its folder, its name on the Hugging Face hub, or a generator.
+        data: what to compare with, as for `read`; None for the data that a run was trained on.
         features: a feature network to measure in, too, as `monge evaluate --features` takes it.
         device: where a run that is given by its folder computes.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
@@ -124,23 +149,30 @@ def evaluate(
     Raises:
         UserError: no trained run, too few samples, or settings that do not fit the run.
     """
-    return evaluate_run(_loaded(run, device), n, seed=seed, features=features, **sampling)
+    run = _loaded(run, device)
+    found = _data_for(run, data)
+    if isinstance(run, Run):
+        return evaluate_run(run, n, seed=seed, features=features, data=found, **sampling)
+    assert found is not None
+    return evaluate_generator(run, found, n, seed=seed, features=features, **sampling)
 
 
 def verify(
-    run: Run | str | Path,
+    run: Generator | str | Path,
     n: int | None = None,
     *,
+    data: Any = None,
     quick: bool = False,
     seed: int = 0,
     device: str = "auto",
     verbose: bool = True,
     **sampling: Unpack[SamplingOptions],
 ) -> dict[str, Any]:
-    """Say where the Wasserstein-2 error of a run comes from, and renew its report.
+    """Say where the Wasserstein-2 error of samples comes from; the report of a run is renewed.
 
     Args:
-        run: a run, its folder, or its name on the Hugging Face hub.
+        run: a run, its folder, its name on the Hugging Face hub, or a generator.
+        data: what to compare with, as for `read`; None for the data that a run was trained on.
         n: samples; None for 2,000, or 400 with `quick`.
         quick: fewer of everything, for a first look.
         device: where a run that is given by its folder computes.
@@ -153,11 +185,31 @@ def verify(
         UserError: no trained run, too few samples, or settings that do not fit the run.
     """
     say = print if verbose else quiet
-    return verify_run(_loaded(run, device), n, quick=quick, seed=seed, say=say, **sampling)
+    run = _loaded(run, device)
+    found = _data_for(run, data)
+    if isinstance(run, Run):
+        return verify_run(run, n, quick=quick, seed=seed, data=found, say=say, **sampling)
+    assert found is not None
+    return verify_generator(run, found, n, quick=quick, seed=seed, say=say, **sampling)
 
 
-def _loaded(run: Run | str | Path, device: str) -> Run:
-    return run if isinstance(run, Run) else load(run, device)
+def _loaded(run: Generator | str | Path, device: str) -> Generator:
+    return run if isinstance(run, Generator) else load(run, device)
+
+
+def _data_for(run: Generator, data: Any) -> Data | None:
+    """The data to compare with, of the kind and shape that the run draws."""
+    if data is None:
+        if not isinstance(run, Run):
+            raise UserError("a generator knows no data: give what to compare with as data=")
+        return None
+    found = _read(data, None, run.reading)
+    if (found.kind, tuple(found.shape)) != (run.facts.kind, tuple(run.facts.shape)):
+        raise UserError(
+            f"the data hold a {found.kind} of shape {tuple(found.shape)} an example, but samples "
+            f"are of kind {run.facts.kind}, shape {tuple(run.facts.shape)}"
+        )
+    return found
 
 
 def _check_names(verb: str, settings: Iterable[str], but: tuple[str, ...]) -> None:

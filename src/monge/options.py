@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 
-class TrainOptions(TypedDict, total=False):
-    """Settings of `monge.train`: the fields of `TrainSpec` without `data`."""
+class ReadingOptions(TypedDict, total=False):
+    """Settings of `monge.read`: the fields of `Reading`."""
 
     image_size: int | None
     image_fit: Literal["crop", "pad"]
@@ -25,6 +25,11 @@ class TrainOptions(TypedDict, total=False):
     split: str | None
     limit: int | None
     allow_bad: bool
+
+
+class TrainOptions(ReadingOptions, total=False):
+    """Settings of `monge.train`: the fields of `TrainSpec` without `data`."""
+
     autoencoder: str
     autoencoder_steps: int | None
     network: str

@@ -191,3 +191,9 @@ def standardise(autoencoder: AutoencoderModule, x: State, chunk: int = 512) -> S
     """
     mean, std = statistics(autoencoder.encode(part) for part in x.split(chunk))
     return Standardised(autoencoder, mean.to(x), std.to(x), x[:N_REFERENCE])
+
+
+def unscaled(autoencoder: AutoencoderModule) -> Standardised:
+    """The autoencoder wrapped with its latents as they are."""
+    shape = statistics_shape(autoencoder.latent_shape)
+    return Standardised(autoencoder, torch.zeros(shape), torch.ones(shape))

@@ -111,6 +111,9 @@ class Learned(abc.ABC):
     guided_as_trained: ClassVar[bool] = False
     """Whether its guidance was fixed, or given a range, when it was trained."""
 
+    fixed_steps: ClassVar[bool] = False
+    """Whether the number of steps of a sample was fixed in training."""
+
     default_steps: ClassVar[int] = 20
     """Steps of a sample where no grid is given."""
 

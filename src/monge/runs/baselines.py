@@ -10,16 +10,14 @@ from torch import Tensor
 from monge import row_sharing
 from monge.data.base import Data
 from monge.data.latent_cache import chunks
-from monge.progress import quiet
-from monge.runs.autoencoding import latents_for
-from monge.runs.run import Run
+from monge.sampling.model import GenerativeModel
 from monge.tensors import CHUNK, stream
 from monge.types import Posterior
 
 
-def gaussian_latents(run: Run, data: Data, n: int, seed: int) -> Tensor:
+def gaussian_latents(run: GenerativeModel, data: Data, n: int, seed: int) -> Tensor:
     """n standardised latents (n, *latent) of a Gaussian with the moments of the training ones."""
-    latents = latents_for(run.spec, run.autoencoder, data, run.device, quiet)
+    latents = run.training_latents(data)
     mean, covariance = _moments(chunks(latents, n=len(data.train)))
     values, vectors = torch.linalg.eigh(covariance)
     white = torch.randn(n, len(mean), generator=stream(seed, "gaussian")).double()
@@ -27,7 +25,7 @@ def gaussian_latents(run: Run, data: Data, n: int, seed: int) -> Tensor:
     return drawn.float().reshape(n, *run.autoencoder.latent_shape)
 
 
-def baselines(run: Run, data: Data, latents: Tensor, seed: int) -> dict[str, Tensor]:
+def baselines(run: GenerativeModel, data: Data, latents: Tensor, seed: int) -> dict[str, Tensor]:
     """Samples (n, *data_shape) to compare a run's with.
 
     A Gaussian fitted to the training latents and decoded; the reconstructions of training

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from monge.data.base import Data
-from monge.runs.run import Run
+from monge.sampling.model import GenerativeModel
 from monge.tensors import stream
 
 MOST_ROWS = 1000
@@ -23,7 +23,7 @@ PROBES = 4
 
 
 def heldout_density(
-    run: Run, data: Data, seed: int = 0, n: int = MOST_ROWS, **flow: Any
+    run: GenerativeModel, data: Data, seed: int = 0, n: int = MOST_ROWS, **flow: Any
 ) -> dict[str, Any]:
     """Mean log-density of held-out rows in nats, in the data's own units, given their conditions.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from monge.runs.repeat import card, flags, network_word, of_run
 from monge.runs.report import write_report
 from monge.runs.run import Run
 from monge.sampling import images
+from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
 from monge.tensors import stream
 
@@ -68,6 +70,72 @@ def evaluate_run(
     """
     given = data is not None
     data = data if data is not None else run.data()
+    found = measure(run, data, n, seed, features, sampling)
+    home = run.folder / "evaluation"
+    card = _card(run, n, seed, features, found.network, data, given, sampling)
+    content = found.content(run.label_names)
+    write_json(home / "evaluation.json", {"format_version": 1, "card": card, **content})
+    _pictures(run, data, found, seed, sampling, home)
+    add_costs(
+        run.folder,
+        sample_s=found.sample_s,
+        evaluate_s=found.evaluate_s,
+        evaluations_per_sample=found.samples.info["evaluations_per_sample"],
+    )
+    write_card(run.folder)
+    write_report(run.folder)
+    return found.evaluation
+
+
+def evaluate_generator(
+    generator: GenerativeModel,
+    data: Data,
+    n: int = 1000,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    **sampling: Any,
+) -> Evaluation:
+    """The same of a generator without a folder, of which nothing is written."""
+    return measure(generator, data, n, seed, features, sampling).evaluation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation with what it was made of.
+
+    Attributes:
+        known: training examples in memory, `real`: held-out ones.
+        sample_s, evaluate_s: seconds.
+    """
+
+    evaluation: Evaluation
+    samples: Samples
+    known: Tensor
+    real: Tensor
+    density: dict[str, Any] | None
+    network: FeatureNetwork | None
+    sample_s: float
+    evaluate_s: float
+
+    def content(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """As ``evaluation.json`` has it."""
+        return {
+            "sampling": self.samples.info,
+            **self.evaluation.to_json(label_names),
+            "density": self.density,
+        }
+
+
+def measure(
+    run: GenerativeModel,
+    data: Data,
+    n: int,
+    seed: int,
+    features: str | None,
+    sampling: Mapping[str, Any],
+) -> Measured:
+    """Sample a model, and measure the samples against held-out data; see `evaluate_run`."""
     network = None if features is None else load_network(features)
     if network is not None:
         network.require(data.shape)
@@ -98,31 +166,8 @@ def evaluate_run(
     density = None
     if data.kind == "table":
         density = heldout_density(run, data, seed, **flow)
-    home = run.folder / "evaluation"
-    write_json(
-        home / "evaluation.json",
-        {
-            "format_version": 1,
-            "card": _card(run, n, seed, features, network, data, given, sampling),
-            "sampling": samples.info,
-            **result.to_json(run.label_names),
-            "density": density,
-        },
-    )
-    if data.kind == "image":
-        _pictures(run, samples.x, known[result.neighbours[:SHOWN_NEIGHBOURS]], seed, sampling)
-    else:
-        picture = images.rows_plot(run.codec, samples.x, real)
-        images.save_png(picture, home / "samples.png", {"run": run.folder.name})
-    add_costs(
-        run.folder,
-        sample_s=sampled - start,
-        evaluate_s=time.monotonic() - sampled,
-        evaluations_per_sample=samples.info["evaluations_per_sample"],
-    )
-    write_card(run.folder)
-    write_report(run.folder)
-    return result
+    end = time.monotonic()
+    return Measured(result, samples, known, real, density, network, sampled - start, end - sampled)
 
 
 def in_memory(
@@ -161,7 +206,7 @@ def _card(
 
 
 def _feature_rows(
-    run: Run,
+    run: GenerativeModel,
     network: FeatureNetwork,
     samples: Samples,
     data: Data,
@@ -196,11 +241,20 @@ def _scale(known: Tensor, kind: str) -> Tensor:
     return torch.where(deviation > 0, deviation, 1.0)
 
 
-def _pictures(run: Run, x: Tensor, nearest: Tensor, seed: int, sampling: dict[str, Any]) -> None:
-    home, text = run.folder / "evaluation", {"run": run.folder.name, "seed": str(seed)}
+def _pictures(
+    run: Run, data: Data, found: Measured, seed: int, sampling: Mapping[str, Any], home: Path
+) -> None:
+    """Samples, by label where there are labels, and beside their nearest training examples."""
+    x = found.samples.x
+    if data.kind != "image":
+        picture = images.rows_plot(run.codec, x, found.real)
+        images.save_png(picture, home / "samples.png", {"run": run.folder.name})
+        return
+    text = {"run": run.folder.name, "seed": str(seed)}
     images.save_png(images.grid(x[:100], 10), home / "samples.png", text)
     if run.label_names:
         many = run.sample(SHOWN_PER_LABEL * len(run.label_names), "all", seed=seed, **sampling)
         images.save_png(images.grid(many.x, SHOWN_PER_LABEL), home / "by_label.png", text)
+    nearest = found.known[found.evaluation.neighbours[:SHOWN_NEIGHBOURS]]
     picture = images.neighbour_grid(x[:SHOWN_NEIGHBOURS], nearest[:, None])
     images.save_png(picture, home / "neighbours.png", text)

@@ -8,6 +8,7 @@ a classifier or a dimension's curse.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from monge.metrics.densities import Divergences, divergences
 from monge.metrics.samples import Values
 from monge.metrics.table import Row
 from monge.paths import Linear
-from monge.runs.run import Run
+from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
@@ -38,7 +39,9 @@ CHECKED = 40
 """Examples whose density is computed once more, with twice the steps."""
 
 
-def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: Any) -> list[Row]:
+def target_rows(
+    run: GenerativeModel, data: Data, samples: Samples, seed: int = 0, **flow: Any
+) -> list[Row]:
     """Forward and reverse KL divergence and total variation, in nats, with standard errors.
 
     The run's law is that of its samples as a whole: the mixture of its laws given each label, by
@@ -64,13 +67,11 @@ def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: A
     at_real, at_drawn = (log_density(run, x, **flow) for x in (real, drawn))
     found = divergences(at_real - _exact(target, real), at_drawn - _exact(target, drawn))
     beside = _gaussian(target, data, real, seed)
-    finer = log_density(run, real[:CHECKED], **{**flow, "steps": 2 * settings["steps"]})
-    change = (finer - at_real[:CHECKED]).abs().mean()
     protocol: dict[str, str | int | float] = {
         "run's density": "change of variables along the flow, exact trace",
         "solver": settings["solver"],
         "grid": settings["grid"],
-        "mean change of log-density at twice the steps": float(change),
+        **_change(run, real[:CHECKED], at_real[:CHECKED], settings["steps"], flow),
         "examples": f"{n} held-out ones of the target, {n} samples of the run",
         "floor": "zero, exactly",
         "seed": seed,
@@ -96,7 +97,17 @@ def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: A
     ]
 
 
-def log_density(run: Run, x: Float[Tensor, "n d"], **flow: Any) -> Values:
+def _change(
+    run: GenerativeModel, x: Tensor, known: Values, steps: int, flow: Mapping[str, Any]
+) -> dict[str, float]:
+    """How far twice the steps move the densities of examples; nothing where steps are fixed."""
+    if run.learned.fixed_steps:
+        return {}
+    finer = log_density(run, x, **{**flow, "steps": 2 * steps})
+    return {"mean change of log-density at twice the steps": float((finer - known).abs().mean())}
+
+
+def log_density(run: GenerativeModel, x: Float[Tensor, "n d"], **flow: Any) -> Values:
     """log-density of the law of a run's samples as a whole, (n,) in float64."""
     if not run.label_names:
         return run.log_density(x.float(), **flow).value.double()

@@ -18,14 +18,16 @@ from monge.metrics.evaluate import MAX_N, TRAINING_SET
 from monge.metrics.feature_rows import frechet
 from monge.metrics.samples import random_rows
 from monge.metrics.table import Row
-from monge.runs.run import Run
+from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
 from monge.tensors import stream
 
 GROUP = "In the latent space"
 
 
-def latent_rows(run: Run, samples: Samples, data: Data, gaussian: Tensor, seed: int) -> list[Row]:
+def latent_rows(
+    run: GenerativeModel, samples: Samples, data: Data, gaussian: Tensor, seed: int
+) -> list[Row]:
     """The Frechet distance of latents, with its floors; none where latents are the data.
 
     Args:
@@ -47,7 +49,7 @@ def latent_rows(run: Run, samples: Samples, data: Data, gaussian: Tensor, seed: 
 
 
 def latents_in_units(
-    run: Run, x: Examples, most: int, seed: int, what: str
+    run: GenerativeModel, x: Examples, most: int, seed: int, what: str
 ) -> Float[Tensor, "n d"]:
     """Latents of so many examples, by a draw of their own for each name, in units."""
     rows = random_rows(len(x), most, stream(seed, "latents", what))
@@ -59,6 +61,6 @@ def latents_in_units(
     return units(run, z)
 
 
-def units(run: Run, z: Tensor) -> Float[Tensor, "n d"]:
+def units(run: GenerativeModel, z: Tensor) -> Float[Tensor, "n d"]:
     """Standardised latents, flattened, in the bare autoencoder's units."""
     return run.autoencoder.unstandardise(z.to(run.device)).cpu().flatten(1)

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from monge import autoencoders
 from monge.data import sources
 from monge.data.base import Data
+from monge.data.latents import Latents
 from monge.errors import UserError
 from monge.files import refuse_links
 from monge.networks.exact import ExactNetwork
+from monge.progress import quiet
 from monge.runs import sharing
+from monge.runs.autoencoding import latents_for
 from monge.runs.folder import read_config
 from monge.runs.restore import (
     build_network,
@@ -129,6 +132,10 @@ class Run(Generator):
             UserError: it is not where it was.
         """
         return None if self.load_teacher is None else self.load_teacher()
+
+    def training_latents(self, data: Data) -> Latents:
+        """The standardised latents of training data and, where they were learned, mirror images."""
+        return latents_for(self.spec, self.autoencoder, data, self.device, quiet)
 
     def data(self) -> Data:
         """The data the run was trained on, loaded again.

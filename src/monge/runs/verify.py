@@ -30,6 +30,7 @@ from monge.runs.report import REPORT, report_of, write_report
 from monge.runs.run import Run
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
+from monge.sampling.model import GenerativeModel
 from monge.targets.affine import rescaled
 from monge.targets.atoms import Atoms
 from monge.targets.base import Target
@@ -117,16 +118,43 @@ def verify_run(
     cond = run.condition(label, given)
     trials = trials_of(run, data, effort.trial_s)
     report = {
-        "format_version": FORMAT_VERSION,
-        "monge": monge_version(),
-        "run": run.folder.name,
-        "weights": "ema",
-        "sampling": run.describe_sampling(pipeline.sampler, final),
+        **_head(run, pipeline, final),
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
     write_json(run.folder / "evaluation" / FILE, _portable(report))
     write_report(run.folder)
     return report
+
+
+def verify_generator(
+    generator: GenerativeModel,
+    data: Data,
+    n: int | None = None,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    say: Say = quiet,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """The same of a generator without a folder, of which nothing is written."""
+    effort = _effort(n, quick)
+    final = sampling.pop("final", None)
+    pipeline = pipeline_of(generator, data, seed, final, effort.fine, **sampling)
+    label, given = generator.draw_conditions(effort.n, None, None, seed)
+    known, cond = known_of(data, seed), generator.condition(label, given)
+    trials = Trials(elsewhere=generator.learned.velocity_elsewhere)
+    found = examine(pipeline, known, cond, data, effort, seed, say, trials)
+    return {**_head(generator, pipeline, final), **found}
+
+
+def _head(model: GenerativeModel, pipeline: Pipeline, final: str | None) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "monge": monge_version(),
+        "run": model.name,
+        "weights": "ema",
+        "sampling": model.describe_sampling(pipeline.sampler, final),
+    }
 
 
 def verify_component(
@@ -305,7 +333,7 @@ def examine(
 
 
 def pipeline_of(
-    run: Run,
+    run: GenerativeModel,
     data: Data,
     seed: int = 0,
     final: str | None = None,
@@ -367,7 +395,7 @@ def _maps_of(
     return encode, decode
 
 
-def _truth(run: Run, data: Data) -> Target | None:
+def _truth(run: GenerativeModel, data: Data) -> Target | None:
     """The exact law of the run's latents, where it is known."""
     if data.target is None or run.autoencoder.log_abs_det is None:
         return None

@@ -50,6 +50,14 @@ Source: TypeAlias = Callable[[], Kept]
 """Reads the conditions of training rows when they are needed."""
 
 
+def source_of(data: Data) -> Source | None:
+    """The conditions of training rows in memory; None for data without conditions."""
+    vector, codec = data.train_vector, data.codec
+    if vector is None or codec is None:
+        return None
+    return lambda: Kept(codec.condition_of(vector), data.train_label)
+
+
 def keep(folder: Path, data: Data) -> None:
     """Write the conditions of up to `KEPT` training rows to a run folder."""
     if data.train_vector is None or data.codec is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, cast
 
 import pyarrow as pa
@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from monge import autoencoders, row_sharing
+from monge.autoencoders.standardised import Standardised, unscaled
+from monge.data.base import Data
 from monge.data.columns import TableCodec
+from monge.data.latent_cache import in_units_of, latents_of
+from monge.data.latents import Latents
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.fields import Final, final_map
 from monge.flows import Density, Walk
 from monge.learned.base import Draw, Learned
 from monge.paths import Path as InterpolationPath
+from monge.progress import quiet
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
@@ -33,11 +38,12 @@ class GenerativeModel:
     """An autoencoder and what has been learned on its latents: draws samples, gives densities.
 
     Attributes:
-        autoencoder: from latents to data; see `types.Autoencoder`. The latents that were learned
-            on are its own: wrap it in `autoencoders.Standardised` where they were standardised.
+        autoencoder: from latents to data. The latents that were learned on are its own: wrap it
+            by `autoencoders.standardise` where they were standardised.
         learned: see `learned.Learned`.
-        facts: what it knows of the data; None: images where a decoded example has three axes, else
-            rows of a table, without labels.
+        source: the data that it draws, with their labels and columns.
+        facts: what it knows of the data, in place of the source; with neither: images where a
+            decoded example has three axes, else rows of a table, without labels.
         codec: of a table, its columns.
         kept: conditions of training rows, which samples without one are given.
         final_choice: the final map of a sample: auto, none, divide or posterior_mean.
@@ -48,6 +54,7 @@ class GenerativeModel:
 
     autoencoder: Any
     learned: Learned
+    source: InitVar[Data | None] = None
     facts: DataFacts = None  # type: ignore[assignment]
     codec: TableCodec | None = None
     kept: conditions.Source | None = None
@@ -56,10 +63,15 @@ class GenerativeModel:
     device: torch.device = None  # type: ignore[assignment]
     reading: Reading = field(default_factory=Reading)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, source: Data | None) -> None:
         if self.device is None:
             weights = next(self.network.parameters(), torch.empty(0))
             self.device = weights.device
+        if not isinstance(self.autoencoder, Standardised):
+            self.autoencoder = unscaled(self.autoencoder).to(self.device)
+        if source is not None:
+            self.facts = DataFacts.of(source)
+            self.codec, self.kept = source.codec, conditions.source_of(source)
         if self.facts is None:
             self.facts = _facts_of(self.autoencoder, self.device)
 
@@ -331,6 +343,12 @@ class GenerativeModel:
         if labels is None and kept.label is not None:
             labels = kept.label[rows]
         return labels, kept.condition[rows]
+
+    def training_latents(self, data: Data) -> Latents:
+        """The standardised latents of training data, from the cache where they are there."""
+        wrapped = self.autoencoder
+        latents = latents_of(wrapped, data.train, data.fingerprint, data.name, self.device, quiet)
+        return in_units_of(wrapped, latents)
 
     def _repr_html_(self) -> str:
         import base64

@@ -235,9 +235,8 @@ def _longer_training(pipeline: Pipeline, draws: Draws, now: float, trials: Trial
         why = f"; {trials.training}" if trials.training else ""
         return None, None, f"{rest}; what that would give was not tried{why}"
     change, field = trials.longer()
-    longer = dataclasses.replace(pipeline.with_sampler(field=field), field=field)
     there = pipeline.data(pipeline.latents(pipeline.exact, draws.x0, draws.cond))
-    found = longer.data(longer.latents(longer.unguided, draws.x0, draws.cond))
+    found = pipeline.data(pipeline.latents(pipeline.solved(field), draws.x0, draws.cond))
     predicted = root_mean_square(found - there)[0]
     if predicted > WORTH * now:
         what = f"{change} was tried and leaves {predicted:.3g} of {now:.3g}"

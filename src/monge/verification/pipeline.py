@@ -72,14 +72,15 @@ class Pipeline:
     @cached_property
     def reference(self) -> Integrated:
         """The sampler's field, guided or not, solved so finely that its error is negligible."""
-        return self._fine(self.sampler.field)
+        return self.solved(self.sampler.field)
 
     @cached_property
     def unguided(self) -> Integrated:
         """The field itself, solved as finely."""
-        return self.reference if self.guidance == 1 else self._fine(self.field)
+        return self.reference if self.guidance == 1 else self.solved(self.field)
 
-    def _fine(self, velocity: VelocityField) -> Integrated:
+    def solved(self, velocity: VelocityField) -> Integrated:
+        """The flow of a velocity field up to T, solved finely."""
         own = len(self.sampler.knots) - 1
         n = max(self.fine, 2 * own if self.sampler.order >= RK4.order else own)
         return Integrated(velocity, RK4(), Uniform(n, stop=self.end))
