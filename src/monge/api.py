@@ -122,9 +122,16 @@ def distil(
     )
 
 
-def load(folder: str | Path, device: str = "auto") -> Run:
-    """The run in a folder, or on the Hugging Face hub, ready to sample."""
-    return Run.from_pretrained(folder, device)
+def load(folder: str | Path, device: str = "auto", trust_code: bool = False) -> Run:
+    """The run in a folder, or on the Hugging Face hub, ready to sample.
+
+    Args:
+        trust_code: execute the components of its author's own that it keeps in ``code/``, if any.
+
+    Raises:
+        UserError: no trained run there, or one with code of its own that is not trusted.
+    """
+    return Run.from_pretrained(folder, device, trust_code)
 
 
 def evaluate(

@@ -18,6 +18,7 @@ import typing
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
+from monge import own_code
 from monge.errors import UserError, nearest
 
 FAMILIES: dict[str, dict[str, str]] = {
@@ -132,6 +133,8 @@ def class_of(family: str, text: str) -> Any:
     Raises:
         UserError: unknown name (with the nearest one).
     """
+    if own_code.is_own(text):
+        return own_code.class_of(own_code.split(text)[0])
     name = text.partition(":")[0]
     table = FAMILIES[family]
     if name not in table:
@@ -147,6 +150,8 @@ def build(family: str, text: str) -> Any:
         UserError: unknown name or setting (with the nearest one), or a value of the wrong type.
     """
     name, _, rest = text.partition(":")
+    if own_code.is_own(text):
+        name, rest = own_code.split(text)
     cls = class_of(family, text)
     settings = {}
     hints = typing.get_type_hints(cls)

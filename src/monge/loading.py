@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,29 @@ def load(text: str) -> Any:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise UserError(f"{source} has no {name!r}: {nearest(name, public)}") from None
     return _instantiate(found, f"{source}:{name}") if inspect.isclass(found) else found
+
+
+def load_file(content: bytes, name: str, path: Path | None = None) -> ModuleType:
+    """The module that a file's content makes, executed without being written anywhere.
+
+    Args:
+        name: of the module, and what errors call it where it has no path.
+        path: of the file, for errors.
+
+    Raises:
+        UserError: the code fails.
+    """
+    shown = name if path is None else str(path)
+    module = ModuleType(f"monge_loaded_{re.sub(r'[^0-9A-Za-z]', '_', name)}")
+    module.__file__ = shown
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    try:
+        with _told(shown):
+            exec(compile(content, shown, "exec"), vars(module))
+    except UserError:
+        del sys.modules[module.__name__]
+        raise
+    return module
 
 
 def _import_file(path: Path) -> ModuleType:

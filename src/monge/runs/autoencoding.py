@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monge import autoencoders, processes
+from monge import autoencoders, own_code, processes
 from monge.autoencoders import (
     AutoencoderModule,
     Standardised,
@@ -47,9 +47,8 @@ MOST_LISTED = 64
 
 def is_folder(autoencoder: str) -> bool:
     """Whether a setting names a folder rather than a component."""
-    return autoencoder.partition(":")[0] not in FAMILIES["autoencoder"] and (
-        Path(autoencoder).is_dir()
-    )
+    known = autoencoder.partition(":")[0] in FAMILIES["autoencoder"]
+    return not known and not own_code.is_own(autoencoder) and Path(autoencoder).is_dir()
 
 
 def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:

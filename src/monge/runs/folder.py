@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from monge import autoencoders
+from monge import autoencoders, own_code
 from monge.components import Component, build
 from monge.errors import UserError
 from monge.files import (
@@ -78,6 +78,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
     config = folder / CONFIG
     if not config.exists():
         require_free(folder)
+        own_code.keep(folder, texts_of(spec))
         write_atomic(config, to_yaml(in_full(spec)))
         return {}
     changed = difference(read_config(folder), in_short(spec))
@@ -135,7 +136,30 @@ def read_config(folder: Path) -> TrainSpec:
         raise UserError(f"no such run folder: {folder}")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is not a run folder: it has no {CONFIG}")
-    return in_short(from_yaml(folder / CONFIG, complete=True))
+    spec = from_yaml(folder / CONFIG, complete=True)
+    own_code.require(folder, texts_of(spec))
+    return in_short(spec)
+
+
+def texts_of(spec: TrainSpec) -> list[str]:
+    """The texts of a specification's components, its autoencoder and target among them."""
+    target = spec.data.removeprefix("target:")
+    return [*(getattr(spec, name) for name in COMPONENTS), spec.autoencoder, target]
+
+
+def adopted(spec: TrainSpec) -> TrainSpec:
+    """The specification with components in files of the user's under the names that a run keeps.
+
+    Raises:
+        UserError: a file that is not there, fails, or lacks the component.
+    """
+    names = [*COMPONENTS, "autoencoder"]
+    own = {name: text for name in names if own_code.is_own(text := getattr(spec, name))}
+    changes = {name: own_code.adopt(text) for name, text in own.items()}
+    head, _, target = spec.data.partition(":")
+    if head == "target" and own_code.is_own(target):
+        changes["data"] = f"target:{own_code.adopt(target)}"
+    return dataclasses.replace(spec, **changes)
 
 
 def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:

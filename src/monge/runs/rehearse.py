@@ -12,6 +12,7 @@ from monge.data import latents as latent_data
 from monge.data import sources
 from monge.networks.exact import ExactNetwork
 from monge.progress import Say, quiet, size
+from monge.runs import folder as folders
 from monge.runs.autoencoding import (
     autoencoder_batches,
     autoencoder_from,
@@ -42,6 +43,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
         UserError: impossible settings, as for training.
     """
     set_threads(spec.threads)
+    spec = folders.adopted(spec)
     data = sources.load(spec.data, spec, say)
     spec = resolve(spec, data)
     check(spec, data)

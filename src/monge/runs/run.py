@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders
+from monge import autoencoders, own_code
 from monge.data import sources
 from monge.data.base import Data
 from monge.data.latents import Latents
@@ -61,14 +61,25 @@ class Run(Generator):
     load_teacher: Callable[[], Run] | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto", weights: Weights = "ema") -> Run:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        weights: Weights = "ema",
+        trust_code: bool = False,
+    ) -> Run:
         """The run in a folder, for sampling and evaluation.
+
+        Args:
+            trust_code: execute the components in files that the run keeps, if it has any.
 
         Raises:
             UserError: no finished run there, files of a newer format, or a changed autoencoder.
         """
         folder = Path(folder)
         refuse_links(folder)
+        if trust_code:
+            own_code.trust(folder)
         spec = read_config(folder)
         where = pick_device(device)
         facts = read_facts(folder)
@@ -166,9 +177,11 @@ class Run(Generator):
         return sharing.save(self.folder, Path(folder))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str = "auto") -> Run:
-        """A run from a folder, or by its name on the Hugging Face hub."""
-        return cls.load(sharing.fetch(name), device)
+    def from_pretrained(
+        cls, name: str | Path, device: str = "auto", trust_code: bool = False
+    ) -> Run:
+        """A run from a folder, or by its name on the Hugging Face hub; see `load`."""
+        return cls.load(sharing.fetch(name), device, trust_code=trust_code)
 
     def push_to_hub(self, repo: str, private: bool = True) -> str:
         """Upload the run to the Hugging Face hub; returns its address."""

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from monge import own_code
 from monge.data import columns as table_columns
 from monge.errors import UserError
 from monge.files import copy_new, status
@@ -36,7 +37,8 @@ def save(run: Path, target: Path) -> Path:
             raise UserError(f"{target} is no folder: choose another")
         if any(target.iterdir()):
             raise UserError(f"{target} is not empty: choose another folder")
-    for name in FILES:
+    own = (f"{own_code.FOLDER}/{path.name}" for path in (run / own_code.FOLDER).glob("*.py"))
+    for name in (*FILES, *sorted(own)):
         source = blob(run, run / name)
         if (run / name).parent.is_symlink() and (run / name).parent != run:
             raise UserError(f"{(run / name).parent} is a link: put the folder itself in its place")

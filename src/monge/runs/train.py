@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from monge import autoencoders, lock, processes
+from monge import autoencoders, lock, own_code, processes
 from monge.components import FAMILIES, build, class_of
 from monge.data import columns, sources
 from monge.data import latents as latent_data
@@ -86,6 +86,7 @@ def train(
     set_threads(spec.threads)
     device = pick_device(spec.device)
     processes.join()
+    spec = folders.adopted(spec)
     if data is None:
         data = _load(spec, say)
     for line in data.summary:
@@ -176,6 +177,7 @@ def train_autoencoder(
     set_threads(spec.threads)
     device = pick_device(spec.device)
     processes.join()
+    spec = folders.adopted(spec)
     data = _load(spec, say)
     for line in data.summary:
         say(line)
@@ -298,7 +300,7 @@ def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
     name = spec.autoencoder.partition(":")[0]
     if is_folder(spec.autoencoder):
         return autoencoder_from(Path(spec.autoencoder), data).latent_shape
-    if name not in FAMILIES["autoencoder"]:
+    if name not in FAMILIES["autoencoder"] and not own_code.is_own(spec.autoencoder):
         hint = nearest(name, FAMILIES["autoencoder"])
         raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
     return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape

@@ -30,6 +30,9 @@ class Sampler:
     """auto, cpu, cuda, mps."""
     threads: int | None = None
     """CPU threads."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -63,6 +66,9 @@ class Walk:
     """auto, cpu, cuda, mps."""
     threads: int | None = None
     """CPU threads."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 

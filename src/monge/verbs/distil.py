@@ -67,6 +67,9 @@ class Distil:
     """auto, cpu, cuda, mps."""
     threads: int | None = None
     """CPU threads."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -75,7 +78,7 @@ def act(arguments: Distil) -> dict[str, Any]:
     """Distil a run into a map, or go on."""
     from monge.runs.distil import distil as distil_run
 
-    skipped = ("run", "out", "json")
+    skipped = ("run", "out", "json", "trust_code")
     names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]
     settings = {name: getattr(arguments, name) for name in names}
     # Flags that are not given leave what the teacher had.

@@ -36,6 +36,9 @@ class Export:
     """File or folder; by default in RUN/export."""
     threads: int | None = None
     """CPU threads."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 

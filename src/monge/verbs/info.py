@@ -17,6 +17,9 @@ class Info:
 
     run: Positional[Path]
     """Run folder."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 

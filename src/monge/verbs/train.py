@@ -36,6 +36,9 @@ class Train(TrainSpec):
     """Start from the settings in a YAML file."""
     dry_run: bool = False
     """Time three steps, say what the run would take, and stop."""
+    trust_code: bool = False
+    """Execute the components in files that the run keeps in code/, if it has any: only for a run of
+    your own, or of somebody you trust."""
     json: bool = False
     """Print the result as JSON."""
 
