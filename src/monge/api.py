@@ -14,17 +14,17 @@ from monge.data import sources, tables
 from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
+from monge.evaluation.evaluate import evaluate_generator, evaluate_run
+from monge.fitting.distil import OBJECTIVE
+from monge.fitting.distil import distil as distil_run
+from monge.fitting.train import train as train_run
 from monge.metrics.evaluate import Evaluation
 from monge.options import DistilOptions, ReadingOptions, SamplingOptions, TrainOptions
 from monge.progress import quiet
-from monge.runs.distil import OBJECTIVE
-from monge.runs.distil import distil as distil_run
-from monge.runs.evaluate import evaluate_generator, evaluate_run
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train as train_run
-from monge.runs.verify import verify_generator, verify_run
 from monge.sampling.generator import Generator
+from monge.verification.verify import verify_generator, verify_run
 
 
 def train(

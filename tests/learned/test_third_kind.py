@@ -21,6 +21,7 @@ from monge import cli
 from monge.components import FAMILIES, Component, build
 from monge.couplings import Coupling, Independent
 from monge.errors import UserError
+from monge.fitting.train import train
 from monge.flows import Density, Walk, standard_normal_log_density
 from monge.learned import Learned, Program, Settings
 from monge.learned.modules import Velocity
@@ -29,7 +30,6 @@ from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 from monge.targets.gaussian import Gaussian
 from monge.times import Grid, Uniform
 from monge.types import Cond, Latent, State, Time, VelocityField

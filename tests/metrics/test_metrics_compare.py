@@ -13,8 +13,8 @@ import monge
 from monge.errors import UserError
 from monge.metrics import compare as module
 from monge.metrics import duplicates, spaces
+from monge.metrics.catalogue import Comparison, Draws, Head, comparisons
 from monge.metrics.compare import compare
-from monge.metrics.comparisons import Comparison, Draws, Head, comparisons
 from monge.metrics.differences import differences, holm, of_intervals, remembered, with_holm
 from monge.metrics.feature_networks import LeNet5
 from monge.metrics.features import FeatureNetwork

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from monge.errors import UserError
-from monge.metrics.densities import Divergences, divergences
+from monge.metrics.divergences import Divergences, divergences
 from monge.tensors import stream
 
 

@@ -181,7 +181,7 @@ def test_baselines_with_labels_enter_the_label_rows() -> None:
 def test_the_sinkhorn_divergence_takes_a_random_part_of_large_sets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("monge.metrics.comparisons.SINKHORN_N", 30)
+    monkeypatch.setattr("monge.metrics.catalogue.SINKHORN_N", 30)
     table = measured(*modes(60, "good")).table
     row = table["W2² blurred (Sinkhorn)"]
     assert row.n == 30 and table["W2² exact"].n == 60

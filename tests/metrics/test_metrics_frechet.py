@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.comparisons import Comparison, Head
+from monge.metrics.catalogue import Comparison, Head
 from monge.metrics.frechet import frechet_at_infinity, frechet_distance, frechet_floor
 from monge.metrics.intervals import student
 from monge.metrics.wasserstein import gaussian_w2_squared

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics import intervals
-from monge.metrics.comparisons import Comparison, comparisons
+from monge.metrics.catalogue import Comparison, comparisons
 from monge.metrics.feature_rows import frechet, kernel
 from monge.metrics.label_rows import label_rows
 from monge.metrics.labels import Labelled, fit_classifier

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 
 TINY_TABLE = TrainSpec(
     data="target:mixture:dim=2,modes=3,seed=0",

@@ -16,17 +16,17 @@ import monge
 from monge.cli import main
 from monge.components import FAMILIES, build, class_of
 from monge.errors import UserError
+from monge.evaluation.step_curve import parse_steps, step_curve
+from monge.fitting import map_errors
+from monge.fitting.distil import distil, distil_spec
+from monge.fitting.map_errors import map_errors as errors_of
+from monge.fitting.train import train
 from monge.flows import Composed, Integrated
 from monge.learned import Draw
-from monge.runs import map_errors
-from monge.runs.distil import distil, distil_spec
-from monge.runs.map_errors import map_errors as errors_of
 from monge.runs.run import Run
-from monge.runs.step_curve import parse_steps, step_curve
-from monge.runs.train import train
-from monge.runs.verify import verify_run
 from monge.tensors import noise
 from monge.times import Uniform
+from monge.verification.verify import verify_run
 
 NAMES = [name for name in FAMILIES["objective"] if class_of("objective", name).learns == "flow map"]
 TAUGHT = [name for name in NAMES if build("objective", name).teacher]

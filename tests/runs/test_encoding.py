@@ -15,9 +15,9 @@ from remade import BOTH_WAYS, MAP, NETWORK, remade
 from monge.autoencoders import reconstruct
 from monge.cli import main
 from monge.errors import UserError
+from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 from monge.sampling.encoded import Encoded, load
 from monge.sampling.encoding import spherical
 

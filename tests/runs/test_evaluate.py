@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from monge.evaluation.baselines import gaussian_latents
+from monge.evaluation.evaluate import evaluate_run
+from monge.evaluation.known_target import log_density, target_rows
+from monge.evaluation.latent_rows import latent_rows
+from monge.fitting.train import train
 from monge.metrics.table import Table
-from monge.runs.baselines import gaussian_latents
-from monge.runs.evaluate import evaluate_run
-from monge.runs.known_target import log_density, target_rows
-from monge.runs.latent_rows import latent_rows
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 from monge.targets.gaussian import Gaussian
 
 EXACT = TrainSpec(data="target:gaussian:dim=3", network="exact", solver="rk4", grid="uniform:n=20")

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from monge.cli import main
 from monge.errors import UserError
+from monge.evaluation.evaluate import evaluate_run
+from monge.fitting.train import train
 from monge.metrics.feature_networks import LeNet5
 from monge.metrics.table import Row, Table
-from monge.runs.evaluate import evaluate_run
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 
 TINY = TrainSpec(
     autoencoder="pca:dim=8",

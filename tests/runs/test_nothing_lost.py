@@ -16,8 +16,8 @@ from monge import files, lock, ownership
 from monge.cli import main
 from monge.data import cache
 from monge.errors import UserError
+from monge.fitting.autoencoding import keep_autoencoder_of
 from monge.runs import sharing
-from monge.runs.autoencoding import keep_autoencoder_of
 from monge.runs.run import Run
 
 PRECIOUS = b"precious"

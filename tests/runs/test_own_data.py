@@ -18,9 +18,9 @@ from monge.data import cache
 from monge.data.arrays import mirrored
 from monge.data.sources import from_arrays
 from monge.errors import UserError
+from monge.fitting.train import resolve, train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import resolve, train
 
 TINY = TrainSpec(
     autoencoder="conv:down=2,channels=2,width=8,blocks=1,batch=16",

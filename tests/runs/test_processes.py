@@ -18,9 +18,9 @@ from monge import processes, row_sharing
 from monge.cli import main
 from monge.data import latent_cache
 from monge.errors import UserError
+from monge.evaluation import evaluate as evaluation
+from monge.evaluation.baselines import baselines, gaussian_latents
 from monge.files import read_json
-from monge.runs import evaluate as evaluation
-from monge.runs.baselines import baselines, gaussian_latents
 from monge.runs.run import Run
 
 

@@ -13,10 +13,10 @@ import yaml
 
 from monge.errors import UserError
 from monge.metrics.table import Row, Table
-from monge.runs import figures, report
-from monge.runs.card import write_card
-from monge.runs.measured import at_floor
-from monge.runs.report import SECTIONS, write_report
+from monge.report import figures, report
+from monge.report.card import write_card
+from monge.report.report import SECTIONS, write_report
+from monge.report.sections.measured import at_floor
 from monge.runs.spec import TrainSpec, to_yaml
 from monge.sampling import images
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import monge
 from monge.errors import UserError
+from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec, to_yaml
-from monge.runs.train import train
 from monge.sampling import model as model_module
 
 

@@ -19,8 +19,8 @@ from monge.data import table_files, tables
 from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.errors import UserError
+from monge.evaluation.density import gaussian_log_density, heldout_density
 from monge.networks.exact import ExactNetwork
-from monge.runs.density import gaussian_log_density, heldout_density
 from monge.runs.run import Run
 from monge.sampling import conditions
 from monge.targets.gaussian import Gaussian

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from monge.cli import main
-from monge.runs.longer import trials_of
+from monge.fitting.train import train
 from monge.runs.run import Run
-from monge.runs.train import train
-from monge.runs.verify import verify_run
 from monge.tensors import stream
 from monge.training import checkpoint
+from monge.verification.longer_training import trials_of
+from monge.verification.verify import verify_run
 
 FIELDS = """
 def exact(x, t):

@@ -13,12 +13,12 @@ from monge.autoencoders import standardise
 from monge.autoencoders.pca import PCASpec
 from monge.components import build
 from monge.errors import UserError
+from monge.fitting.train import train
 from monge.learned import LearnedVelocity
 from monge.networks.exact import ExactNetwork
 from monge.paths import Linear
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
-from monge.runs.train import train
 from monge.sampling.generator import Generator
 
 LAW = "target:gaussian:dim=3"

@@ -16,7 +16,7 @@ from monge.targets.gaussian import Gaussian
 from monge.tensors import stream
 from monge.times import Uniform
 from monge.types import Cond, State, Time
-from monge.verification import lower
+from monge.verification import lower_bounds as lower
 from monge.verification.budget import Budget, Known, budget, draw
 from monge.verification.curves import FieldError, growth_bound
 from monge.verification.pipeline import Pipeline

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.tensors import stream
 
 DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
 """Types in our safetensors files, as numpy knows them."""
@@ -159,3 +160,18 @@ def damaged(path: Path, reason: str) -> UserError:
         f"{path} is damaged ({reason}): remove the folder {path.parent} "
         f"(monge cache clear {path.parent.name}), and it is made anew"
     )
+
+
+FEWEST_IN_MEMORY = 5000
+"""Examples that `in_memory` takes whatever their size."""
+
+
+def in_memory(
+    x: Examples, label: Tensor | None, most_bytes: int, seed: int, what: str
+) -> tuple[Tensor, Tensor | None]:
+    """Examples in memory, a random part of them where all would be too many."""
+    most = max(FEWEST_IN_MEMORY, most_bytes // (4 * math.prod(x.shape[1:])))
+    if len(x) <= most:
+        return x[:], label
+    rows = torch.randperm(len(x), generator=stream(seed, what))[:most].sort().values
+    return x[rows], None if label is None else label[rows]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics import duplicates, spaces
-from monge.metrics.comparisons import Comparison, Draws, comparisons
+from monge.metrics.catalogue import Comparison, Draws, comparisons
 from monge.metrics.differences import Difference, differences, of_intervals, remembered, with_holm
 from monge.metrics.feature_rows import feature_comparisons
 from monge.metrics.features import FeatureNetwork

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from monge.metrics import intervals
-from monge.metrics.comparisons import Comparison, Draws
+from monge.metrics.catalogue import Comparison, Draws
 from monge.metrics.intervals import GROUPS
 from monge.metrics.samples import Samples
 from monge.metrics.table import Better, Row

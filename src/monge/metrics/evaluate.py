@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.comparisons import comparisons, draw
+from monge.metrics.catalogue import comparisons, draw
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
 from monge.metrics.labels import Labelled, as_labels

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from monge.errors import UserError
 from monge.metrics import intervals
-from monge.metrics.comparisons import Comparison, Head, draw
+from monge.metrics.catalogue import Comparison, Head, draw
 from monge.metrics.features import FeatureNetwork, FeatureSet
 from monge.metrics.frechet import PARTS, frechet_at_infinity, frechet_distance, frechet_floor
 from monge.metrics.intervals import Interval

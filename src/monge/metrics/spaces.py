@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monge.metrics import intervals
-from monge.metrics.comparisons import FLOOR_DRAWS, Comparison, Draws, Head
+from monge.metrics.catalogue import FLOOR_DRAWS, Comparison, Draws, Head
 from monge.metrics.intervals import Interval
 from monge.metrics.labels import Labels
 from monge.metrics.samples import Rows, Samples, random_rows

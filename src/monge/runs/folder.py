@@ -24,9 +24,8 @@ from monge.files import (
     write_atomic,
     write_json,
 )
+from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
-
-CONFIG = "config.yaml"
 
 COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid", "objective", "pairs")
 """Fields of the specification that are components' texts, besides the autoencoder, whose files
@@ -166,7 +165,7 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
     """Add the settings that a continued run changed to the folder's list of them."""
     if not changed:
         return
-    path = folder / "changes.json"
+    path = folder / CHANGES
     entry = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "changed": {k: {"from": old, "to": new} for k, (old, new) in changed.items()},
@@ -176,7 +175,7 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
 
 def add_costs(folder: Path, **costs: float | int) -> None:
     """Add to the run's account of what it cost."""
-    path = folder / "cost.json"
+    path = folder / COST
     try:
         before = read_json(path) if path.exists() else {}
     except UserError:  # damaged: begin the account anew
@@ -189,7 +188,7 @@ def write_environment(folder: Path, device: str) -> None:
     import torch
 
     write_json(
-        folder / "environment.json",
+        folder / ENVIRONMENT,
         {
             "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ from typing import Any
 from monge.files import read_json
 from monge.learned import kind_of
 from monge.runs.folder import read_config
+from monge.runs.layout import COST, EVALUATION, QUALITY
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, journal
 
@@ -35,11 +36,11 @@ def describe(folder: Path) -> dict[str, Any]:
     losses = [row["loss"] for row in log if "loss" in row]
     if losses:
         facts["last loss"] = losses[-1]
-    for name, title in (("autoencoder/quality.json", "autoencoder"), ("cost.json", "cost")):
+    for name, title in ((QUALITY, "autoencoder"), (COST, "cost")):
         if (folder / name).exists():
             values = read_json(folder / name)
             facts[f"{title} facts"] = ", ".join(f"{k} {_short(v)}" for k, v in values.items())
-    evaluation = folder / "evaluation" / "evaluation.json"
+    evaluation = folder / EVALUATION
     if evaluation.exists():
         for row in read_json(evaluation)["table"]["rows"]:
             low, high = row["interval"]

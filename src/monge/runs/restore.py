@@ -17,6 +17,7 @@ from monge.errors import UserError
 from monge.files import read_json
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
+from monge.runs.layout import DATA
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
 from monge.tensors import stream
@@ -56,7 +57,7 @@ def read_facts(folder: Path) -> DataFacts:
     Raises:
         UserError: a damaged file.
     """
-    path = folder / "data.json"
+    path = folder / DATA
     facts = read_json(path)
     needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
     missing = [k for k in needed if not isinstance(facts, dict) or k not in facts]

@@ -20,8 +20,8 @@ from monge.files import refuse_links
 from monge.networks.exact import ExactNetwork
 from monge.progress import quiet
 from monge.runs import sharing
-from monge.runs.autoencoding import latents_for
 from monge.runs.folder import read_config
+from monge.runs.latents import latents_for
 from monge.runs.restore import (
     build_network,
     codec_of,

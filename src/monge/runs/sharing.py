@@ -10,11 +10,12 @@ from monge import own_code
 from monge.data import columns as table_columns
 from monge.errors import UserError
 from monge.files import copy_new, status
+from monge.runs.layout import CONFIG, DATA
 from monge.sampling import conditions
 
 FILES = (
-    "config.yaml",
-    "data.json",
+    CONFIG,
+    DATA,
     "ema.safetensors",
     "README.md",
     table_columns.FILE,

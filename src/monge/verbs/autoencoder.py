@@ -42,7 +42,7 @@ class Autoencoder(Reading):
 
 def act(arguments: Autoencoder) -> dict[str, Any]:
     """Train an autoencoder alone."""
-    from monge.runs.train import train_autoencoder
+    from monge.fitting.train import train_autoencoder
 
     shared = ("data", "autoencoder", "init_from", "flip", "seed", "device", "threads")
     names = [f.name for f in dataclasses.fields(Reading)]

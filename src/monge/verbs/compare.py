@@ -63,7 +63,7 @@ class Compare(Reading):
 
 def act(arguments: Compare) -> dict[str, Any]:
     """Compare two sets of samples."""
-    from monge.runs.compare import compare_sources
+    from monge.comparison.compare import compare_sources
     from monge.runs.restore import set_threads
 
     set_threads(arguments.threads)

@@ -31,7 +31,7 @@ class Demo:
 def act(arguments: Demo) -> dict[str, Any]:
     """Train, sample and evaluate the digits recipe."""
     from monge import recipes as book
-    from monge.runs.train import train as train_run
+    from monge.fitting.train import train as train_run
 
     start = time.monotonic()
     spec = dataclasses.replace(book.find("digits").SPEC, threads=arguments.threads)
@@ -42,7 +42,7 @@ def act(arguments: Demo) -> dict[str, Any]:
 
 def _demo(arguments: Demo, run: Run, start: float) -> dict[str, Any]:
     from monge import ownership
-    from monge.runs.evaluate import evaluate_run
+    from monge.evaluation.evaluate import evaluate_run
 
     note("sampling and evaluating")
     place = ownership.free_place(run.folder / "samples" / "seed-0")

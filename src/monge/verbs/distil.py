@@ -76,7 +76,7 @@ class Distil:
 
 def act(arguments: Distil) -> dict[str, Any]:
     """Distil a run into a map, or go on."""
-    from monge.runs.distil import distil as distil_run
+    from monge.fitting.distil import distil as distil_run
 
     skipped = ("run", "out", "json", "trust_code")
     names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]

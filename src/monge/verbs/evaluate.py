@@ -10,6 +10,7 @@ from tyro.conf import arg
 from monge import row_sharing
 from monge.errors import UserError
 from monge.files import read_json
+from monge.runs.layout import EVALUATION
 from monge.verbs.arguments import Sampling, load_run, sampling
 from monge.verbs.shown import note, tell
 
@@ -41,9 +42,9 @@ def act(arguments: Evaluate) -> dict[str, Any]:
 
 
 def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
-    from monge.runs import step_curve
-    from monge.runs.density import in_words
-    from monge.runs.evaluate import evaluate_run
+    from monge.evaluation import step_curve
+    from monge.evaluation.density import in_words
+    from monge.evaluation.evaluate import evaluate_run
 
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
@@ -55,7 +56,7 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
         tell(arguments, f"{row.name}: {settings}.")
-    found = read_json(run.folder / "evaluation" / "evaluation.json")
+    found = read_json(run.folder / EVALUATION)
     if found["density"]:
         tell(arguments, in_words(found["density"]))
     if len(steps) > 1:
@@ -66,9 +67,9 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
 
 def _by_steps(arguments: Evaluate, run: Run, steps: list[int]) -> dict[str, Any]:
     """Quality against evaluations."""
+    from monge.evaluation import step_curve
     from monge.metrics.feature_sources import load_network
-    from monge.runs import step_curve
-    from monge.runs.report import write_report
+    from monge.report.report import write_report
 
     network = None if arguments.features is None else load_network(arguments.features)
     how = {"seed": arguments.seed, "guidance": arguments.guidance, "network": network}

@@ -72,8 +72,8 @@ def _value(words: Sequence[str], flag: str) -> str | None:
 
 def act(arguments: Train) -> dict[str, Any]:
     """Train or continue a run."""
-    from monge.runs.rehearse import rehearse
-    from monge.runs.train import train as train_run
+    from monge.fitting.dry_run import rehearse
+    from monge.fitting.train import train as train_run
 
     spec = _spec_of(arguments)
     _need_data_of_recipe(arguments)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monge.files import read_json
 from monge.progress import counted
+from monge.runs.layout import COST
 from monge.verbs.shown import Shown, tell
 
 if TYPE_CHECKING:
@@ -54,5 +55,5 @@ def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
 
 def cost(folder: Path) -> dict[str, Any]:
     """What training a run has taken so far."""
-    path = folder / "cost.json"
+    path = folder / COST
     return read_json(path) if path.exists() else {}

@@ -64,7 +64,7 @@ class Verify(Sampler):
 
 def act(arguments: Verify) -> dict[str, Any]:
     """Take an error apart: of a run, with its report renewed, or of a component."""
-    from monge.runs.verify import text
+    from monge.verification.verify import text
 
     if arguments.selftest:
         return _selftest(arguments)
@@ -73,7 +73,7 @@ def act(arguments: Verify) -> dict[str, Any]:
     if arguments.component is None:
         if arguments.autoencoder is not None:
             raise UserError("a run has its own autoencoder: --autoencoder goes with --component")
-        from monge.runs.verify import verify_run
+        from monge.verification.verify import verify_run
 
         run = load_run(arguments.run, arguments.device, arguments.threads)
         how = {"quick": arguments.quick, "say": note, **sampling(arguments, arguments.steps)}
@@ -113,8 +113,8 @@ def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Pat
     from monge.data import sources
     from monge.loading import load
     from monge.runs.restore import set_threads
-    from monge.runs.verify import verify_component
     from monge.verification.from_diffusers import LEVELS, load_transformer
+    from monge.verification.verify import verify_component
 
     set_threads(arguments.threads)
     if arguments.guidance is not None or arguments.final is not None:

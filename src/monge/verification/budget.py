@@ -17,7 +17,7 @@ from monge.progress import Say, quiet
 from monge.targets.wasserstein import early_stopping as closed_early_stopping
 from monge.tensors import noise, stream
 from monge.types import Cond, Latent, State
-from monge.verification import lower
+from monge.verification import lower_bounds as lower
 from monge.verification.pipeline import Pipeline, in_chunks
 from monge.verification.terms import (
     Points,

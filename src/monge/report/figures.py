@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monge.metrics.table import Row
-from monge.runs.page import LIGHT, escaped
+from monge.report.page import LIGHT, escaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

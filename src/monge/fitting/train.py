@@ -21,23 +21,24 @@ from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError, nearest
 from monge.files import read_json, write_atomic, write_json
-from monge.learned import kind_of
-from monge.networks.exact import ExactNetwork
-from monge.objectives.base import Objective
-from monge.objectives.flow_matching import FlowMatching, ReflowSpec
-from monge.progress import Say, quiet
-from monge.runs import folder as folders
-from monge.runs.autoencoding import (
+from monge.fitting.autoencoding import (
     autoencoder_from,
     is_folder,
     keep_autoencoder_of,
     prepare_autoencoder,
 )
-from monge.runs.card import write_card
+from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
+from monge.fitting.warm_start import initialise
+from monge.learned import kind_of
+from monge.networks.exact import ExactNetwork
+from monge.objectives.base import Objective
+from monge.objectives.flow_matching import FlowMatching, ReflowSpec
+from monge.progress import Say, quiet
+from monge.report.card import write_card
+from monge.report.report import write_report
+from monge.runs import folder as folders
 from monge.runs.folder import read_config
-from monge.runs.initial import initialise
-from monge.runs.map_errors import BEST_N, keep_if_best, keep_map_errors
-from monge.runs.report import write_report
+from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
@@ -50,8 +51,6 @@ from monge.types import Posterior
 
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""
-
-SPLIT = "split.safetensors"
 
 FEW = 500
 """Fewer training examples than these get dropout, and colour images their mirror images."""
@@ -146,7 +145,7 @@ def _opened(
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
-            write_json(folder / "data.json", facts.to_json())
+            write_json(folder / DATA, facts.to_json())
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
@@ -161,7 +160,7 @@ def _opened(
 def _keep_reading(folder: Path, data: Data) -> None:
     """What reading found, which examples are on which side of the split, and a table's codec."""
     if data.report:
-        write_json(folder / "data_report.json", {"format_version": 1, **data.report})
+        write_json(folder / DATA_REPORT, {"format_version": 1, **data.report})
     if data.rows is not None:
         train, heldout = data.rows
         write_atomic(folder / SPLIT, to_bytes({"train": train, "heldout": heldout}))
@@ -186,7 +185,7 @@ def train_autoencoder(
     check(spec, data, folder)
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
-    return folder, read_json(folder / "autoencoder" / "quality.json")
+    return folder, read_json(folder / QUALITY)
 
 
 def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:
@@ -424,7 +423,7 @@ def reflow_batches(
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
     """The network's minutes: what the autoencoder, which has a third at most, has left."""
-    costs = folder / "cost.json"
+    costs = folder / COST
     if spec.minutes is None or not costs.exists():
         return spec.minutes
     spent = read_json(costs).get("autoencoder_s", 0.0) / 60

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monge.runs.figures import (
+from monge.report.figures import (
     ACCENT,
     GOOD,
     INK,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
-from monge.runs.page import card, facts, note, read_facts
+from monge.report.page import card, facts, note, read_facts
+from monge.runs.layout import DATA, DATA_REPORT
 
 MOST_SHOWN = 12
 """Entries of a list or count that are shown."""
@@ -18,7 +19,7 @@ FEW = 500
 
 def reading(folder: Path) -> str | None:
     """Counts, duplicates, unreadable files, warnings: ``data_report.json`` for people."""
-    found = read_facts(folder, "data_report.json")
+    found = read_facts(folder, DATA_REPORT)
     if found is None:
         return None
     warnings = "".join(note(text) for text in found.pop("warnings", []))
@@ -30,7 +31,7 @@ def reading(folder: Path) -> str | None:
 def memorisation_first(folder: Path) -> bool:
     """Whether the data is so small that copies are the first thing to look for."""
     try:
-        found = (read_facts(folder, "data.json") or {}).get("n_train")
+        found = (read_facts(folder, DATA) or {}).get("n_train")
     except UserError:  # the sections say that it is damaged
         return False
     return isinstance(found, int) and found < FEW

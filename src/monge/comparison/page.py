@@ -12,9 +12,10 @@ from monge.errors import UserError
 from monge.files import read_json, write_atomic
 from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table
-from monge.runs import figures, repeat
-from monge.runs.measured import interval, protocol
-from monge.runs.page import card, escaped, facts, note, number, page, picture
+from monge.report import figures
+from monge.report.page import card, escaped, facts, note, number, page, picture
+from monge.report.sections import provenance
+from monge.report.sections.measured import interval, protocol
 
 COMPARISON = "comparison.json"
 PAGE = "comparison.html"
@@ -53,7 +54,7 @@ def _page(folder: Path, found: Mapping[str, Any]) -> str:
         ("verdict", "Verdict", _verdict(found)),
         ("sets", "The sets", _sets(folder, sets)),
         ("measurements", "Measurements", _measurements(found)),
-        ("repeat", "How to repeat this", repeat.shown(found["card"])),
+        ("repeat", "How to repeat this", provenance.shown(found["card"])),
     ]
     foot = f"Written by monge from <code>{escaped(COMPARISON)}</code>."
     return page(f"{title} · monge", top, sections, foot)

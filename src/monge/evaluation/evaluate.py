@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monge.data.arrays import Examples
+from monge.data.arrays import in_memory
 from monge.data.base import Data
+from monge.evaluation.baselines import baselines, gaussian_latents
+from monge.evaluation.density import heldout_density
+from monge.evaluation.known_target import target_rows
+from monge.evaluation.latent_rows import latent_rows
 from monge.files import write_json
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
@@ -21,14 +24,10 @@ from monge.metrics.feature_sources import load_network
 from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet
 from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row, Table
-from monge.runs.baselines import baselines, gaussian_latents
-from monge.runs.card import write_card
-from monge.runs.density import heldout_density
+from monge.report.card import write_card
+from monge.report.report import write_report
 from monge.runs.folder import add_costs
-from monge.runs.known_target import target_rows
-from monge.runs.latent_rows import latent_rows
-from monge.runs.repeat import card, flags, network_word, of_run
-from monge.runs.report import write_report
+from monge.runs.provenance import card, flags, network_word, of_run
 from monge.runs.run import Run
 from monge.sampling import images
 from monge.sampling.model import GenerativeModel
@@ -39,9 +38,6 @@ SHOWN_PER_LABEL = 10
 SHOWN_NEIGHBOURS = 12
 MOST_BYTES = 2**30
 """Memory for training examples that samples are compared with; more data enter as a random part."""
-
-FEWEST_KNOWN = 5000
-"""Training examples that enter whatever their size."""
 
 
 def evaluate_run(
@@ -168,17 +164,6 @@ def measure(
         density = heldout_density(run, data, seed, **flow)
     end = time.monotonic()
     return Measured(result, samples, known, real, density, network, sampled - start, end - sampled)
-
-
-def in_memory(
-    x: Examples, label: Tensor | None, most_bytes: int, seed: int, what: str
-) -> tuple[Tensor, Tensor | None]:
-    """Examples in memory, a random part of them where all would be too many."""
-    most = max(FEWEST_KNOWN, most_bytes // (4 * math.prod(x.shape[1:])))
-    if len(x) <= most:
-        return x[:], label
-    rows = torch.randperm(len(x), generator=stream(seed, what))[:most].sort().values
-    return x[rows], None if label is None else label[rows]
 
 
 def _card(

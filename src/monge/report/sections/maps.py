@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monge.runs import map_errors, step_curve
-from monge.runs.figures import ACCENT, GOOD, SECOND, SOFT, plain_log, start_figure, svg
-from monge.runs.page import card, escaped, number, read_facts
+from monge.report.figures import ACCENT, GOOD, SECOND, SOFT, plain_log, start_figure, svg
+from monge.report.page import card, escaped, number, read_facts
+from monge.runs import map_errors
+from monge.runs.layout import STEPS
 
 LINES = {
     "map, best weights": (GOOD, "--"),
@@ -49,7 +50,7 @@ def errors(folder: Path) -> str | None:
 
 def by_evaluations(folder: Path) -> str | None:
     """Quality against the number of evaluations of the network."""
-    found = read_facts(folder, step_curve.FILE)
+    found = read_facts(folder, STEPS)
     if found is None:
         return None
     rows = "".join(

@@ -29,6 +29,8 @@ from monge.files import copy_new, read_json, refuse_links, remove, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
 from monge.runs import sharing
+from monge.runs.latents import latents_for
+from monge.runs.layout import QUALITY
 from monge.runs.spec import TrainSpec
 from monge.sampling import images
 from monge.tensors import stream
@@ -146,33 +148,6 @@ def prepare_autoencoder(
     return wrapped, in_units_of(wrapped, latents)
 
 
-def latents_for(
-    spec: TrainSpec,
-    wrapped: Standardised,
-    data: Data,
-    device: torch.device,
-    say: Say,
-    together: bool = False,
-) -> Latents:
-    """The latents of the training data in the run's units, from the cache where they are there.
-
-    Args:
-        together: all processes are here, and share the work.
-    """
-    latents = latents_of(
-        wrapped,
-        data.train,
-        data.fingerprint,
-        data.name,
-        device,
-        say,
-        flip=spec.flip == "yes",
-        check=spec.check_cache,
-        together=together,
-    )
-    return in_units_of(wrapped, latents)
-
-
 def _bare_autoencoder(
     spec: TrainSpec, data: Data, home: Path, device: torch.device, say: Say
 ) -> Any:
@@ -273,7 +248,7 @@ def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
     """The quality of an autoencoder taken from a folder on the data that it was trained on."""
     if not is_folder(spec.autoencoder):
         return None
-    file = Path(spec.autoencoder) / "autoencoder" / "quality.json"
+    file = Path(spec.autoencoder) / QUALITY
     if not file.exists():
         file = Path(spec.autoencoder) / "quality.json"
     if not file.exists():

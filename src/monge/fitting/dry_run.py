@@ -10,24 +10,24 @@ from monge.autoencoders import standardise
 from monge.components import build
 from monge.data import latents as latent_data
 from monge.data import sources
-from monge.networks.exact import ExactNetwork
-from monge.progress import Say, quiet, size
-from monge.runs import folder as folders
-from monge.runs.autoencoding import (
+from monge.fitting.autoencoding import (
     autoencoder_batches,
     autoencoder_from,
     autoencoder_loop,
     is_folder,
 )
-from monge.runs.restore import build_network, set_threads
-from monge.runs.spec import TrainSpec
-from monge.runs.train import (
+from monge.fitting.train import (
     check,
     latent_batches,
     loop_spec,
     make_objective,
     resolve,
 )
+from monge.networks.exact import ExactNetwork
+from monge.progress import Say, quiet, size
+from monge.runs import folder as folders
+from monge.runs.restore import build_network, set_threads
+from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
 from monge.training.loop import fit
 from monge.training.plan import Plan

@@ -19,9 +19,7 @@ import torch
 
 from monge.data.reading import Reading
 from monge.data.store import file_digest
-from monge.runs import page
 from monge.runs.folder import monge_version
-from monge.runs.page import Markup, escaped, facts
 from monge.runs.run import Run
 
 VERSION = 1
@@ -105,31 +103,3 @@ def network_word(text: str) -> str:
     """A feature network as it is written in any working directory: its files absolute."""
     parts = text.split(":")
     return ":".join(source_word(part) if Path(part).suffix else part for part in parts)
-
-
-def shown(found: Mapping[str, Any], heading: str = "") -> str:
-    """A card as HTML: the command, then everything else."""
-    rest = dict(found)
-    command = rest.pop("command", None)
-    rest.pop("format_version", None)
-    above = "<p class='small'>Measured on arrays in memory: no command reads them again.</p>"
-    if command:
-        above = (
-            f"<pre>{escaped(command)}</pre><p class='small'>On the same machine and versions this "
-            "gives the same numbers to the bit.</p>"
-        )
-    return page.card(above + facts(_flat(rest)), heading)
-
-
-def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, object]:
-    """Nested values as lines, one for each."""
-    lines: dict[str, object] = {}
-    for name, value in found.items():
-        key = f"{before}{name}"
-        if isinstance(value, Mapping):
-            lines |= _flat(value, f"{key}: ")
-        elif isinstance(value, list):
-            lines[key] = ", ".join(map(str, value))
-        else:
-            lines[key] = Markup(f"<code>{escaped(value)}</code>") if "sha" in name else value
-    return lines

@@ -9,11 +9,10 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.metrics.table import SIGNS, Row, Table
-from monge.runs import figures
-from monge.runs.page import Markup, card, count, escaped, facts, number, picture, read_facts
-from monge.runs.reading_section import memorisation_first
-
-EVALUATION = "evaluation/evaluation.json"
+from monge.report import figures
+from monge.report.page import Markup, card, count, escaped, facts, number, picture, read_facts
+from monge.report.sections.reading import memorisation_first
+from monge.runs.layout import EVALUATION
 
 
 def rows_of(evaluation: Mapping[str, Any]) -> list[Row]:

@@ -17,9 +17,8 @@ from typing import Any
 from monge.errors import UserError
 from monge.files import read_json, write_atomic
 from monge.learned import kind_of
-from monge.runs import figures, map_section, measured, repeat, verify_section
-from monge.runs.folder import in_short, read_config
-from monge.runs.page import (
+from monge.report import figures
+from monge.report.page import (
     DAMAGED,
     card,
     count,
@@ -33,7 +32,12 @@ from monge.runs.page import (
     read_facts,
     tiles,
 )
-from monge.runs.reading_section import memorisation_first, reading
+from monge.report.sections import maps as map_section
+from monge.report.sections import measured, provenance
+from monge.report.sections import verify as verify_section
+from monge.report.sections.reading import memorisation_first, reading
+from monge.runs.folder import in_short, read_config
+from monge.runs.layout import CHANGES, CONFIG, COST, DATA, ENVIRONMENT, QUALITY
 from monge.runs.spec import TrainSpec
 from monge.training import journal
 
@@ -118,12 +122,12 @@ def _title(folder: Path) -> str:
 
 
 def _lead(folder: Path) -> str | None:
-    data = read_facts(folder, "data.json")
+    data = read_facts(folder, DATA)
     if data is None:
         return None
     kind = {"image": "images", "table": "table rows"}.get(str(data.get("kind")), "data")
     objective = "flow_matching"
-    if (folder / "config.yaml").exists():
+    if (folder / CONFIG).exists():
         objective = read_config(folder).objective
     learned = kind_of(objective)
     model = learned.title + (f" ({escaped(objective)})" if learned.few_steps else "")
@@ -136,7 +140,7 @@ def _lead(folder: Path) -> str | None:
 def _tiles(folder: Path) -> str:
     evaluation, cost = (
         read_facts(folder, measured.EVALUATION),
-        read_facts(folder, "cost.json") or {},
+        read_facts(folder, COST) or {},
     )
     items = []
     if evaluation:
@@ -192,7 +196,7 @@ def _while_training(folder: Path) -> str | None:
 
 
 def _quality(folder: Path) -> str | None:
-    quality = read_facts(folder, "autoencoder/quality.json")
+    quality = read_facts(folder, QUALITY)
     if quality is None:
         return None
     shape = " × ".join(map(str, quality["latent_shape"]))
@@ -272,7 +276,7 @@ PHASES = {
 
 
 def _cost(folder: Path) -> str | None:
-    cost = read_facts(folder, "cost.json")
+    cost = read_facts(folder, COST)
     if cost is None:
         return None
     phases = {k: float(cost[k]) for k in PHASES if cost.get(k)}
@@ -297,7 +301,7 @@ def _cost(folder: Path) -> str | None:
 
 
 def _environment(folder: Path) -> str | None:
-    environment = read_facts(folder, "environment.json")
+    environment = read_facts(folder, ENVIRONMENT)
     if environment is None:
         return None
     command = environment.pop("command", None)
@@ -306,7 +310,7 @@ def _environment(folder: Path) -> str | None:
 
 
 def _data(folder: Path) -> str | None:
-    data = read_facts(folder, "data.json")
+    data = read_facts(folder, DATA)
     if data is None:
         return None
     shape = " × ".join(map(str, data.get("shape") or []))
@@ -325,7 +329,7 @@ def _data(folder: Path) -> str | None:
 
 
 def _configuration(folder: Path) -> str | None:
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.exists():
         return None
     values, usual = (
@@ -340,7 +344,7 @@ def _configuration(folder: Path) -> str | None:
 
 
 def _changes(folder: Path) -> str | None:
-    path = folder / "changes.json"
+    path = folder / CHANGES
     if not path.exists():
         return None
     lines = [
@@ -354,7 +358,7 @@ def _changes(folder: Path) -> str | None:
 
 def _repeat(folder: Path) -> str | None:
     found = (read_facts(folder, measured.EVALUATION) or {}).get("card")
-    return repeat.shown(found, "How to repeat this") if found else None
+    return provenance.shown(found, "How to repeat this") if found else None
 
 
 COPIES = "Nearest training examples"

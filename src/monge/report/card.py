@@ -14,9 +14,10 @@ from monge.errors import UserError
 from monge.files import write_atomic
 from monge.learned import kind_of
 from monge.metrics.table import SIGNS
+from monge.report.page import DAMAGED, count, number, read_facts
+from monge.report.sections.measured import rows_of
 from monge.runs.folder import read_config
-from monge.runs.measured import EVALUATION, rows_of
-from monge.runs.page import DAMAGED, count, number, read_facts
+from monge.runs.layout import CONFIG, DATA, EVALUATION, QUALITY
 
 PICTURES = ("evaluation/by_label.png", "evaluation/samples.png")
 
@@ -49,7 +50,7 @@ def _front(folder: Path) -> str:
 
 
 def _what(folder: Path) -> str:
-    spec = read_config(folder) if (folder / "config.yaml").exists() else None
+    spec = read_config(folder) if (folder / CONFIG).exists() else None
     objective = "flow_matching" if spec is None else spec.objective
     lines = [f"# {_name(folder)}", kind_of(objective).summary]
     pictures = [name for name in PICTURES if (folder / name).exists()]
@@ -133,7 +134,7 @@ def _limits(folder: Path) -> str:
         "The numbers compare with held-out data of the same source by the estimators named. They "
         "say nothing about other data or other uses.",
     ]
-    quality = read_facts(folder, "autoencoder/quality.json") or {}
+    quality = read_facts(folder, QUALITY) or {}
     if quality.get("psnr_db") is not None:
         lines.append(
             "Samples leave the autoencoder's decoder, which reconstructs held-out data with a "
@@ -147,7 +148,7 @@ def _licence(folder: Path) -> str:
 
 
 def _data(folder: Path) -> dict[str, Any]:
-    return read_facts(folder, "data.json") or {}
+    return read_facts(folder, DATA) or {}
 
 
 def _name(folder: Path) -> str:

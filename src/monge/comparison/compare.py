@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from monge import ownership
+from monge.comparison.page import COMPARISON, PICTURE, write_page
+from monge.comparison.sets import Taken, take_all
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.files import write_json
@@ -17,9 +19,7 @@ from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
 from monge.metrics.feature_sources import load_network
 from monge.metrics.labels import Labelled
 from monge.progress import Say, counting, quiet
-from monge.runs.compared_sets import Taken, take_all
-from monge.runs.comparison_page import COMPARISON, PICTURE, write_page
-from monge.runs.repeat import card, flags, network_word, reading_flags, source_word
+from monge.runs.provenance import card, flags, network_word, reading_flags, source_word
 from monge.runs.restore import pick_device
 from monge.sampling import images
 

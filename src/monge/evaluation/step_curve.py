@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monge.data.base import Data
 from monge.errors import UserError
+from monge.evaluation.latent_rows import latents_in_units, units
 from monge.files import read_json, write_json
 from monge.learned import JUMPS
 from monge.metrics.features import FeatureNetwork
@@ -23,14 +24,11 @@ from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.progress import Say, counted, quiet
-from monge.runs.latent_rows import latents_in_units, units
-from monge.runs.map_errors import BEST
+from monge.runs.layout import BEST, STEPS
 from monge.runs.run import Run
 from monge.sampling.samples import Samples
 from monge.tensors import stream
 from monge.training import checkpoint
-
-FILE = "evaluation/steps.json"
 
 MOST = 2000
 """Samples and held-out examples that are compared, at most."""
@@ -188,7 +186,7 @@ def step_curve(
         "floor": dict(zip(("energy", "auc", "frechet"), floor.mean(0).tolist(), strict=True)),
         "floor_std": dict(zip(("energy", "auc", "frechet"), floor.std(0).tolist(), strict=True)),
     }
-    write_json(run.folder / FILE, found)
+    write_json(run.folder / STEPS, found)
     return found
 
 

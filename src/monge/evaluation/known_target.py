@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.data.base import Data
-from monge.metrics.densities import Divergences, divergences
+from monge.metrics.divergences import Divergences, divergences
 from monge.metrics.samples import Values
 from monge.metrics.table import Row
 from monge.paths import Linear

@@ -19,14 +19,15 @@ from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.files import json_of, read_json, write_json
+from monge.fitting.autoencoding import pretrained
 from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
 from monge.progress import Say, quiet
-from monge.runs.autoencoding import pretrained
+from monge.report.report import REPORT, report_of, write_report
+from monge.report.words import map_laws
 from monge.runs.folder import monge_version
-from monge.runs.longer import trials_of
-from monge.runs.report import REPORT, report_of, write_report
+from monge.runs.layout import QUALITY, VERIFY
 from monge.runs.run import Run
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
@@ -36,16 +37,16 @@ from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.tensors import noise, stream
 from monge.types import Cond
-from monge.verification import curves, maps
+from monge.verification import curves
 from monge.verification.advice import Advice, Trials, advise
 from monge.verification.budget import Budget, Known, budget, draw
 from monge.verification.foreign import Clock, field_of
 from monge.verification.lipschitz import along, stretching
+from monge.verification.longer_training import trials_of
 from monge.verification.maps import map_facts
 from monge.verification.pipeline import Pipeline
 from monge.verification.terms import Term, as_points
 
-FILE = "verify.json"
 FORMAT_VERSION = 1
 
 MOST_TRAIN = 4000
@@ -112,7 +113,7 @@ def verify_run(
     final = sampling.pop("final", None)
     pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
     label, given = run.draw_conditions(effort.n, None, None, seed)
-    quality = run.folder / "autoencoder" / "quality.json"
+    quality = run.folder / QUALITY
     home = (read_json(quality) if quality.exists() else {}).get("home")
     known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
     cond = run.condition(label, given)
@@ -121,7 +122,7 @@ def verify_run(
         **_head(run, pipeline, final),
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
-    write_json(run.folder / "evaluation" / FILE, _portable(report))
+    write_json(run.folder / VERIFY, _portable(report))
     write_report(run.folder)
     return report
 
@@ -235,7 +236,7 @@ def verify_component(
         },
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
-    ownership.write(out / "evaluation", {FILE: json_of(_portable(report)).encode()})
+    ownership.write(out / "evaluation", {Path(VERIFY).name: json_of(_portable(report)).encode()})
     ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
     return report
 
@@ -518,7 +519,7 @@ def text(report: dict[str, Any]) -> str:
     )
     lines += [f"  {term.loose}" for term in terms if term.loose]
     if report.get("map"):
-        lines += [f"  {line}" for line in maps.in_words(report["map"])]
+        lines += [f"  {line}" for line in map_laws(report["map"])]
     lines.append(report["advice"]["text"])
     return "\n".join(lines)
 

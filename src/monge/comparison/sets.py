@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from monge.data import sources
+from monge.data.arrays import in_memory
 from monge.data.base import Data
 from monge.data.compared_columns import as_matrices
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.progress import Say, counting
-from monge.runs.evaluate import in_memory
 from monge.runs.folder import CONFIG
-from monge.runs.repeat import of_examples, of_run
+from monge.runs.provenance import of_examples, of_run
 from monge.runs.run import Run
 
 Side = Literal["all", "train", "heldout"]

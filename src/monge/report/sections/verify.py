@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monge.runs import verify_figures
-from monge.runs.page import card, escaped, facts, number, read_facts
-from monge.verification import maps
-from monge.verification.terms import Term
-
-FILE = "evaluation/verify.json"
+from monge.report.page import card, escaped, facts, number, read_facts
+from monge.report.sections import verify_figures
+from monge.report.term import Term
+from monge.report.words import map_laws
+from monge.runs.layout import VERIFY
 
 
 def budget(folder: Path) -> str | None:
-    report = read_facts(folder, FILE)
+    report = read_facts(folder, VERIFY)
     if report is None:
         return None
     known = bool(report["truth_known"])
@@ -74,15 +73,15 @@ def _table(report: Mapping[str, Any]) -> str:
 
 def laws_of_map(folder: Path) -> str | None:
     """Defects, losses on slices and bounds of a learned map."""
-    report = read_facts(folder, FILE)
+    report = read_facts(folder, VERIFY)
     if report is None or not report.get("map"):
         return None
-    lines = "".join(f"<li>{escaped(line)}</li>" for line in maps.in_words(report["map"]))
+    lines = "".join(f"<li>{escaped(line)}</li>" for line in map_laws(report["map"]))
     return card(f"<ul>{lines}</ul>", "Laws of the map")
 
 
 def curves(folder: Path) -> str | None:
-    report = read_facts(folder, FILE)
+    report = read_facts(folder, VERIFY)
     if report is None:
         return None
     drawn = [verify_figures.by_steps(report["errors_by_steps"], report["units"])]
@@ -94,7 +93,7 @@ def curves(folder: Path) -> str | None:
 
 
 def stretching(folder: Path) -> str | None:
-    report = read_facts(folder, FILE)
+    report = read_facts(folder, VERIFY)
     if report is None:
         return None
     found = report["lipschitz"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from monge.data import latents as latent_data
 from monge.data.arrays import Examples
 from monge.data.base import Data
-from monge.metrics.comparisons import FLOOR_DRAWS, draw
+from monge.metrics.catalogue import FLOOR_DRAWS, draw
 from monge.metrics.evaluate import MAX_N, TRAINING_SET
 from monge.metrics.feature_rows import frechet
 from monge.metrics.samples import random_rows

@@ -1,0 +1,1 @@
+"""Two sets of samples against each other, or against a reference."""

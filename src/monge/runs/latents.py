@@ -1,0 +1,39 @@
+"""The latents of a run's training data."""
+
+from __future__ import annotations
+
+import torch
+
+from monge.autoencoders.standardised import Standardised
+from monge.data.base import Data
+from monge.data.latent_cache import in_units_of, latents_of
+from monge.data.latents import Latents
+from monge.progress import Say
+from monge.runs.spec import TrainSpec
+
+
+def latents_for(
+    spec: TrainSpec,
+    wrapped: Standardised,
+    data: Data,
+    device: torch.device,
+    say: Say,
+    together: bool = False,
+) -> Latents:
+    """The latents of the training data in the run's units, from the cache where they are there.
+
+    Args:
+        together: all processes are here, and share the work.
+    """
+    latents = latents_of(
+        wrapped,
+        data.train,
+        data.fingerprint,
+        data.name,
+        device,
+        say,
+        flip=spec.flip == "yes",
+        check=spec.check_cache,
+        together=together,
+    )
+    return in_units_of(wrapped, latents)

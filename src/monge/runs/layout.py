@@ -1,0 +1,21 @@
+"""The files of a run folder, named once."""
+
+CONFIG = "config.yaml"
+DATA = "data.json"
+DATA_REPORT = "data_report.json"
+COST = "cost.json"
+ENVIRONMENT = "environment.json"
+CHANGES = "changes.json"
+SPLIT = "split.safetensors"
+MAP_ERROR = "map_error.json"
+BEST = "best.json"
+REPORT = "report.html"
+CARD = "README.md"
+
+AUTOENCODER = "autoencoder"
+QUALITY = "autoencoder/quality.json"
+RECONSTRUCTIONS = "autoencoder/reconstructions.png"
+
+EVALUATION = "evaluation/evaluation.json"
+STEPS = "evaluation/steps.json"
+VERIFY = "evaluation/verify.json"
