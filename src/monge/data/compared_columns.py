@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monge.data import arrow
 from monge.data.arrow import compute
-from monge.data.choosing import names_in
+from monge.data.naming import flag, names_in
 from monge.data.reading import Reading
 from monge.errors import UserError
 
