@@ -20,9 +20,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
+from monge.data.folder import HELD_OUT, TRAIN
 from monge.data.images import Unreadable
-from monge.data.raw import Raw, shown
+from monge.data.label_lists import LABEL_COLUMNS
+from monge.data.raw import Raw, content_of_file, shown
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest, reason
 
@@ -127,7 +128,7 @@ def bytes_of(value: Any, home: Path) -> bytes:
         raise Unreadable("the row holds no image")
     if "\0" in path:
         raise Unreadable("the row's path is none")
-    return (home / path).read_bytes()
+    return content_of_file(home / path)
 
 
 def _opened(file: Path) -> parquet.ParquetFile:
@@ -250,7 +251,7 @@ def find_files(root: Path) -> list[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix == ".parquet" and os.path.isfile(path)]
+        found += [path for path in paths if path.suffix.lower() == ".parquet" and os.path.isfile(path)]
     return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 
