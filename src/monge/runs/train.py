@@ -27,6 +27,7 @@ from monge.objectives.base import Objective
 from monge.objectives.flow_matching import FlowMatching, ReflowSpec
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
+from monge.runs import same_data
 from monge.runs.autoencoding import (
     autoencoder_from,
     is_folder,
@@ -97,6 +98,8 @@ def train(
         teacher.network.double()
     objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
+    data = same_data.checked(data, folder, spec.changed_data)
+    processes.wait()
     check(spec, data, folder)
     facts = DataFacts.of(data, kind.facts(objective))
     with _opened(folder, spec, data, facts, device, say):
@@ -142,6 +145,7 @@ def _opened(
             folders.require_free(folder)
             stack.enter_context(lock.hold(folder))
             changed = folders.open_folder(folder, spec, checkpoint.newest_step(folder) or 0)
+            changed |= same_data.changes(folder, facts)
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
@@ -181,6 +185,8 @@ def train_autoencoder(
         say(line)
     spec = resolve(spec, data, out)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
+    data = same_data.checked(data, folder, spec.changed_data)
+    processes.wait()
     check(spec, data, folder)
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
