@@ -99,9 +99,7 @@ def condition_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Colum
     known = numbers[train].astype(np.float64)
     mean, deviation = float(known.mean()), float(known.std())
     if not deviation > 1e-12 * abs(mean):
-        raise UserError(
-            f"condition column {name!r} does not vary: {drop([name])} leaves it out"
-        )
+        raise UserError(f"condition column {name!r} does not vary: {drop([name])} leaves it out")
     return Column(name, "condition", mean, deviation, grid)
 
 

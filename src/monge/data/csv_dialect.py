@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import re
 import stat
@@ -83,9 +84,11 @@ def sniff(path: Path) -> Dialect:
     header, notes = _fitted(header, below)
     if not _are_quoted(header, lines[at:], consumed):
         _refuse_data(header, below, path)
-    notes += _numbered(header, below)
+        notes += _numbered(header, below)
     header, more = _once_each(header)
-    padding = re.compile(rf"(^|{re.escape(delimiter)}) +[^\s\"]|[^\s\"] +({re.escape(delimiter)}|$)")
+    padding = re.compile(
+        rf"(^|{re.escape(delimiter)}) +[^\s\"]|[^\s\"] +({re.escape(delimiter)}|$)"
+    )
     quoted = re.compile(rf"{re.escape(delimiter)} +\"")
     sample = [QUOTED.sub('""', line.rstrip("\r\n")) for line in lines[at : at + SNIFFED]]
     return Dialect(
@@ -106,7 +109,7 @@ def open_regular(path: Path) -> io.BufferedReader:
         UserError: it is not, or cannot be read.
     """
     try:
-        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -275,7 +278,7 @@ def _counted(header: list[str], numbers: list[int]) -> bool:
     if not all(header[j].isdigit() for j in numbers):
         return False
     values = [int(header[j]) for j in numbers]
-    steps = {b - a for a, b in zip(values, values[1:], strict=False)}
+    steps = {b - a for a, b in itertools.pairwise(values)}
     years = all(YEARS[0] <= value <= YEARS[1] for value in values)
     start = values[0] in (0, 1) and steps == {1}
     return len(steps) == 1 and min(steps) > 0 and ((len(values) > 2 and start) or years)

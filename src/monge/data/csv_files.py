@@ -61,7 +61,9 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
         row += len(block[0])
     n = len(dialect.names)
     kept = [
-        j for j in range(n) if cells[j].total or cells[j].quoted or dialect.names[j] or (row == 0 and j < n - 1)
+        j
+        for j in range(n)
+        if cells[j].total or cells[j].quoted or dialect.names[j] or (row == 0 and j < n - 1)
     ]  # columns without a name and without a value are delimiters at the end of lines
     notes = list(dialect.notes)
     if len(kept) < n:
@@ -123,6 +125,10 @@ def memory() -> int:
         with suppress(OSError, ValueError):
             bounds.append(int(Path(name).read_text(encoding="ascii")))
     return min(bounds)
+
+
+MOST_CODES = 26**2
+"""Codes of two letters."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,10 @@ def _with_codes_of_na(
         if not table.num_rows or not pa.types.is_string(table.schema.field(at).type):
             continue
         column = table.column(at)
-        if not 0 < column.null_count < len(column) / 2 or compute.count_distinct(column).as_py() > 400:
+        if (
+            not 0 < column.null_count < len(column) / 2
+            or compute.count_distinct(column).as_py() > MOST_CODES
+        ):
             continue
         if not csv_cells.is_country_codes(compute.unique(column.drop_null()).to_pylist()):
             continue

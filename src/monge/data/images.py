@@ -1,6 +1,6 @@
 """One image file as pixels: whatever its format, mode and orientation, at the size asked for.
 
-Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: the values of
+Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: values of
 more than 8 bits are scaled by the white of their source (of 16-bit colour Pillow reads the high
 bytes), transparent images are put on white, the first frame of an animation is taken, and the
 camera's rotation (EXIF) is undone. Large images are converted in strips, so that an image takes its

@@ -97,9 +97,7 @@ def filled(table: pa.Table) -> pa.Table:
         if not column.null_count:
             continue
         if column.null_count == len(column):
-            raise UserError(
-                f"column {field.name!r} is empty: {drop([field.name])} leaves it out"
-            )
+            raise UserError(f"column {field.name!r} is empty: {drop([field.name])} leaves it out")
         known = arrow.numbers_of(column.drop_null(), field.name)
         if known.dtype.kind == "i":
             mean = np.array([round(sum(known.tolist()) / len(known))])

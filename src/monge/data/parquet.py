@@ -251,7 +251,9 @@ def find_files(root: Path) -> list[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() == ".parquet" and os.path.isfile(path)]
+        found += [
+            path for path in paths if path.suffix.lower() == ".parquet" and os.path.isfile(path)
+        ]
     return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 

@@ -255,8 +255,8 @@ def _told(data: Data, notes: list[str]) -> dict[str, Any]:
         "split": "the source's own" if data.own_split else "by content",
         "notes": notes,
     }
-    what = f"{n} examples of shape {data.shape}: {len(data.train)} to train, {len(data.heldout)} held out"
-    lines = [what, *notes]
+    sides = f"{len(data.train)} to train, {len(data.heldout)} held out"
+    lines = [f"{n} examples of shape {data.shape}: {sides}", *notes]
     if counts:
         first = ", ".join(f"{k} {name}" for name, k in list(counts.items())[:10])
         lines.insert(1, f"labels: {first}{', ...' if len(counts) > 10 else ''}")

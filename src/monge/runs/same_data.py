@@ -92,7 +92,9 @@ def _counts(data: Data, then: DataFacts) -> list[str]:
         if before != now:
             lines.append(f"there were {before} {what} examples, and are now {now}")
     if data.fingerprint != then.fingerprint:
-        lines.append(f"their content differs: fingerprint {then.fingerprint}, now {data.fingerprint}")
+        lines.append(
+            f"their content differs: fingerprint {then.fingerprint}, now {data.fingerprint}"
+        )
     return lines
 
 
@@ -120,7 +122,9 @@ def _names_differ(what: str, then: tuple[str, ...], now: tuple[str, ...]) -> lis
         return [f"{what} stand in another order: {_listed(then)}, now {_listed(now)}"]
     lines = []
     if gone:
-        lines.append(f"{what} that are gone: {', '.join(gone[:MOST])}{', ...' * (len(gone) > MOST)}")
+        lines.append(
+            f"{what} that are gone: {', '.join(gone[:MOST])}{', ...' * (len(gone) > MOST)}"
+        )
     if new:
         lines.append(f"{what} that are new: {', '.join(new[:MOST])}{', ...' * (len(new) > MOST)}")
     return lines
