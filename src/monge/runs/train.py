@@ -248,12 +248,12 @@ def _default_network(latent_shape: tuple[int, ...]) -> str:
 
 
 def _default_conv(data: Data) -> str:
-    """A latent grid of about 8 x 8, if the sides allow it."""
+    """A latent grid of about 8 x 8 with even sides, to which images are padded."""
     sides = data.shape[1:]
-    fits = [down for down in (1, 2, 4, 8) if all(side % down == 0 for side in sides)]
-    wanted = [down for down in fits if min(sides) // down >= 4 and down <= max(min(sides) // 8, 2)]
-    down = max(wanted, default=min(fits))
-    return f"conv:down={down},channels=4"
+    grids = {down: -(-min(sides) // (2 * down)) * 2 for down in (1, 2, 4, 8)}
+    down = max(d for d, grid in grids.items() if d == 1 or grid >= (4 if d == 2 else 8))
+    padded = any(side % (2 * down) for side in sides)
+    return f"conv:down={down},channels=4" + ",multiple=2" * padded
 
 
 def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
