@@ -293,5 +293,5 @@ def test_files_too_large_or_endless_are_unreadable(
         assert found.report["unreadable"] == 1
         assert "a pipe or a device" in next(iter(found.report["unreadable_files"].values()))
     monkeypatch.setattr(raws, "MOST_BYTES", 10)
-    with pytest.raises(UserError, match="none of its 201 images can be read"):
+    with pytest.raises(UserError, match="none of its 401 images can be read"):
         load(str(folder_of(root, 200, ("new",)).parent / "x"))

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -268,7 +269,18 @@ def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
     return entries
 
 
+def plain_source(text: str) -> str:
+    """A source in one spelling: without strokes at its end and dots in its path.
+
+    >>> plain_source("./photos/"), plain_source("hf:org/name"), plain_source("target:box")
+    ('photos', 'hf:org/name', 'target:box')
+    """
+    return text if text.startswith(("hf:", "target:")) or not text else os.path.normpath(text)
+
+
 def difference(old: TrainSpec, new: TrainSpec) -> dict[str, tuple[Any, Any]]:
     """The fields in which two specifications differ: name -> (old, new)."""
     a, b = dataclasses.asdict(old), dataclasses.asdict(new)
+    if plain_source(old.data) == plain_source(new.data):
+        b["data"] = a["data"]
     return {k: (a[k], b[k]) for k in a if a[k] != b[k]}

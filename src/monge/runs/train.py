@@ -41,7 +41,7 @@ from monge.runs.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.runs.report import write_report
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import Run
-from monge.runs.spec import TrainSpec
+from monge.runs.spec import TrainSpec, plain_source
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts, n_vector_of
 from monge.tensors import CHUNK, noise, stream
@@ -200,7 +200,7 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
         folder: of the run, if it is known already; see `check`.
     """
     image, few = data.kind == "image", len(data.train) < FEW
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"data": plain_source(spec.data)}
     if spec.steps is None and spec.minutes is None:
         changes["steps"] = DEFAULT_STEPS
     if spec.network == "auto" and spec.init_from is not None:
