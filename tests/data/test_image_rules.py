@@ -295,3 +295,13 @@ def test_files_too_large_or_endless_are_unreadable(
     monkeypatch.setattr(raws, "MOST_BYTES", 10)
     with pytest.raises(UserError, match="none of its 401 images can be read"):
         load(str(folder_of(root, 200, ("new",)).parent / "x"))
+
+
+def test_paths_that_lead_out_of_the_folder_are_told(tmp_path: Path) -> None:
+    other = folder_of(tmp_path / "other", 12)
+    structs = [{"bytes": None, "path": f"../other/{p.name}"} for p in sorted(other.iterdir())]
+    (tmp_path / "x").mkdir()
+    where = tmp_path / "x" / "p.parquet"
+    parquet.write_table(pa.table({"image": pa.array(structs, IMAGE)}), where)
+    told = "\n".join(load(str(where)).summary)
+    assert "12 rows name files outside of the folder, the first ../other/0000.png" in told
