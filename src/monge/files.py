@@ -175,7 +175,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot read {path}: it is not a file")
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
     except ValueError as error:

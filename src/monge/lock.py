@@ -166,7 +166,7 @@ def _is(path: Path, descriptor: int) -> bool:
 def _owner(path: Path) -> str:
     for _ in range(LOOKS):
         try:
-            owner = json.loads(path.read_text())
+            owner = json.loads(path.read_text(encoding="utf-8"))
             return "process {pid} on {host}, since {since}".format(**owner)
         except ValueError:  # it holds the lock, and is about to write its name
             time.sleep(POLL_S / LOOKS)

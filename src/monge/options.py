@@ -66,6 +66,7 @@ class TrainOptions(ReadingOptions, total=False):
     log_every: int
     tensorboard: bool
     check_cache: bool
+    changed_data: bool
     solver: str
     grid: str
     final: Literal["auto", "none", "divide", "posterior_mean"]
@@ -123,6 +124,7 @@ class DistilOptions(TypedDict, total=False):
     log_every: int | None
     tensorboard: bool | None
     check_cache: bool | None
+    changed_data: bool | None
     solver: str | None
     grid: str | None
     final: Literal["auto", "none", "divide", "posterior_mean"] | None

@@ -54,6 +54,7 @@ CASES = {
     "pca-images": lambda: (PCASpec(dim=7).build((1, 4, 4)).fit(images()), images()),
     "conv-down1": lambda: (noisy_conv(1, 2), images()),
     "conv-down2": lambda: (noisy_conv(), images()),
+    "conv-odd": lambda: (noisy_conv(2, 3, (1, 5, 7)), images((1, 5, 7))),
     "conv-wide": lambda: (noisy_conv(4, 2, (3, 4, 8)), images((3, 4, 8))),
 }
 BIJECTIONS = ["identity-table", "identity-images", "pca-table"]
@@ -298,14 +299,14 @@ def test_pca_keeps_the_dropped_rank_in_its_files(tmp_path):
         (lambda: PCASpec(dim=6).build((5,)), "more than the 5 numbers"),
         (lambda: PCASpec().build((5,)).fit(table(n=1)), "at least 2 examples"),
         (lambda: PCASpec().build((5,)).fit(torch.ones(9, 5)), "constant"),
-        (lambda: ConvSpec(down=4).build((1, 6, 8)), "down=4 does not divide"),
+        (lambda: ConvSpec(multiple=0).build((1, 6, 8)), "multiple must be at least 1"),
         (lambda: ConvSpec().build((8,)), "takes images"),
         (lambda: ConvSpec(width=0), "width must be at least 1"),
         (lambda: ConvSpec(kl=-1.0), "kl must not be negative"),
         (lambda: ConvSpec(batch=0), "batch must be at least 1"),
         (lambda: ConvSpec(lr=0.0), "lr must be greater than 0"),
         (lambda: ConvSpec().build((1, 8, 8)).resize((3, 8, 8)), "only the sides may differ"),
-        (lambda: ConvSpec().build((1, 8, 8)).resize((1, 8, 6)), "down=4 does not divide"),
+        (lambda: ConvSpec().build((1, 8, 8)).resize((3, 8, 6)), "only the sides may differ"),
         (lambda: build("autoencoder", "conv:down=3"), "unknown value '3'"),
     ],
 )
@@ -315,6 +316,20 @@ def test_settings_that_cannot_be_built_are_refused(make, message):
 
 
 # The convolutional autoencoder
+
+
+def test_images_of_any_sides_are_padded_by_their_border_and_cropped():
+    """Encoded as the image with its border repeated, decoded as the middle of that."""
+    odd = noisy_conv(2, 3, (1, 6, 5))
+    even = odd.resize((1, 6, 6))
+    x = images((1, 6, 5))
+    padded = torch.cat([x, x[..., -1:]], -1)
+    assert torch.equal(odd.encode(x).mean, even.encode(padded).mean)
+    z = odd.encode(x).mean
+    assert torch.equal(odd.decode(z), even.decode(z)[..., :5])
+    wide = ConvSpec(down=4, multiple=2).build((3, 28, 33))
+    assert wide.latent_shape == (4, 8, 10)
+    assert wide.decode(torch.zeros(1, 4, 8, 10)).shape == (1, 3, 28, 33)
 
 
 def test_an_untrained_conv_is_affine():

@@ -117,7 +117,7 @@ def write_grey_shards(root: Path, entry: Path) -> list[Path]:
 def test_two_processes_make_it_once(
     photos: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[[Path], bytes] = folder._content
+    real: Callable[[Path], bytes] = folder.content_of_file
 
     def counted(path: Path) -> bytes:
         with open(tmp_path / f"reads-{os.getpid()}", "a") as file:
@@ -132,7 +132,7 @@ def test_two_processes_make_it_once(
         found = prepare(photos, say)
         assert np.array_equal(found.shards.take(np.array([0]))[0], pixels_of(0).transpose(2, 0, 1))
 
-    monkeypatch.setattr(folder, "_content", counted)
+    monkeypatch.setattr(folder, "content_of_file", counted)
     pids = [start(work), start(work)]
     assert [wait(pid) for pid in pids] == [0, 0]
     reads = {pid: tmp_path / f"reads-{pid}" for pid in pids}

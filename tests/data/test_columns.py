@@ -61,7 +61,7 @@ def equal(a: pa.Table, b: pa.Table) -> bool:
         (np.array([-30.0, 0.0, 50.0]), Grid(-30, 10, 0)),
         (np.array([0.1, 0.2, 0.7], np.float32), Grid(1, 1, 1)),
         (np.array([1e-6, 3e-6, 5e-6]), Grid(1, 2, 6)),
-        (np.array([1e-7, 2e-7, 3e-7]), None),
+        (np.array([1e-7, 2e-7, 3e-7]), Grid(1, 1, 7)),
         (np.array([0.1, np.pi, 0.3]), None),
         # Every float32 near 5000 is the one nearest to some multiple of 1e-4.
         (np.array([4356.7998, 4999.1234, 1.5], np.float32), None),
@@ -77,10 +77,11 @@ def test_decimal_grids(values: np.ndarray, grid: Grid | None) -> None:
         assert np.array_equal(back, values)
 
 
-def test_floats_need_ties_to_be_on_a_grid() -> None:
-    values = np.arange(100) / 10
-    assert grid_of_floats(values) is None
-    assert grid_of_floats(np.concatenate([values, values[:20]])) == Grid(0, 1, 1)
+def test_the_decimals_of_a_column_do_not_need_ties() -> None:
+    assert grid_of_floats(np.arange(100) / 10) == Grid(0, 1, 1)
+    assert grid_of_floats(np.round(RNG.normal(500, 120, 400), 3)).decimals == 3  # type: ignore[union-attr]
+    for dtype in (np.float32, np.float64):
+        assert grid_of_floats(RNG.normal(size=12).astype(dtype)) is None
 
 
 def test_integers_and_their_step() -> None:
@@ -140,7 +141,7 @@ def test_continuous_numbers_come_back_to_float32_about_their_mean() -> None:
 
 
 def test_labels_categories_and_conditions_come_back() -> None:
-    words = np.array(["b", "a", "NA", ""])[RNG.integers(0, 4, N)]
+    words = np.array(["b", "a", "NA", "-"])[RNG.integers(0, 4, N)]
     table = pa.table(
         {
             "x": RNG.normal(size=N).astype(np.float32) / 64,
@@ -155,7 +156,7 @@ def test_labels_categories_and_conditions_come_back() -> None:
         label_column="species", categorical="code", condition_columns="k,c,c32", drop=None
     )
     data = tables.from_table(table, reading)
-    assert data.label_names == ("", "NA", "a", "b")
+    assert data.label_names == ("-", "NA", "a", "b")
     assert data.shape == (4,)  # x and three codes
     assert codec_of(data).coordinate_names == ["x", "code=2", "code=10", "code=33"]
     # Conditions in the table's order, of mean 0 and deviation 1 over the training rows.

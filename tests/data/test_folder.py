@@ -37,7 +37,10 @@ def test_flat_one_class_and_loose(tmp_path: Path) -> None:
     assert one.labels is None and "one folder, only" in one.notes[0]
     write(folder_of(tmp_path / "loose", 4, ("a", "b")) / "beside.png", pixels_of(7))
     loose = listed(tmp_path / "loose")
-    assert loose.labels is None and "1 images lie beside" in loose.notes[0]
+    assert loose.labels == ["a", "a", "b", "b"] and "left out (beside.png)" in loose.notes[0]
+    write(tmp_path / "loose" / "another.png", pixels_of(8))
+    loose = listed(tmp_path / "loose")
+    assert loose.labels is None and "2 of 6 images lie beside" in loose.notes[0]
 
 
 @pytest.mark.parametrize("test", ["test", "val", "Validation", "held-out"])
@@ -103,8 +106,9 @@ def test_lists_with_holes(tmp_path: Path) -> None:
     found = listed(tmp_path)
     assert found.paths == ["0000.png", "0001.png", "0004.png"] and found.labels == ["x", "y", "x"]
     assert [name for name, _ in found.missing] == ["gone.png", "short row"]
-    assert found.notes[0].startswith("3 images that labels.csv gives no label")
-    assert "several labels" in found.notes[1] and "0004.png" in found.notes[1]
+    assert found.notes[0] == "1 rows of labels.csv have no label (empty, NA, nan, ?)"
+    assert found.notes[1].startswith("3 images that labels.csv gives no label")
+    assert "several labels" in found.notes[2] and "0004.png" in found.notes[2]
 
 
 def test_the_list_and_the_split_together(tmp_path: Path) -> None:

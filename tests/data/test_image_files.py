@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from making_images import bomb, png
-from monge.data.images import FORMATS, MOST_PIXELS, Unreadable, look, read, resize
+from monge.data.images import FORMATS, MOST_PIXELS, Unreadable, White, look, read, resize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUARTERS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8).repeat(8, 0).repeat(8, 1)
@@ -183,7 +183,8 @@ def test_sixteen_bits_of_png() -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_wider_numbers_of_tiff(order: str) -> None:
     floats = np.array([[0.0, 0.5], [0.25, 1.0]], np.float32)
-    pixels, header = read(tiff(floats, order, {339: (3, 3)}), (2, 2), 1)
+    white = White(fraction=1.0)
+    pixels, header = read(tiff(floats, order, {339: (3, 3)}), (2, 2), 1, white=white)
     assert header.mode == "F" and pixels[0].tolist() == [[0, 128], [64, 255]]
     pixels, _ = read(tiff(200 * floats, order, {339: (3, 3)}), (2, 2), 1)
     assert pixels[0].tolist() == [[0, 100], [50, 200]]

@@ -76,9 +76,10 @@ def test_the_size(tmp_path: Path) -> None:
     for i in range(3):
         write(mixed / f"wide{i}.png", pixels_of(i, 100)[:40])
     found = prepared(mixed)
-    assert found.shards.shape == (3, 64, 64)
+    assert found.shards.shape == (3, 20, 20)
     assert found.report["sizes"] == {"20x20": 12, "100x40": 3}
-    assert found.report["smaller_than_target"] == 15
+    assert found.report["smaller_than_target"] == 0
+    assert found.report["size_because"] == "12 of 15 images have it"
     grey = prepared(folder_of(tmp_path / "grey", 12, channels=1))
     assert grey.shards.shape == (1, 8, 8)
     assert np.array_equal(grey.shards.take(np.array([3]))[0, 0], pixels_of(3, channels=1))
@@ -173,7 +174,7 @@ def test_files_that_could_not_be_opened_are_tried_again(
         return path.read_bytes()
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_content", refuse)
+        patch.setattr(folder, "content_of_file", refuse)
         with pytest.raises(UserError, match=r"0020\.png: Permission denied"):
             prepared(root)
         found = prepared(root, allow_bad=True)
@@ -292,7 +293,7 @@ def test_a_folder_that_goes_away_while_it_is_read(
         return path.read_bytes()
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_content", vanish)
+        patch.setattr(folder, "content_of_file", vanish)
         patch.setattr(os, "cpu_count", lambda: 1)
         with pytest.raises(UserError, match="cannot be read, more than 1 %") as caught:
             store.prepare(source, Reading(), quiet)

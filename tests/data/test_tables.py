@@ -80,13 +80,12 @@ def test_delimiters_and_decimal_commas(tmp_path: Path, name: str) -> None:
         ("header.csv", b"a,b\n", "0 examples are too few; at least 10 are needed"),
         ("nine.csv", b"a,b\n" + b"1,2\n" * 9, "9 examples are too few"),
         ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "cannot read {path} as csv: CSV parse error: Row #3"),
-        ("twice.csv", b"a,b,a\n1,2,3\n", "several columns named 'a'"),
         ("headless.csv", b"1.5,2\n3,4\n", "has numbers only (1.5, 2, ...): it should"),
         ("latin.csv", "a,b\n1,2\nü,4\n".encode("latin-1"), "line 3: byte 0xfc is not UTF-8"),
         ("wide.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0", "line 1: byte 0x89 is not UTF-8"),
         ("zeros.csv", b"a,b\n\0\0\0", "is no csv file: line 2 holds a zero byte"),
-        ("prose.csv", b"It was night\n" * 20, "columns with text: 'It was night'"),
+        ("prose.csv", b"It was night\n" * 20, "prose.csv looks like data, not like the names of"),
         ("text.parquet", b"not parquet at all", "cannot read {path} as parquet"),
         ("empty.parquet", b"", "cannot read {path} as parquet"),
     ],
@@ -153,8 +152,8 @@ def test_matrices_with_labels_and_conditions(tmp_path: Path) -> None:
     data = load(str(tmp_path / "t.npz"), Reading(condition_columns="x1"))
     assert data.shape == (2,) and data.label_names == ("u", "v")
     assert data.train_vector is not None and data.train_vector.shape == (len(data.train), 1)
-    with pytest.raises(UserError, match="columns with text: 'label'"):
-        load(str(tmp_path / "t.npz"), Reading(label_column="x1"))
+    data = load(str(tmp_path / "t.npz"), Reading(label_column="label", columns="x0"))
+    assert data.shape == (1,) and data.label_names == ("u", "v")
     np.savez(tmp_path / "few.npz", x=x, columns=np.array(["a"]))
     with pytest.raises(UserError, match="1 names of columns do not fit"):
         load(str(tmp_path / "few.npz"))
@@ -190,8 +189,6 @@ def test_columns_are_chosen() -> None:
         ({"label_column": "n", "condition_columns": "n"}, "'n' stands in both --label-column and"),
         ({"drop": "n", "categorical": "n"}, "--categorical: column 'n' is not among those"),
         ({"drop": "id,a,b,n,species"}, "no column is left to learn"),
-        ({}, "columns with text: 'species'. Learn them as categories with --categorical, take one "
-             "for the labels with --label-column, or leave them out with --drop species"),
         ({"condition_columns": "species"}, "condition column 'species' has type string: numbers"),
         ({"label_column": "a", "drop": "species"}, "column 'a' has 50 different values"),
         ({"categorical": "species,id"}, "column 'id' has 50 different values in 50 rows"),
@@ -208,7 +205,7 @@ def test_choices_that_are_refused(settings: dict[str, str], message: str) -> Non
     [
         ([[1]] * N, "column 'c' has type list<"),
         (pa.nulls(N), "column 'c' is empty"),
-        (pa.array([1] * N, pa.decimal128(5, 2)), "column 'c' has type decimal128(5, 2)"),
+        ([f"w {k}" for k in range(N)], "'c' (50 different values) in 50 rows, too many to be"),
         ([b"x"] * N, "column 'c' has type binary"),
         (pa.array([2**63 + k for k in range(N)], pa.uint64()), "integers of 2^63 or more"),
         (np.linspace(-1e300, 1e300, N), "numbers too large for float32"),
@@ -234,7 +231,7 @@ def test_whole_numbers_of_more_than_64_bits_keep_their_digits(tmp_path: Path) ->
     table = read(path)
     assert table["card"].to_pylist() == [str(n) for n in numbers]
     assert [str(column.type) for column in table.columns] == ["string", "double", "double"]
-    with pytest.raises(UserError, match="columns with text: 'card'"):
+    with pytest.raises(UserError, match=r"'card' .50 different values. in 50 rows, .* --drop card"):
         load(str(path), Reading())
     assert load(str(path), Reading(drop="card,large")).shape == (1,)
 
@@ -405,4 +402,4 @@ def test_measurements_are_no_labels() -> None:
     with pytest.raises(UserError, match=r"column 't' has \d+ different values in 1000 rows"):
         tables.from_table(table, Reading(label_column="t"))
     data = tables.from_table(table, Reading(label_column="half"))
-    assert data.label_names == ("0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4")
+    assert data.label_names == ("0.0", "0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0")

@@ -5,7 +5,9 @@ first, so that everything happens on the small grid of the latents, where dense 
 run near the processor's peak. A linear map skips each of the two residual networks, which start
 at zero: training starts as a linear autoencoder, and after `ConvAutoencoder.fit` as the best one
 that is local, the principal components of the patches, in closed form. The encoder, which chooses
-numbers, is smaller than the decoder, which has to guess what they leave out. Images lie in
+numbers, is smaller than the decoder, which has to guess what they leave out. Images of sides that
+the grid does not divide are padded with their border first, and cropped at the end, so that any
+size costs what its neighbour costs. Images lie in
 [-1, 1], so the decoder's output is clamped: that brings it nearer to any image, and makes exact
 the black and white of drawings and digits.
 
@@ -66,6 +68,8 @@ class ConvSpec(AutoencoderSpec):
         down: how much smaller the latent's sides are.
         channels: of the latent.
         width: channels of the residual blocks.
+        multiple: the latent's sides are multiples of this; images are padded to it, half on each
+            side, with the pixels of their border, and what is decoded is cropped.
         blocks: residual blocks in the decoder; the encoder has a third of them, one at least.
         kl: weight lambda of the KL term.
         batch, lr: images per training step, and the peak learning rate, of its own training.
@@ -81,12 +85,13 @@ class ConvSpec(AutoencoderSpec):
     kl: float = 1e-3
     batch: int = 32
     lr: float = 2e-3
+    multiple: int = 1
 
     name = "conv"
     trainable = True
 
     def __post_init__(self) -> None:
-        for key in ("channels", "width", "blocks", "batch"):
+        for key in ("channels", "width", "blocks", "batch", "multiple"):
             if getattr(self, key) < 1:
                 raise UserError(f"autoencoder conv: {key} must be at least 1, not {self}")
         if self.kl < 0:
@@ -102,15 +107,19 @@ class ConvSpec(AutoencoderSpec):
     ) -> ConvAutoencoder:
         if len(data_shape) != 3:
             raise UserError(f"autoencoder conv takes images (C, H, W), not {data_shape}")
-        _, height, width = data_shape
-        if height % self.down or width % self.down:
-            raise UserError(
-                f"autoencoder conv: down={self.down} does not divide the sides of {data_shape}: "
-                f"resize the images or choose a smaller down"
-            )
         autoencoder = ConvAutoencoder(self, data_shape)
         autoencoder.reset(stream(0, "weights") if rng is None else rng)
         return autoencoder
+
+    def grid(self, sides: tuple[int, ...]) -> tuple[int, int]:
+        """Sides of the latent for images of sides (H, W).
+
+        >>> ConvSpec(down=4).grid((32, 33)), ConvSpec(down=4, multiple=2).grid((28, 33))
+        ((8, 9), (8, 10))
+        """
+        step = self.down * self.multiple
+        height, width = (-(-side // step) * self.multiple for side in sides)
+        return height, width
 
     def default_steps(self, n_images: int, data_shape: tuple[int, ...]) -> int:
         """How long training pays: 12 passes over the data, within limits.
@@ -125,14 +134,14 @@ class ConvSpec(AutoencoderSpec):
         >>> spec.default_steps(50_000, (3, 256, 256))
         1000
         """
-        cells = math.prod(data_shape[1:]) // self.down**2
+        cells = math.prod(self.grid(data_shape[1:]))
         images = min(12 * n_images, MOST_IMAGES, max(MOST_CELLS // cells, LEAST_SEEN))
         return max(images // self.batch, FEWEST_STEPS)
 
     def draw(self, batch: Batch, rng: torch.Generator) -> Batch:
         """The batch {"x": (B, C, H, W)} with "noise" (B, *latent_shape) for the posterior."""
-        size, _, height, width = batch["x"].shape
-        shape = (size, self.channels, height // self.down, width // self.down)
+        size, _, *sides = batch["x"].shape
+        shape = (size, self.channels, *self.grid(tuple(sides)))
         return {**batch, "noise": torch.randn(shape, generator=rng)}
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> Loss:
@@ -157,8 +166,8 @@ class ConvAutoencoder(AutoencoderModule):
     spec: ConvSpec
 
     def __init__(self, spec: ConvSpec, data_shape: tuple[int, ...]) -> None:
-        channels, height, width = data_shape
-        grid = (height // spec.down, width // spec.down)
+        channels, *sides = data_shape
+        grid = spec.grid(tuple(sides))
         super().__init__(spec, data_shape, (spec.channels, *grid))
         deep = channels * spec.down**2
         blocks = max(spec.blocks // 3, 1)
@@ -189,10 +198,10 @@ class ConvAutoencoder(AutoencoderModule):
         Args:
             x: images (N, *data_shape), of which some, evenly spaced, are enough.
         """
-        channels, down = self.spec.channels, self.spec.down
+        channels = self.spec.channels
         wanted = max(FIT_NUMBERS // math.prod(self.data_shape), 1)
         rows = torch.arange(0, len(x), max(len(x) // wanted, 1))[:wanted]
-        patches = torch.cat([F.pixel_unshuffle(x[part], down) for part in rows.split(256)])
+        patches = torch.cat([self._patches(x[part]) for part in rows.split(256)])
         patches = patches.movedim(1, -1).flatten(0, 2).double()
         mean = patches.mean(0)
         covariance = (patches - mean).T @ (patches - mean) / len(patches)
@@ -219,7 +228,7 @@ class ConvAutoencoder(AutoencoderModule):
         """The same weights for images of other sides; the fields of positions are interpolated.
 
         Raises:
-            UserError: another number of colours, or sides that `down` does not divide.
+            UserError: another number of colours.
         """
         if len(data_shape) != 3 or data_shape[0] != self.data_shape[0]:
             raise UserError(
@@ -236,7 +245,7 @@ class ConvAutoencoder(AutoencoderModule):
         return other
 
     def encode(self, x: State) -> Posterior:
-        mean, logvar = self.encoder(F.pixel_unshuffle(x, self.spec.down)).chunk(2, dim=1)
+        mean, logvar = self.encoder(self._patches(x)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def decode(self, z: Latent) -> State:
@@ -245,7 +254,23 @@ class ConvAutoencoder(AutoencoderModule):
 
     def unclamped(self, z: Latent) -> State:
         """What `decode` clamps."""
-        return F.pixel_shuffle(self.decoder(z), self.spec.down)
+        whole = F.pixel_shuffle(self.decoder(z), self.spec.down)
+        (top, _), (left, _) = self._margins()
+        height, width = self.data_shape[1:]
+        return whole[..., top : top + height, left : left + width]
+
+    def _margins(self) -> list[tuple[int, int]]:
+        """Padding before and behind each side."""
+        whole = (self.spec.down * cells for cells in self.spec.grid(self.data_shape[1:]))
+        missing = (a - b for a, b in zip(whole, self.data_shape[1:], strict=True))
+        return [(n // 2, n - n // 2) for n in missing]
+
+    def _patches(self, x: State) -> Tensor:
+        """Images (B, C, H, W) as (B, C down^2, *grid)."""
+        vertical, horizontal = self._margins()
+        if any((*vertical, *horizontal)):
+            x = F.pad(x, (*horizontal, *vertical), mode="replicate")
+        return F.pixel_unshuffle(x, self.spec.down)
 
 
 class Residual(nn.Module):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from monge.data.naming import drop
 from monge.errors import UserError
 
 compute: Any = pyarrow.compute
@@ -28,7 +29,17 @@ def is_temporal(dtype: pa.DataType) -> bool:
 
 def is_number(dtype: pa.DataType) -> bool:
     """Whether a column of this type is learned as a number."""
-    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or is_temporal(dtype)
+    return (
+        pa.types.is_integer(dtype)
+        or pa.types.is_floating(dtype)
+        or pa.types.is_decimal(dtype)
+        or is_temporal(dtype)
+    )
+
+
+def is_fraction(dtype: pa.DataType) -> bool:
+    """Floating-point numbers and decimals: what `numbers_of` gives as floating-point."""
+    return pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
 
 
 def is_plain_number(dtype: pa.DataType) -> bool:
@@ -53,14 +64,22 @@ def may_be_categories(dtype: pa.DataType) -> bool:
 
 
 def numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """A column without nulls as (N,) int64, or floating-point as it is.
+    """A column without nulls as (N,) int64, or floating-point as it is; decimals as float64.
 
     Raises:
-        UserError: whole numbers of 2^63 or more.
+        UserError: whole numbers of 2^63 or more, decimals of more digits than float64 has.
     """
     dtype = column.type
     if pa.types.is_floating(dtype):
         return column.to_numpy()
+    if pa.types.is_decimal(dtype):
+        numbers = column.cast(pa.float64()).to_numpy()
+        if len(numbers) and np.abs(numbers).max() * 10.0**dtype.scale >= 2**53:
+            raise UserError(
+                f"column {name!r} has decimals of more than 15 digits ({dtype}), which numbers of "
+                f"64 bits do not hold: give it fewer digits, or {drop([name])} leaves it out"
+            )
+        return numbers
     if is_temporal(dtype) and dtype.bit_width == 32:
         column = column.cast(pa.int32())
     try:
@@ -68,7 +87,7 @@ def numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
     except pa.ArrowInvalid:
         raise UserError(
             f"column {name!r} has integers of 2^63 or more, which look like identifiers: "
-            "leave it out with --drop"
+            f"{drop([name])} leaves it out"
         ) from None
 
 
@@ -76,7 +95,7 @@ def bounds_of(dtype: pa.DataType) -> tuple[int, int]:
     """The smallest and largest whole number that a column of this type takes (within 2^62)."""
     if pa.types.is_time(dtype):
         return 0, DAY * UNITS[dtype.unit] - 1
-    if pa.types.is_floating(dtype):
+    if is_fraction(dtype):
         return -LARGEST, LARGEST
     integer = np.iinfo(np.dtype(f"i{dtype.bit_width // 8}"))
     if pa.types.is_unsigned_integer(dtype):
@@ -88,6 +107,10 @@ def column_of(numbers: np.ndarray, dtype: pa.DataType) -> pa.Array:
     """Numbers (N,) as a column of a type; whole numbers must lie within its bounds."""
     if pa.types.is_floating(dtype):
         return pa.array(numbers.astype(dtype.to_pandas_dtype()), dtype)
+    if pa.types.is_decimal(dtype):
+        most = 10.0 ** (dtype.precision - dtype.scale) - 10.0**-dtype.scale
+        wide = pa.decimal128(38, dtype.scale)
+        return pa.array(np.clip(numbers, -most, most)).cast(wide).cast(dtype)
     if not is_temporal(dtype):
         return pa.array(numbers.astype(np.int64)).cast(dtype)
     integers = pa.array(numbers.astype(np.int64))

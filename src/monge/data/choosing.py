@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from monge.data import arrow
 from monge.data.arrow import compute
+from monge.data.csv_files import advice_of
+from monge.data.naming import drop, flag, found, names_in
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
@@ -30,43 +32,40 @@ class Asked:
         return {*self.learned, *given, *self.conditions}
 
 
-def names_in(text: str | None) -> list[str]:
-    """Names with commas between; one with a comma in it stands in double quotes.
-
-    >>> names_in('a, b,"c,d"')
-    ['a', 'b', 'c,d']
-    """
-    return (
-        [] if text is None else [n.strip() for n in next(csv.reader([text], skipinitialspace=True))]
-    )
-
-
 def choose(known: Sequence[str], reading: Reading) -> Asked:
     """The columns that the settings ask for.
 
     Raises:
         UserError: an unknown column, with the nearest; one asked for twice.
     """
-    lists = {
+    given_lists = {
         "--columns": names_in(reading.columns),
         "--drop": names_in(reading.drop),
         "--label-column": [] if reading.label_column is None else [reading.label_column],
         "--condition-columns": names_in(reading.condition_columns),
+        "--categorical": names_in(reading.categorical),
     }
-    categorical = names_in(reading.categorical)
+    lists: dict[str, list[str]] = {}
     taken: dict[str, str] = {}
-    for flag, names in [*lists.items(), ("--categorical", categorical)]:
+    problems = []
+    for option, names in given_lists.items():
+        lists[option] = []
         for name in names:
-            if name not in known:
-                raise UserError(f"{flag}: no column {name!r}: {nearest(name, known)}")
-            if flag != "--categorical" and taken.setdefault(name, flag) != flag:
-                raise UserError(f"column {name!r} stands in both {taken[name]} and {flag}")
+            meant = found(name, known)
+            if meant is None:
+                problems.append(f"{option}: no column {name!r}: {nearest(name, known)}")
+                continue
+            lists[option].append(meant)
+            if option != "--categorical" and taken.setdefault(meant, option) != option:
+                problems.append(f"column {meant!r} stands in both {taken[meant]} and {option}")
     chosen = lists["--columns"] or known
     learned = tuple(n for n in known if n in chosen and taken.get(n) in (None, "--columns"))
-    label, conditions = reading.label_column, lists["--condition-columns"]
+    label, conditions = next(iter(lists["--label-column"]), None), lists["--condition-columns"]
+    categorical = lists["--categorical"]
     for name in categorical:
         if name not in learned:
-            raise UserError(f"--categorical: column {name!r} is not among those that are learned")
+            problems.append(f"--categorical: column {name!r} is not among those that are learned")
+    refuse(problems)
     if not learned:
         raise UserError("no column is left to learn")
     given = {label, *conditions}
@@ -79,26 +78,77 @@ def choose(known: Sequence[str], reading: Reading) -> Asked:
     )
 
 
-def check_types(table: pa.Table, asked: Asked) -> None:
-    texts = []
+def refuse(problems: Sequence[str]) -> None:
+    """Refuse a table with all that is wrong with it at once.
+
+    Raises:
+        UserError: there are problems.
+    """
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError("\n".join([f"{len(problems)} problems:", *(f"- {p}" for p in problems)]))
+
+
+MOST_WORDS = 100
+"""Different words that a column of text may have to be learned as categories unasked."""
+
+
+def check_types(table: pa.Table, asked: Asked) -> tuple[Asked, list[str]]:
+    """The choice with columns of text that have few values among the categories; what was done.
+
+    A column of text is one of categories if it has at most `MOST_WORDS` values, each of them
+    twice on average.
+
+    Raises:
+        UserError: columns of types that cannot be learned, all of them.
+    """
+    problems, words, texts, notes = [], [], [], []
+    advice = advice_of(table)
     for field, column in zip(table.schema, table.columns, strict=True):
         name, dtype = field.name, field.type
         if pa.types.is_null(dtype):
-            raise UserError(f"column {name!r} is empty: leave it out with --drop")
+            problems.append(f"column {name!r} is empty: {drop([name])} leaves it out")
+            continue
         if not arrow.may_be_categories(dtype):
-            raise UserError(
+            problems.append(
                 f"column {name!r} has type {dtype}, which is no number, date, truth value or "
-                "text: convert it, or leave it out with --drop"
+                f"text: convert it, or {drop([name])} leaves it out"
             )
-        number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
+            continue
+        number = arrow.is_number(dtype) and not arrow.is_temporal(dtype)
         if name in asked.conditions and not number:
-            raise UserError(f"condition column {name!r} has type {dtype}: numbers are needed")
+            problems.append(
+                f"condition column {name!r} has type {dtype}: numbers are needed"
+                + (f" ({advice[name]})" if name in advice else "")
+            )
         free = name in asked.learned and name not in asked.categorical
-        if free and arrow.is_text(dtype) and compute.count_distinct(column).as_py() > 1:
-            texts.append(name)
+        if not free or not arrow.is_text(dtype):
+            continue
+        values = compute.count_distinct(column).as_py()
+        if name in advice:
+            problems.append(f"{advice[name]}; or {drop([name])} leaves it out")
+        elif 1 < values <= min(MOST_WORDS, max(2, table.num_rows // 2)):
+            words.append(name)
+            notes.append(
+                f"column {name!r} is text of {values} different values: learned as categories "
+                f"({drop([name])} leaves it out)"
+            )
+        elif values > 1:
+            texts.append((name, values))
     if texts:
-        raise UserError(
-            f"columns with text: {', '.join(map(repr, texts))}. Learn them as categories with "
-            "--categorical, take one for the labels with --label-column, or leave them out with "
-            f"--drop {','.join(texts)}"
-        )
+        problems.append(_of_text(texts, words, table.num_rows))
+    refuse(problems)
+    return dataclasses.replace(asked, categorical=(*asked.categorical, *words)), notes
+
+
+def _of_text(texts: list[tuple[str, int]], words: list[str], rows: int) -> str:
+    """What to do about columns of text with too many values."""
+    told = ", ".join(f"{name!r} ({values} different values)" for name, values in texts)
+    lines = (
+        f"columns with text that hardly repeats: {told} in {rows} rows, too many to be learned as "
+        f"categories unasked. Leave them out by {drop(name for name, _ in texts)}"
+    )
+    if few := [name for name, values in texts if values <= rows // 2]:
+        lines += f"; or learn them as categories by {flag('--categorical', [*words, *few])}"
+    return lines

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monge.data import arrow
 from monge.data.arrow import compute
-from monge.data.choosing import names_in
+from monge.data.naming import flag, names_in
 from monge.data.reading import Reading
 from monge.errors import UserError
 
@@ -53,9 +53,36 @@ def _differing(columns: dict[str, list[str]], common: list[str]) -> str:
             lines.append(f"{name} lacks {', '.join(map(repr, missing))}")
     remedy = "they have no column in common"
     if common:
-        listed = ",".join(f'"{c}"' if "," in c else c for c in common)
-        remedy = f"compare the common columns by --columns '{listed}'"
+        remedy = f"compare the common columns by {flag('--columns', common)}"
     return f"the tables have different columns: {'; '.join(lines)}: {remedy}"
+
+
+def _of_one_type(columns: list[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
+    """Categories that are written in several ways, as one type where they are the same values.
+
+    Numbers are numbers, whole or not. Of 0 and 1 alone they are the truth values that other tables
+    write in words, and beside codes of digits they are such codes.
+    """
+    types = [column.type for column in columns]
+    if all(map(arrow.is_plain_number, types)) and not any(map(pa.types.is_boolean, types)):
+        return [column.cast(pa.float64()) for column in columns]
+    if any(map(pa.types.is_boolean, types)):
+        return [_as_truth(column) for column in columns]
+    texts = [c for c in columns if arrow.is_text(c.type)]
+    if texts and all(_are_digits(text) for text in texts):
+        return [c.cast(pa.string()) if pa.types.is_integer(c.type) else c for c in columns]
+    return [c.cast(pa.string()) if arrow.is_text(c.type) else c for c in columns]
+
+
+def _as_truth(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return column
+    known = compute.unique(column).to_pylist()
+    return column.cast(pa.bool_()) if set(known) <= {0, 1} else column
+
+
+def _are_digits(column: pa.ChunkedArray) -> bool:
+    return bool(compute.all(compute.match_substring_regex(column, r"^\d+$")).as_py())
 
 
 def _numbers(
@@ -68,12 +95,15 @@ def _numbers(
         arrow.is_categories(c.type) or arrow.is_text(t) for c, t in zip(own, types, strict=True)
     )
     plain = all(arrow.is_plain_number(t) for t in types)
-    if not category and not plain and len(set(types)) > 1:
+    values_of = [c.cast(t) for c, t in zip(own, types, strict=True)]
+    if category and len(set(types)) > 1:
+        values_of = _of_one_type(values_of)
+    if len({c.type for c in values_of}) > 1 and (category or not plain):
         told = ", ".join(f"{t} in {w}" for t, w in zip(types, whose, strict=True))
         raise UserError(f"column {name!r} is {told}: convert it to one type")
     if not category:
         return [arrow.numbers_of(c, name).astype(np.float64)[:, None] for c in own], []
-    texts = [c.cast(t).cast(pa.string()) for c, t in zip(own, types, strict=True)]
+    texts = [c.cast(pa.string()) for c in values_of]
     values = compute.unique(pa.chunked_array([k for text in texts for k in text.chunks]))
     place = np.eye(len(values))
     rows = [compute.index_in(text, value_set=values).to_numpy() for text in texts]

@@ -11,11 +11,16 @@ import torch
 
 from monge.data import arrow
 from monge.data.grids import RESOLVED, Grid, grid_of_floats, grid_of_integers
+from monge.data.naming import drop
 from monge.errors import UserError
 from monge.tensors import stream
 
 LARGEST = 1e37
 """Numbers farther than this from their column's mean do not fit float32."""
+
+SMALLEST = 1e-30
+"""Columns whose numbers all lie nearer than this to their mean vanish in float32: squares of such
+numbers underflow."""
 
 Role = Literal["number", "category", "label", "condition", "constant"]
 
@@ -63,7 +68,17 @@ def number_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:
         wide = numbers.astype(np.float64)
         centre = float(wide[train].mean())
         if not np.abs(wide - centre).max() < LARGEST:
-            raise UserError(f"column {name!r} has numbers too large for float32: rescale it")
+            raise UserError(
+                f"column {name!r} has numbers too large for float32: divide it by a power of 10, "
+                f"or {drop([name])} leaves it out"
+            )
+        if np.abs(wide - centre).max() < SMALLEST:
+            power = 10 ** -int(np.floor(np.log10(np.abs(wide - centre).max())))
+            raise UserError(
+                f"column {name!r} has numbers too small for float32, which differ by "
+                f"{np.abs(wide - centre).max():.1e} at most: multiply it by {power:.0e}, or "
+                f"{drop([name])} leaves it out"
+            )
         return Column(name, "number", centre)
     levels = grid.levels(numbers)
     # Beyond what float32 tells apart, the noise within a cell would be lost, and with it the cell.
@@ -80,11 +95,11 @@ def condition_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Colum
     if numbers.dtype.kind == "i":
         grid: Grid | None = grid_of_integers(numbers, name)
     else:
-        grid = grid_of_floats(numbers, tied=False)
+        grid = grid_of_floats(numbers)
     known = numbers[train].astype(np.float64)
     mean, deviation = float(known.mean()), float(known.std())
     if not deviation > 1e-12 * abs(mean):
-        raise UserError(f"condition column {name!r} does not vary: leave it out with --drop")
+        raise UserError(f"condition column {name!r} does not vary: {drop([name])} leaves it out")
     return Column(name, "condition", mean, deviation, grid)
 
 
@@ -122,7 +137,7 @@ def uncentred(x: np.ndarray, c: Column, dtype: pa.DataType) -> pa.Array:
     low = -((c.grid.origin - smallest) // c.grid.step)
     high = (largest - c.grid.origin) // c.grid.step
     levels = np.clip(np.rint(x / c.grid.width + c.centre), low, high).astype(np.int64)
-    return arrow.column_of(c.grid.values(levels, not pa.types.is_floating(dtype)), dtype)
+    return arrow.column_of(c.grid.values(levels, not arrow.is_fraction(dtype)), dtype)
 
 
 def offset(c: Column) -> float:
@@ -134,6 +149,6 @@ def offset(c: Column) -> float:
 
 def as_given(numbers: np.ndarray, dtype: pa.DataType) -> pa.Array:
     """A condition's numbers in its type; whole numbers where it is whole."""
-    if pa.types.is_floating(dtype):
+    if arrow.is_fraction(dtype):
         return arrow.column_of(numbers, dtype)
     return arrow.column_of(np.clip(np.rint(numbers), *arrow.bounds_of(dtype)), dtype)

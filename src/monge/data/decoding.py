@@ -8,9 +8,11 @@ of those that cannot be read, a hash of its file.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import warnings
 from collections import Counter, deque
@@ -23,6 +25,7 @@ import numpy as np
 from safetensors.numpy import save as to_bytes
 
 from monge.data import cache, images
+from monge.data.budget import Budget
 from monge.data.images import Header, Unreadable
 from monge.data.raw import ImageSource, Raw, shown
 from monge.data.reading import Reading
@@ -38,6 +41,9 @@ LOOKED_AT = 256
 LARGEST_OWN = 128
 """Images of one common size are kept at it up to this side."""
 
+MOST = 0.5
+"""Share of the images that have a size which is taken for that of all."""
+
 DEFAULT_SIZE = 64
 
 PLAN = "plan.json"
@@ -51,6 +57,14 @@ class Plan:
     channels: int
     fit: images.Fit
     block: int
+    white: images.White = images.BRIGHTEST
+
+
+PIXELS = Budget(2**27)
+"""Pixels that are decoded at the same time, whatever the number of threads."""
+
+FILE_BYTES = Budget(2**29)
+"""Bytes of encoded images that are held at the same time."""
 
 
 class _Colour(Exception):
@@ -84,17 +98,23 @@ def decode(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged files: these are counted instead
         plan = _planned(source, reading, folder)
-        try:
-            _write_blocks(source, plan, folder, say, again)
-        except _Colour:
-            say("an image in colour among grey ones: reading all in colour")
+        while True:
+            try:
+                _write_blocks(source, plan, folder, say, again)
+                return plan
+            except _Colour:
+                say("an image in colour among grey ones: reading all in colour")
+                block = max(1, plan.block // 3)
+                plan = dataclasses.replace(plan, channels=3, block=block)
+            except images.Brighter as found:
+                white = images.brighter(plan.white, found.white)
+                say(f"an image with values above {plan.white.whole}: reading all with {white}")
+                plan = dataclasses.replace(plan, white=white)
             (folder / cache.ENTRY).unlink(missing_ok=True)
             for path in folder.glob("pixels-*.safetensors"):
                 path.unlink()
-            plan = Plan(plan.size, 3, plan.fit, max(1, plan.block // 3))
+            again = ()
             _keep_plan(folder, plan)
-            _write_blocks(source, plan, folder, say, ())
-    return plan
 
 
 def shard(k: int) -> str:
@@ -123,30 +143,38 @@ def _planned(source: ImageSource, reading: Reading, folder: Path) -> Plan:
     if path.exists():
         kept = read_json(path)
         height, width = kept["size"]
-        return Plan((height, width), kept["channels"], kept["fit"], kept["block"])
-    headers = []
+        white = images.White(*kept["white"])
+        return Plan((height, width), kept["channels"], kept["fit"], kept["block"], white)
+    headers, white = [], images.DARKEST
     for raw in source.sample(LOOKED_AT):
         try:
-            headers.append(images.look(raw.load()))
+            content = raw.load()
+            headers.append(images.look(content))
+            if headers[-1].deep:
+                white = images.brighter(white, images.white_in(content))
         except (Unreadable, OSError):
             continue
     side = reading.image_size
     size = _common_size(headers) if side is None else (side, side)
     channels = 1 if headers and all(h.grey for h in headers) else 3
     block = max(16, BLOCK_BYTES // (channels * size[0] * size[1]))
-    plan = Plan(size, channels, reading.image_fit, block)
+    plan = Plan(size, channels, reading.image_fit, block, white)
     _keep_plan(folder, plan)
     return plan
 
 
 def _keep_plan(folder: Path, plan: Plan) -> None:
-    write_json(folder / PLAN, {**plan.__dict__, "size": list(plan.size)})
+    white = [plan.white.whole, plan.white.fraction]
+    write_json(folder / PLAN, {**plan.__dict__, "size": list(plan.size), "white": white})
 
 
 def _common_size(headers: list[Header]) -> tuple[int, int]:
-    sizes = {h.size for h in headers}
-    if len(sizes) == 1 and max(size := next(iter(sizes))) <= LARGEST_OWN:
-        return size
+    """The size that most images have, if it is one of at most `LARGEST_OWN`."""
+    sizes = Counter(h.size for h in headers)
+    if sizes:
+        size, n = sizes.most_common(1)[0]
+        if max(size) <= LARGEST_OWN and n > MOST * len(headers):
+            return size
     return DEFAULT_SIZE, DEFAULT_SIZE
 
 
@@ -192,8 +220,12 @@ def _decoded(
 def _one(raw: Raw, plan: Plan) -> _Decoded:
     content = b""
     try:
-        content = raw.load()
-        pixels, header = images.read(content, plan.size, plan.channels, plan.fit)
+        with FILE_BYTES.holding(raw.bytes):
+            content = raw.load()
+            with PIXELS.holding(math.prod(images.look(content).size)):
+                pixels, header = images.read(
+                    content, plan.size, plan.channels, plan.fit, plan.white
+                )
     except OSError as error:
         return _Decoded(np.uint64(0), reason=error.strerror or str(error), lost=True)
     except Unreadable as error:

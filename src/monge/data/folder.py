@@ -1,15 +1,14 @@
 """Folders of image files: what is in them, under which label and on which side of the split.
 
-Labels are, in this order: what a ``labels.csv`` or ``metadata.csv`` says; the folder in which an
-image lies, where all images lie in folders; none. Folders named train and test (val, ...) at the
-top are a split that the source brings. Names are what the file system says, so they may hold
-anything; `shown` makes them fit to print.
+Labels are, in this order: what a ``labels.csv`` or ``metadata.csv`` says, at the top or in each
+folder of the split (`label_lists`); the folder in which an image lies, where all but a few images
+lie in folders; none. Folders named train and test (val, ...) at the top are a split that the source
+brings. Names are what the file system says, so they may hold anything; `shown` makes them fit to
+print. Pictures that monge drew itself are no examples: run folders, and the grid among samples.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import stat
 from collections import Counter
@@ -20,15 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from monge.data.images import SUFFIXES
-from monge.data.raw import Raw, shown
+from monge.data.label_lists import LISTS, label_by_lists, lists_to_use
+from monge.data.raw import Raw, content_of_file, shown
 from monge.data.reading import Reading
-from monge.errors import UserError, nearest
+from monge.errors import UserError
+from monge.ownership import MANIFEST
 
 TRAIN = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "heldout", "held-out", "held_out")
-LISTS = ("labels.csv", "metadata.csv")
-FILE_COLUMNS = ("file_name", "filename", "file", "path", "image", "name", "id")
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "species")
+LOOSE = 0.1
+"""Share of images, or a single one, that may lie beside class folders; they are left out."""
+
+RUN = ("config.yaml", "environment.json")
+"""Files by which a run folder is known."""
+
+GRID = "grid.png"
+"""The picture of all samples that lies beside them."""
 
 
 @dataclass
@@ -86,10 +92,20 @@ class Folder:
         path = self.paths[i]
         return Raw(
             shown(path),
-            partial(_content, self.root / path),
+            partial(content_of_file, self.root / path),
             None if self.labels is None else self.labels[i],
             None if self.heldout is None else self.heldout[i],
+            self.stats[i][0],
         )
+
+    def keep(self, order: list[int]) -> None:
+        """Leave out all images but these, and put them in this order."""
+        self.paths = [self.paths[i] for i in order]
+        self.stats = [self.stats[i] for i in order]
+        if self.labels is not None:
+            self.labels = [self.labels[i] for i in order]
+        if self.heldout is not None:
+            self.heldout = [self.heldout[i] for i in order]
 
 
 def list_folder(root: Path, reading: Reading) -> Folder:
@@ -101,8 +117,7 @@ def list_folder(root: Path, reading: Reading) -> Folder:
         UserError: no images there, or a list of labels that cannot be used.
     """
     found = Folder(root)
-    _walk(found)
-    lists = [name for name in LISTS if os.path.isfile(root / name)]
+    lists = _walk(found)
     if not found.paths:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in _most(found))
         what = f"; it holds {others}" if others else ": it is empty"
@@ -112,8 +127,9 @@ def list_folder(root: Path, reading: Reading) -> Folder:
             f"{shown(str(root))} holds no images ({', '.join(SUFFIXES)} are looked for){what}"
         )
     _split_by_folder(found)
-    if lists:
-        _label_by_list(found, root / lists[0], reading)
+    used = lists_to_use(found, lists)
+    if used:
+        label_by_lists(found, used, reading)
     elif reading.label_column is not None:
         raise UserError(f"--label-column needs a {' or '.join(LISTS)} in {shown(str(root))}")
     else:
@@ -121,12 +137,8 @@ def list_folder(root: Path, reading: Reading) -> Folder:
     if reading.limit is not None:
         n = len(found.paths)
         # Spread over the folder, since its first images may all be of one class.
-        _keep(found, sorted({k * n // reading.limit for k in range(reading.limit)}))
+        found.keep(sorted({k * n // reading.limit for k in range(reading.limit)}))
     return found
-
-
-def _content(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 def holds_images(root: Path, enough: int = 10) -> bool:
@@ -139,8 +151,12 @@ def holds_images(root: Path, enough: int = 10) -> bool:
     return False
 
 
-def _walk(found: Folder) -> None:
-    """List the files, those of a folder where its name stands among the others."""
+def _walk(found: Folder) -> list[str]:
+    """List the files, those of a folder where its name stands among the others.
+
+    Returns the lists of labels that were found, below the root.
+    """
+    lists: list[str] = []
     visited: set[tuple[int, int]] = set()
     waiting = [""]  # a stack, for folders may be nested deeper than calls
     while waiting:
@@ -157,7 +173,14 @@ def _walk(found: Folder) -> None:
                     continue
                 visited.add((status.st_dev, status.st_ino))
                 names = sorted(os.listdir(full), reverse=True)
+                if path and set(RUN) <= set(names):
+                    found.notes.append(f"{shown(path)} is a run folder of monge: skipped")
+                    continue
                 seen = [n for n in names if not n.startswith(".") and n != "__MACOSX"]
+                if MANIFEST in names and GRID in seen:
+                    seen.remove(GRID)
+                    where = shown(os.path.join(path, GRID))
+                    found.notes.append(f"{where} is the picture of the samples beside it: skipped")
                 waiting += [os.path.join(path, name) for name in seen]
                 continue
         except OSError as error:
@@ -171,8 +194,11 @@ def _walk(found: Folder) -> None:
         elif is_image:
             found.paths.append(path)
             found.stats.append((status.st_size, status.st_mtime_ns))
-        elif path not in LISTS:
+        elif os.path.basename(path).lower() in LISTS and stat.S_ISREG(status.st_mode):
+            lists.append(path)
+        else:
             found.ignored[_suffix(path)] += 1
+    return sorted(lists)
 
 
 def _suffix(path: str) -> str:
@@ -195,14 +221,24 @@ def _label_by_folder(found: Folder) -> None:
     """The first folder below the root, or below the split, names the class."""
     depth = 0 if found.heldout is None else 1
     parts = [path.split(os.sep)[depth:] for path in found.paths]
-    loose = sum(len(p) < 2 for p in parts)
-    if loose == len(parts):
+    loose = [path for path, p in zip(found.paths, parts, strict=True) if len(p) < 2]
+    if len(loose) == len(parts):
         return
-    if loose:
+    classes = {p[0] for p in parts if len(p) > 1}
+    if loose and (len(loose) > max(1, LOOSE * len(parts)) or len(classes) < 2):
         found.notes.append(
-            f"{loose} images lie beside folders of images, so folders are not taken for classes"
+            f"{len(loose)} of {len(parts)} images lie beside folders of images: folders are not "
+            f"taken for classes (they would be with one image beside them, or {LOOSE:.0%} of all)"
         )
         return
+    if loose:
+        named = ", ".join(map(shown, loose[:5])) + (", ..." if len(loose) > 5 else "")
+        found.notes.append(
+            f"{len(loose)} of {len(parts)} images lie beside the folders of the classes: left out "
+            f"({named})"
+        )
+        found.keep([i for i, p in enumerate(parts) if len(p) > 1])
+        parts = [p for p in parts if len(p) > 1]
     labels = [p[0] for p in parts]
     if len(set(labels)) == 1:
         found.notes.append(
@@ -210,87 +246,3 @@ def _label_by_folder(found: Folder) -> None:
         )
         return
     found.labels = [shown(label) for label in labels]
-
-
-def _label_by_list(found: Folder, table: Path, reading: Reading) -> None:
-    """Labels from a table of file names; images that it does not name are left out."""
-    rows, columns = _read_list(table)
-    plain = {column.lower(): column for column in reversed(columns)}
-    file_column = next((plain[c] for c in FILE_COLUMNS if c in plain), columns[0])
-    others = [column for column in columns if column != file_column]
-    guessed = next((plain[c] for c in LABEL_COLUMNS if plain.get(c) in others), None)
-    label_column = reading.label_column or guessed or others[0]
-    if label_column not in columns:
-        wanted = reading.label_column or "label"
-        raise UserError(f"{shown(str(table))} has no column {wanted!r}: {nearest(wanted, columns)}")
-    if reading.label_column is None and guessed is None and len(columns) > 2:
-        raise UserError(
-            f"{shown(str(table))} has the columns {', '.join(columns)}: say which holds the "
-            "labels by --label-column"
-        )
-    known = {_plain(path, found.root): i for i, path in enumerate(found.paths)}
-    kept: dict[int, str] = {}
-    contradicted: set[int] = set()
-    for row in rows:
-        name, label = row.get(file_column) or "", (row.get(label_column) or "").strip()
-        at = known.get(_plain(name, found.root), known.get(_plain(name.strip(), found.root)))
-        if at is None:
-            found.missing.append((shown(name), f"named in {table.name}, but not there"))
-        elif label and kept.setdefault(at, label) != label:
-            contradicted.add(at)
-    left = len(found.paths) - len(kept)
-    if not kept:
-        raise UserError(
-            f"{shown(str(table))} names none of the images: its column {file_column!r} should "
-            f"hold paths like {shown(found.paths[0])!r}"
-        )
-    if left:
-        found.notes.append(f"{left} images that {table.name} gives no label: left out")
-    if contradicted:
-        first = shown(found.paths[min(contradicted)])
-        found.notes.append(
-            f"{len(contradicted)} images have several labels in {table.name}, the first of them "
-            f"{first}: its first label is taken"
-        )
-    order = sorted(kept)
-    _keep(found, order)
-    found.labels = [kept[i] for i in order]
-    if len(set(found.labels)) == 1:
-        label = shown(found.labels[0])
-        found.notes.append(f"all images have the label {label}: learned without labels")
-        found.labels = None
-
-
-def _plain(path: str, root: Path) -> str:
-    """A path below the root in one spelling, whether it is given from there or in full."""
-    if os.path.isabs(path):
-        path = os.path.relpath(path, root.absolute())
-    return os.path.normpath(path)
-
-
-def _read_list(table: Path) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-        head = text.partition("\n")[0]
-        delimiter = max(",;\t", key=head.count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        rows = list(reader)
-    except OSError as error:
-        raise UserError(f"cannot read {shown(str(table))}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{shown(str(table))} is no table of file names: {error}") from None
-    if len(set(columns)) < 2 or not rows:
-        raise UserError(
-            f"{shown(str(table))} should have a header and two columns, file_name and label"
-        )
-    return rows, columns
-
-
-def _keep(found: Folder, order: list[int]) -> None:
-    found.paths = [found.paths[i] for i in order]
-    found.stats = [found.stats[i] for i in order]
-    if found.labels is not None:
-        found.labels = [found.labels[i] for i in order]
-    if found.heldout is not None:
-        found.heldout = [found.heldout[i] for i in order]

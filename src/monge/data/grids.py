@@ -15,13 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monge.data.naming import drop, flag
 from monge.errors import UserError
 
-MOST_DECIMALS = 6
+MOST_DECIMALS = 15
 """Decimal places of the finest grid that is looked for in floating-point numbers."""
-
-DISTINCT = 0.9
-"""Floating-point columns are taken for a grid if fewer of their values than this are distinct."""
 
 RESOLVED = 2**22
 """Levels that float32 tells apart with room for the noise within a cell."""
@@ -74,21 +72,20 @@ def grid_of_integers(values: np.ndarray, name: str) -> Grid:
     if high - low >= MOST_LEVEL:
         raise UserError(
             f"column {name!r} has integers from {low} to {high}, which look like identifiers: "
-            f"leave it out with --drop, or model it with --categorical"
+            f"{drop([name])} leaves it out, {flag('--categorical', [name])} learns its values"
         )
     return Grid(low, int(np.gcd.reduce(values - low)) or 1)
 
 
-def grid_of_floats(values: np.ndarray, tied: bool = True) -> Grid | None:
+def grid_of_floats(values: np.ndarray) -> Grid | None:
     """The coarsest decimal grid that holds floating-point numbers (N,), or None.
+
+    Whether values repeat does not matter: the decimals of the file are those of the column.
 
     Args:
         values: finite, float32 or float64; a number is on the grid if it is the one nearest to
             a decimal of at most `MOST_DECIMALS` places.
-        tied: look for it only if fewer than `DISTINCT` of the values are distinct.
     """
-    if tied and len(np.unique(values)) >= DISTINCT * len(values):
-        return None
     largest = np.abs(values).max()
     for decimals in range(MOST_DECIMALS + 1):
         step = 10.0**-decimals

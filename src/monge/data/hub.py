@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monge.data.folder import LABEL_COLUMNS
+from monge.data.label_lists import LABEL_COLUMNS
 from monge.data.parquet import bytes_of, named
 from monge.data.raw import Raw
 from monge.data.reading import Reading

@@ -1,8 +1,10 @@
 """One image file as pixels: whatever its format, mode and orientation, at the size asked for.
 
-Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: 16-bit
-values are divided by 257 (of 16-bit colour Pillow reads the high bytes), transparent images are put
-on white, the first frame of an animation is taken, and the camera's rotation (EXIF) is undone.
+Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: values of
+more than 8 bits are scaled by the white of their source (of 16-bit colour Pillow reads the high
+bytes), transparent images are put on white, the first frame of an animation is taken, and the
+camera's rotation (EXIF) is undone. Large images are converted in strips, so that an image takes its
+own size and little more.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image
+
+from monge.data.array_images import white_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """Formats that are read, by content and not by name. JPEG may turn out to be MPO, a JPEG with
@@ -45,6 +49,30 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
+class White:
+    """What is white in grey images that do not say so; it is the same for a whole source.
+
+    Attributes:
+        whole: in whole numbers of 16 or 32 bits: 255, 1023, 4095, 16383 or 65535.
+        fraction: in floating-point numbers: 1 or 255.
+    """
+
+    whole: int = 65535
+    fraction: float = 255.0
+
+
+BRIGHTEST = White()
+
+
+class Brighter(Exception):
+    """An image has values above what is taken for white; `white` is what they need."""
+
+    def __init__(self, white: White) -> None:
+        super().__init__(str(white))
+        self.white = white
+
+
+@dataclass(frozen=True)
 class Header:
     """What an image file says of itself.
 
@@ -53,25 +81,33 @@ class Header:
         mode: Pillow's, before any conversion.
         size: height and width as it is seen, the camera's rotation undone.
         grey: whether it has no colour.
+        deep: whether its values are not of 8 bits.
     """
 
     format: str
     mode: str
     size: tuple[int, int]
     grey: bool
+    deep: bool = False
 
 
 def read(
-    content: bytes, size: tuple[int, int], channels: int, fit: Fit = "crop"
+    content: bytes,
+    size: tuple[int, int],
+    channels: int,
+    fit: Fit = "crop",
+    white: White = BRIGHTEST,
 ) -> tuple[np.ndarray, Header]:
     """The image of a file as (channels, height, width) uint8, and what the file says of itself.
 
     Args:
         size: height and width of the result.
         channels: 1 for grey, 3 for RGB.
+        white: of grey values that are not of 8 bits.
 
     Raises:
         Unreadable: no image of a known format, cut short, damaged, or too large.
+        Brighter: values above `white`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -82,9 +118,9 @@ def read(
             image.load()  # before the EXIF: in PNG it may stand behind the pixels
             turn = _turn(image)
             upright = image if turn is None else image.transpose(turn)
-            fitted = resize(_eight_bits(upright), size, fit)
+            fitted = resize(_eight_bits(upright, white), size, fit)
             pixels = np.asarray(fitted.convert("L" if channels == 1 else "RGB"))
-    except Unreadable:
+    except (Unreadable, Brighter):
         raise
     except Exception as error:  # decoders raise a dozen kinds on damaged files
         raise Unreadable(_reason(content, error)) from None
@@ -104,6 +140,27 @@ def look(content: bytes) -> Header:
         raise
     except Exception as error:
         raise Unreadable(_reason(content, error)) from None
+
+
+def white_in(content: bytes) -> White:
+    """The white that an image needs: the darkest one, as far as this image tells.
+
+    Raises:
+        Unreadable: as `read`.
+    """
+    try:
+        read(content, (1, 1), 1, white=DARKEST)
+    except Brighter as found:
+        return found.white
+    return DARKEST
+
+
+DARKEST = White(255, 1.0)
+
+
+def brighter(one: White, other: White) -> White:
+    """The white that suits both."""
+    return White(max(one.whole, other.whole), max(one.fraction, other.fraction))
 
 
 def resize(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
@@ -139,7 +196,8 @@ def _header(image: Image.Image) -> Header:
         grey = palette[0::3] == palette[1::3] == palette[2::3]
     sideways = _turn(image) in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
     size = (width, height) if sideways else (height, width)
-    return Header(str(image.format), image.mode, size, grey)
+    deep = image.mode.startswith(("I", "F"))
+    return Header(str(image.format), image.mode, size, grey, deep)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -154,27 +212,49 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+STRIP = 2**22
+"""Pixels that are converted at once."""
+
+
+def _eight_bits(image: Image.Image, white: White) -> Image.Image:
     """The image in mode L or RGB, on white where it is transparent."""
+    target = "L" if image.mode in GREY_MODES else "RGB"
+    if image.mode == target and not image.has_transparency_data:
+        return image
+    height = max(1, STRIP // image.width)
+    if image.height <= height:
+        return _converted(image, target, white)
+    whole = Image.new(target, image.size)
+    for top in range(0, image.height, height):
+        strip = image.crop((0, top, image.width, min(top + height, image.height)))
+        strip.info = image.info
+        whole.paste(_converted(strip, target, white), (0, top))
+    return whole
+
+
+def _converted(image: Image.Image, target: str, white: White) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image.convert("I"))
         if isinstance(clear := image.info.get("transparency"), int):
-            values = np.where(values == clear, 65535, values)
+            values = np.where(values == clear, white.whole, values)
         if values.min() < 0 or values.max() > 65535:
             raise Unreadable(f"integers from {values.min()} to {values.max()}: not 8 or 16 bits")
-        return Image.fromarray((values / 257).round().astype(np.uint8))
+        if (needed := white_of(int(values.max()))) > white.whole:
+            raise Brighter(White(needed, white.fraction))
+        return Image.fromarray((values * (255 / white.whole)).round().astype(np.uint8))
     if image.mode == "F":
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 255):
             raise Unreadable(f"floats from {low:g} to {high:g}: neither 0 to 1 nor 0 to 255")
-        return Image.fromarray((values * (255 if high <= 1 else 1)).round().astype(np.uint8))
+        if high > 1 >= white.fraction:
+            raise Brighter(White(white.whole, 255.0))
+        return Image.fromarray((values * (255 / white.fraction)).round().astype(np.uint8))
     if image.has_transparency_data:
-        grey = image.mode in GREY_MODES
         full = image.convert("RGBA")
-        white = Image.new("RGBA", full.size, "white")
-        return Image.alpha_composite(white, full).convert("L" if grey else "RGB")
-    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+        ground = Image.new("RGBA", full.size, "white")
+        return Image.alpha_composite(ground, full).convert(target)
+    return image.convert(target)
 
 
 def _reason(content: bytes, error: Exception) -> str:

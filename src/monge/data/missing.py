@@ -11,6 +11,7 @@ from monge.data import arrow
 from monge.data.arrow import compute
 from monge.data.choosing import Asked
 from monge.data.grids import grid_of_floats
+from monge.data.naming import drop
 from monge.data.reading import Reading
 from monge.errors import UserError
 
@@ -25,6 +26,23 @@ def nan_as_missing(table: pa.Table) -> pa.Table:
                 column = compute.if_else(found, pa.scalar(None, field.type), column)
                 table = table.set_column(j, field, column)
     return table
+
+
+UNLABELLED = ("", "?")
+"""Words that are no labels."""
+
+
+def with_labels_missing(table: pa.Table, label: str | None) -> tuple[pa.Table, list[str]]:
+    """Empty words and question marks in the column of labels are missing labels, no class."""
+    if label is None or not arrow.is_text(table.schema.field(label).type):
+        return table, []
+    field, column = table.schema.field(label), table[label]
+    found = compute.is_in(column, value_set=pa.array(UNLABELLED, field.type))
+    if not (n := compute.sum(found).as_py()):
+        return table, []
+    column = compute.if_else(found, pa.scalar(None, field.type), column)
+    table = table.set_column(table.column_names.index(label), field, column)
+    return table, [f"column {label!r}: {n} cells that are empty or '?' are missing labels"]
 
 
 def count_missing(table: pa.Table) -> dict[str, int]:
@@ -52,7 +70,8 @@ def without_missing(
     if reading.missing == "refuse":
         raise UserError(
             f"missing values or NaN: {listed}. --missing drop leaves out the {lost} of {len(rows)} "
-            "rows that have them; --missing mean puts the column's mean; --drop leaves out columns"
+            f"rows that have them; --missing mean puts the column's mean; {drop(lacking)} leaves "
+            f"out the column{'s' * (len(lacking) > 1)}"
         )
     if reading.missing == "drop":
         note = f"left out {lost} of {len(rows)} rows with missing values: {listed}"
@@ -78,7 +97,7 @@ def filled(table: pa.Table) -> pa.Table:
         if not column.null_count:
             continue
         if column.null_count == len(column):
-            raise UserError(f"column {field.name!r} is empty: leave it out with --drop")
+            raise UserError(f"column {field.name!r} is empty: {drop([field.name])} leaves it out")
         known = arrow.numbers_of(column.drop_null(), field.name)
         if known.dtype.kind == "i":
             mean = np.array([round(sum(known.tolist()) / len(known))])
@@ -99,5 +118,5 @@ def refuse_infinite(table: pa.Table) -> None:
                 first = int(np.flatnonzero(np.isinf(column.to_numpy()))[0])
                 raise UserError(
                     f"column {name!r} has {int(bad.sum())} infinite values, the first in row "
-                    f"{first}: remove them from the file, or leave the column out with --drop"
+                    f"{first}: remove them from the file; {drop([name])} leaves the column out"
                 )

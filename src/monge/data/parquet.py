@@ -20,9 +20,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from monge.data.folder import HELD_OUT, LABEL_COLUMNS, TRAIN
+from monge.data.folder import HELD_OUT, TRAIN
 from monge.data.images import Unreadable
-from monge.data.raw import Raw, shown
+from monge.data.label_lists import LABEL_COLUMNS
+from monge.data.raw import Raw, content_of_file, shown
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest, reason
 
@@ -127,7 +128,7 @@ def bytes_of(value: Any, home: Path) -> bytes:
         raise Unreadable("the row holds no image")
     if "\0" in path:
         raise Unreadable("the row's path is none")
-    return (home / path).read_bytes()
+    return content_of_file(home / path)
 
 
 def _opened(file: Path) -> parquet.ParquetFile:
@@ -227,10 +228,32 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     elif label not in schema.names:
         raise UserError(f"{shown(str(path))} has no column {label!r}: {_near(label, schema)}")
     found = ParquetImages(path, files, column, label, _label_names(schema, label), reading.limit)
+    found.notes += _paths_outside(files, column, schema.field(column).type)
     sides = {side_in(path, file) for file in files}
     if None in sides and sides != {None}:
         found.notes.append("some parquet files name a split and some do not: none is assumed")
     return found
+
+
+def _paths_outside(files: list[Path], column: str, kind: pa.DataType) -> list[str]:
+    """A note on rows that name image files outside of the parquet file's folder."""
+    if not isinstance(kind, pa.StructType) or kind.get_field_index("path") < 0:
+        return []
+    n, first = 0, ""
+    for file in files:
+        home = os.path.realpath(file.parent)
+        try:
+            for batch in _opened(file).iter_batches(2**12, columns=[f"{column}.path"]):
+                for value in batch.column(column).to_pylist():
+                    path = (value or {}).get("path")
+                    if not isinstance(path, str) or not path or "\0" in path:
+                        continue
+                    where = os.path.normpath(os.path.join(home, path))
+                    if not where.startswith(home + os.sep) and os.path.lexists(where):
+                        n, first = n + 1, first or path
+        except FAILURES:
+            return []  # it is told when the images are read
+    return [f"{n} rows name files outside of the folder, the first {shown(first)}"] if n else []
 
 
 def _files(path: Path) -> list[Path]:
@@ -250,7 +273,9 @@ def find_files(root: Path) -> list[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix == ".parquet" and os.path.isfile(path)]
+        found += [
+            path for path in paths if path.suffix.lower() == ".parquet" and os.path.isfile(path)
+        ]
     return sorted(found, key=lambda path: (side_in(root, path) is True, path))
 
 

@@ -128,7 +128,8 @@ def describe(report: dict[str, Any]) -> list[str]:
     kind = "grey" if channels == 1 else "RGB"
     lines = [
         f"{report['images']} images ({counted(report['formats'])}; modes "
-        f"{counted(report['modes'])}), as {kind} {width} x {height} ({report['fit']})",
+        f"{counted(report['modes'])}), as {kind} {width} x {height} ({report['fit']}): "
+        f"{report['size_because']}",
         f"sizes: {counted(report['sizes'])}; {report['smaller_than_target']} smaller than that; "
         f"{report['exact_duplicates']} exact duplicates; {report['unreadable']} unreadable",
         f"split {report['split']}: {report['training']} to train, {report['held_out']} held out",

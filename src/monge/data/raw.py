@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from monge.data.images import Unreadable
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,35 @@ class Raw:
             there are none.
         label: its class, or None.
         heldout: whether the source holds it out; None where it does not say.
+        bytes: about how many it has, if that is known before.
     """
 
     name: str
     load: Callable[[], bytes]
     label: str | None = None
     heldout: bool | None = None
+    bytes: int = 0
+
+
+MOST_BYTES = 2**30
+"""Larger files are not read: no image of as many pixels as are decoded needs more."""
+
+
+def content_of_file(path: Path) -> bytes:
+    """The bytes of a regular file of a bearable size; a pipe or a device has no end.
+
+    Raises:
+        Unreadable: it is neither, with its size.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("no file, but a folder, a pipe or a device")
+        if status.st_size > MOST_BYTES:
+            raise Unreadable(f"a file of {status.st_size / 2**30:.1f} GB: too large for an image")
+        return file.read()
 
 
 @runtime_checkable

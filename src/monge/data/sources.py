@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from monge.components import FAMILIES, build
 from monge.data import table_files, tables
+from monge.data.array_images import labels_of, refuse_infinite, scaled
 from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
 from monge.data.folder import holds_images, list_folder
@@ -61,7 +64,8 @@ def load(
     if head == "hf":
         return load_images(open_hub(rest, reading), reading, say, check_cache)
     path = Path(text)
-    if path.suffix in (".npz", ".npy"):
+    _refuse_special(path)
+    if path.suffix.lower() in (".npz", ".npy"):
         return _array_file(path, reading)
     if path.suffix.lower() == ".parquet" or (find_files(path) and not holds_images(path)):
         if os.path.exists(path) and not has_images(path, reading):
@@ -79,6 +83,16 @@ def load(
         )
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse pipes and devices, which have no end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"cannot read {path}: it is neither a file nor a folder")
 
 
 def refuse_run(folder: Path) -> None:
@@ -193,9 +207,9 @@ def from_arrays(
     """Data from arrays in memory.
 
     Args:
-        x: images, uint8 or float in [-1, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); or a
-            table (N, D).
-        label: (N,) integers or names, or None.
+        x: images, uint8, or of a scale that `array_images` tells, (N, H, W), (N, H, W, C) or
+            (N, C, H, W); or a table (N, D).
+        label: (N,) or (N, 1) integers or names, or None.
         heldout, heldout_label: likewise; without them a fifth is split off by content.
         reading: image_size, image_fit and limit are looked at.
 
@@ -203,25 +217,50 @@ def from_arrays(
         UserError: wrong shapes or ranges, NaN or infinite values, or too few examples.
     """
     limit = reading.limit
-    x = np.asarray(x)[:limit]
-    kind, examples = _as_examples(x, "the examples", reading)
-    labels, names = _as_labels(None if label is None else label[:limit], len(x), label_names)
+    given = [np.asarray(x)[:limit]] + ([] if heldout is None else [np.asarray(heldout)])
+    kind, examples, scale = _as_examples(given, "the examples", reading)
+    label = None if label is None else np.asarray(label)[:limit]
+    labels, names, notes = _as_labels(label, len(given[0]), label_names)
+    if scale:
+        notes = [f"images of {scale}", *notes]
     if heldout is not None:
-        other_kind, held = _as_examples(np.asarray(heldout), "the held-out examples", reading)
-        if other_kind != kind or held.shape[1:] != examples.shape[1:]:
-            raise UserError(
-                f"held-out examples have shape {tuple(held.shape[1:])}, "
-                f"training examples {tuple(examples.shape[1:])}"
-            )
-        held_labels, _ = _as_labels(heldout_label, len(held), names)
-        return Data(name, text, kind, examples, held, labels, held_labels, names)
-    if len(examples) < 10:
-        raise UserError(f"{name}: {len(examples)} examples are too few; at least 10 are needed")
-    rows = split_by_content(_digests(examples))
-    train, test = (_rows_of(examples, side) for side in rows)
+        held_labels, _, more = _as_labels(heldout_label, len(given[1]), names)
+        sides = (examples[0], examples[1], labels, held_labels)
+        data = Data(name, text, kind, *sides, names)
+        return dataclasses.replace(data, **_told(data, [*notes, *more]))
+    if len(examples[0]) < 10:
+        raise UserError(f"{name}: {len(examples[0])} examples are too few; at least 10 are needed")
+    rows = split_by_content(_digests(examples[0]))
+    train, test = (_rows_of(examples[0], side) for side in rows)
     pick = (lambda side: labels[side]) if labels is not None else (lambda side: None)
     sides = (train, test, pick(rows[0]), pick(rows[1]))
-    return Data(name, text, kind, *sides, names, rows=rows, own_split=False)
+    data = Data(name, text, kind, *sides, names, rows=rows, own_split=False)
+    return dataclasses.replace(data, **_told(data, notes))
+
+
+def _told(data: Data, notes: list[str]) -> dict[str, Any]:
+    """The report of arrays, and its lines."""
+    known = [part for part in (data.train_label, data.heldout_label) if part is not None]
+    joined = torch.cat(known) if known else torch.empty(0, dtype=torch.int64)
+    counts = {name: int((joined == k).sum()) for k, name in enumerate(data.label_names)}
+    n = len(data.train) + len(data.heldout)
+    report = {
+        "kind": f"array of {'images' if data.kind == 'image' else 'rows'}",
+        "examples": n,
+        "shape": list(data.shape),
+        "labels": counts,
+        "unlabelled": int((joined < 0).sum()),
+        "training": len(data.train),
+        "held_out": len(data.heldout),
+        "split": "the source's own" if data.own_split else "by content",
+        "notes": notes,
+    }
+    sides = f"{len(data.train)} to train, {len(data.heldout)} held out"
+    lines = [f"{n} examples of shape {data.shape}: {sides}", *notes]
+    if counts:
+        first = ", ".join(f"{k} {name}" for name, k in list(counts.items())[:10])
+        lines.insert(1, f"labels: {first}{', ...' if len(counts) > 10 else ''}")
+    return {"report": report, "summary": tuple(lines)}
 
 
 def _digests(x: Examples) -> np.ndarray:
@@ -249,39 +288,39 @@ def from_dataset(dataset: Any, name: str = "dataset") -> Data:
 
 
 def _as_examples(
-    x: np.ndarray, what: str, reading: Reading
-) -> tuple[Literal["image", "table"], Examples]:
-    if x.dtype.kind not in "fiub":
-        raise UserError(f"{what} have type {x.dtype}; numbers are needed")
-    if 0 in x.shape:
-        raise UserError(f"{what} have shape {x.shape}: there is nothing in them")
-    if x.ndim == 2:
-        kind: Literal["image", "table"] = "table"
-    elif x.ndim == 3:
-        kind, x = "image", x[:, None]
-    elif x.ndim == 4:
-        kind = "image"
-        if x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
-            x = x.transpose(0, 3, 1, 2)
-    else:
-        raise UserError(f"{what} have shape {x.shape}: images have 3 or 4 axes, tables 2")
-    if kind == "image" and x.dtype == np.uint8:
-        return kind, Pixels(Shards([_fitted(x, reading)]))
-    values = x.astype(np.float32)
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-    if bad.any():
-        raise UserError(
-            f"{what}: {int(bad.sum())} of {len(values)} hold NaN or infinite values, "
-            f"the first is example {int(np.flatnonzero(bad)[0])}"
-        )
-    if kind == "image" and (values.min() < -1.001 or values.max() > 1.001):
-        raise UserError(
-            f"{what} are images in [{values.min():g}, {values.max():g}]: "
-            "give uint8, or floats in [-1, 1]"
-        )
-    if kind == "image" and reading.image_size not in (None, x.shape[2]):
-        raise UserError(f"{what} are floats of side {x.shape[2]}: resizing needs uint8")
-    return kind, torch.from_numpy(np.ascontiguousarray(values))
+    arrays: list[np.ndarray], what: str, reading: Reading
+) -> tuple[Literal["image", "table"], list[Examples], str]:
+    """Arrays as examples of one kind and one scale, and what the scale of images was."""
+    for x in arrays:
+        if x.dtype.kind not in "fiub":
+            raise UserError(f"{what} have type {x.dtype}; numbers are needed")
+        if 0 in x.shape:
+            raise UserError(f"{what} have shape {x.shape}: there is nothing in them")
+        if x.ndim not in (2, 3, 4):
+            raise UserError(f"{what} have shape {x.shape}: images have 3 or 4 axes, tables 2")
+        if x.shape[1:] != arrays[0].shape[1:]:
+            raise UserError(
+                f"held-out examples have shape {x.shape[1:]}, training examples "
+                f"{arrays[0].shape[1:]}"
+            )
+    if arrays[0].ndim == 2:
+        for x in arrays:
+            refuse_infinite(x, what)
+        return "table", [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in arrays], ""
+    arrays, scale = scaled([_channels_first(x) for x in arrays], what)
+    if arrays[0].dtype == np.uint8:
+        return "image", [Pixels(Shards([_fitted(x, reading)])) for x in arrays], scale
+    if reading.image_size is not None and arrays[0].shape[2:] != (reading.image_size,) * 2:
+        raise UserError(f"{what} are floats of side {arrays[0].shape[2]}: resizing needs uint8")
+    return "image", [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays], scale
+
+
+def _channels_first(x: np.ndarray) -> np.ndarray:
+    if x.ndim == 3:
+        return x[:, None]
+    if x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
+        return x.transpose(0, 3, 1, 2)
+    return x
 
 
 def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
@@ -302,19 +341,19 @@ def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
 
 def _as_labels(
     label: np.ndarray | Tensor | None, n: int, names: tuple[str, ...]
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """(N,) class indices and the class names."""
+) -> tuple[Tensor | None, tuple[str, ...], list[str]]:
+    """(N,) class indices, -1 for none; the class names; and what was decided about them."""
     if label is None:
-        return None, ()
-    values = np.asarray(label)
-    if values.shape != (n,):
-        raise UserError(f"labels have shape {values.shape}; {n} examples need ({n},)")
+        return None, (), []
+    values, missing, notes = labels_of(np.asarray(label), n)
+    known = np.unique(values[~missing])
     if not names:
-        names = tuple(str(k) for k in np.unique(values))
+        names = tuple(str(k) for k in known)
     index = {k: i for i, k in enumerate(names)}
-    unknown = sorted({str(k) for k in np.unique(values)} - set(index))
+    unknown = sorted({str(k) for k in known} - set(index))
     if unknown:
         raise UserError(f"labels {unknown} do not occur in the training data: {list(index)}")
-    classes, inverse = np.unique(values, return_inverse=True)
-    positions = np.asarray([index[str(k)] for k in classes], dtype=np.int64)
-    return torch.from_numpy(positions[inverse]), names
+    positions = np.full(n, -1, np.int64)
+    for k in known:
+        positions[~missing & (values == k)] = index[str(k)]
+    return torch.from_numpy(positions), names, notes

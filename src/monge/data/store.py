@@ -23,7 +23,7 @@ from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.progress import Say, counting
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 MOST_BAD = 0.01
 """Share of unreadable files beyond which a source is refused."""
@@ -76,7 +76,7 @@ def prepare(source: ImageSource, reading: Reading, say: Say) -> Store:
         if needed:
             plan = decoding.decode(source, reading, folder, say, lost)
             _finish(source, plan, folder)
-    report = _report(cache.read_entry(folder)["report"], source)
+    report = _report(cache.read_entry(folder)["report"], source, reading)
     _refuse_if_bad(report, reading)
     return _open(folder, report)
 
@@ -129,7 +129,7 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
     bad: list[list[str]] = []
     totals = {key: Counter() for key in ("formats", "modes", "sizes")}
     n, seen, n_bad, smaller, digests, lost = 0, 0, 0, 0, {}, []
-    k = 0
+    k = greatest = 0
     while (path := folder / decoding.shard(k)).exists():
         arrays, found = _shard(path, (plan.channels, *plan.size))
         names |= set(found["labels"])
@@ -139,6 +139,7 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
         for key, total in totals.items():
             total.update(found[key])
         n += len(arrays["pixels"])
+        greatest = max(greatest, int(arrays["pixels"].max(initial=0)))
         seen += len(arrays["content"])
         digests[path.name] = file_digest(path)
         if found["lost"]:
@@ -157,6 +158,8 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
         "distinct_sizes": len(sizes),
         "prepared_to": [plan.channels, *plan.size],
         "fit": plan.fit,
+        "greatest": greatest,
+        "white": [plan.white.whole, plan.white.fraction],
         "smaller_than_target": smaller,
     }
     entry = {
@@ -171,8 +174,9 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
     cache.write_entry(folder, entry)
 
 
-def _report(kept: dict[str, Any], source: ImageSource) -> dict[str, Any]:
+def _report(kept: dict[str, Any], source: ImageSource, reading: Reading) -> dict[str, Any]:
     """What was found of the images, with what the source says of itself now."""
+    white, greatest = kept.pop("white"), kept.pop("greatest")
     missing = list(source.missing)
     bad = [*missing, *kept["unreadable_files"]][:NAMED]
     return {
@@ -181,8 +185,45 @@ def _report(kept: dict[str, Any], source: ImageSource) -> dict[str, Any]:
         "unreadable": kept["unreadable"] + len(missing),
         "unreadable_files": dict(bad),
         "ignored_files": dict(getattr(source, "ignored", {})),
-        "notes": list(source.notes),
+        "size_because": _why(kept, reading),
+        "notes": [*source.notes, *_scale_notes(kept, white, greatest)],
     }
+
+
+def _why(kept: dict[str, Any], reading: Reading) -> str:
+    """Why the images have the size that they are brought to."""
+    _, height, width = kept["prepared_to"]
+    if reading.image_size is not None:
+        return "image_size says so"
+    most = next(iter(kept["sizes"].items()), ("", 0))
+    if most[0] == f"{width}x{height}":
+        return f"{most[1]} of {kept['images']} images have it"
+    what = "no size of at most 128 is that of most images"
+    return f"{what}: {decoding.DEFAULT_SIZE} by default, --image-size chooses another"
+
+
+DARK = 64
+"""Sources without a brighter value than this, of 255, are warned of."""
+
+
+def _scale_notes(kept: dict[str, Any], white: list[float], greatest: int) -> list[str]:
+    notes = []
+    if any(mode.startswith("I") for mode in kept["modes"]):
+        notes.append(
+            f"grey images of more than 8 bits: {white[0]} is taken for white, the least of 255, "
+            "1023, 4095, 16383 and 65535 that no value of the source exceeds"
+        )
+    if "F" in kept["modes"]:
+        notes.append(
+            f"images of floats: {white[1]:g} is taken for white, as "
+            + ("no value is greater" if white[1] == 1 else "there are values above 1")
+        )
+    if kept["images"] and greatest < DARK:
+        notes.append(
+            f"no pixel is brighter than {greatest} of 255: the images use a part of their range, "
+            "as masks of class numbers and scans of few bits do; rescale them if black is not meant"
+        )
+    return notes
 
 
 def _in_order(source: ImageSource, names: set[str]) -> list[str]:

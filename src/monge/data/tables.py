@@ -11,20 +11,24 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from monge.data import arrow, table_files
+from monge.data import arrow, csv_files, table_files
 from monge.data.arrow import compute
 from monge.data.base import Data
 from monge.data.choosing import Asked, check_types, choose
 from monge.data.columns import TableCodec
 from monge.data.coordinates import Column, condition_column, number_column
+from monge.data.indexes import counted_notes, without_indexes
 from monge.data.missing import (
     count_missing,
     filled,
     nan_as_missing,
     refuse_infinite,
+    with_labels_missing,
     without_missing,
 )
+from monge.data.naming import drop, flag
 from monge.data.reading import Reading
+from monge.data.spelling import text_of
 from monge.data.split import split_by_content
 from monge.errors import UserError
 
@@ -51,7 +55,7 @@ def load(path: Path, reading: Reading) -> Data:
     if path.is_dir():
         table, n_heldout = table_files.read_folder(path)
         return from_table(table, reading, name=name, text=text, n_heldout=n_heldout)
-    return from_table(table_files.read(path), reading, name=name, text=text)
+    return from_table(table_files.read(path, reading.limit), reading, name=name, text=text)
 
 
 def from_matrix(
@@ -105,17 +109,19 @@ def from_table(
             identifiers; too few rows, or nothing that varies.
     """
     table_files.check_names(table.column_names, name)
-    n_read = table.num_rows
+    n_read, told = table.num_rows, csv_files.notes_of(table)
     if n_heldout is None:
         table = table.slice(0, reading.limit)
+    table, indexes = without_indexes(table, reading)
     asked = choose(table.column_names, reading)
     table = table.select([c for c in table.column_names if c in asked.used])
-    table = table.replace_schema_metadata(None)
     _refuse_few(table, name)
-    check_types(table, asked)
-    table = nan_as_missing(table)
+    asked, of_text = check_types(table, asked)
+    table = table.replace_schema_metadata(None)
+    table, unlabelled = with_labels_missing(nan_as_missing(table), asked.label)
     n_all, missing = table.num_rows, count_missing(table)
     table, rows, notes = without_missing(table, asked, reading, missing)
+    notes = [*told, *indexes, *of_text, *unlabelled, *notes]
     _refuse_few(table, name)
     refuse_infinite(table)
     hashes = row_hashes(table)
@@ -131,7 +137,7 @@ def from_table(
     if codec.size == 0:
         raise UserError(f"{name}: no column is left to learn: all that are left are constant")
     x, label, vector = codec.encode(table)
-    notes += _notes(table, codec)
+    notes += [*counted_notes(table, codec), *_notes(table, codec)]
     report = {
         "kind": "table",
         "rows_read": n_read,
@@ -180,25 +186,49 @@ def _refuse_few(table: pa.Table, name: str) -> None:
 
 def row_hashes(table: pa.Table) -> np.ndarray:
     """A hash of the values of each row, (N,) uint64: of the values alone, not of their types."""
+    hashes = np.empty(table.num_rows, np.uint64)
+    holed = {n for n, c in zip(table.column_names, table.columns, strict=True) if c.null_count}
+    for start in range(0, table.num_rows, HASHED):
+        part = table.slice(start, HASHED)
+        hashes[start : start + part.num_rows] = _hashes(part, holed)
+    return hashes
+
+
+HASHED = 2**15
+"""Rows that are hashed at once: their numbers are held twice meanwhile."""
+
+
+def _hashes(table: pa.Table, holed: set[str]) -> np.ndarray:
+    """Hashes of rows.
+
+    Args:
+        holed: columns with missing values somewhere in the whole table.
+    """
     parts = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         holes = np.asarray(compute.is_null(column))
         if arrow.is_number(column.type):
             zero = arrow.column_of(np.zeros(1), column.type)[0]
             numbers = arrow.numbers_of(compute.fill_null(column, zero), name)
-            wide = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
-            if numbers.dtype.kind == "f" or np.array_equal(wide.astype(np.int64), numbers):
-                numbers = wide
-            parts.append(numbers.view(np.uint64))
+            parts.append(_bits(numbers))
         else:
             plain = column.cast(arrow.plain_type(column.type)).combine_chunks()
             coded = compute.dictionary_encode(plain.cast(pa.string()))
             marks = [_hash(str(value).encode()) for value in coded.dictionary.to_pylist()]
             index = compute.fill_null(coded.indices, 0).to_numpy()
             parts.append(np.asarray([*marks, 0], np.uint64)[index])
-        if holes.any():
+        if name in holed:
             parts.append(holes.astype(np.uint64))
     return np.asarray([_hash(row.tobytes()) for row in np.stack(parts, 1)], np.uint64)
+
+
+def _bits(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as uint64: the bits of their float64, if that is the same number."""
+    wide = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
+    if numbers.dtype.kind == "f":
+        return wide.view(np.uint64)
+    same = (np.abs(wide) < 2.0**63) & (wide.astype(np.int64) == numbers)
+    return np.where(same, wide.view(np.uint64), numbers.view(np.uint64))
 
 
 def _hash(content: bytes) -> int:
@@ -243,16 +273,23 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
     if len(values) > most:
         raise UserError(
             f"column {name!r} has {len(values)} different values in {len(column)} rows, too many "
-            "for categories or labels: learn it as a number, give it by --condition-columns, or "
-            "leave it out with --drop"
+            f"for categories or labels: {_instead(column, name)}"
         )
     return tuple(values)
 
 
+def _instead(column: pa.ChunkedArray, name: str) -> str:
+    """What to do with a column that has too many values."""
+    if arrow.is_text(arrow.plain_type(column.type)):
+        return f"{drop([name])} leaves it out"
+    given = flag("--condition-columns", [name])
+    return f"learn it as a number, give it by {given}, or leave it out with {drop([name])}"
+
+
 def _label_names(codec: TableCodec) -> tuple[str, ...]:
     assert codec.label is not None
-    dtype = arrow.plain_type(codec.schema.field(codec.label.name).type)
-    return tuple(arrow.array_of(codec.label.values, dtype).cast(pa.string()).to_pylist())
+    field = codec.schema.field(codec.label.name)
+    return text_of(arrow.array_of(codec.label.values, arrow.plain_type(field.type)), field)
 
 
 def _described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _vae(bare: Any) -> Any:
 def _name_modules(folder: Path) -> None:
     """Say where the classes that are not diffusers' own come from."""
     path = folder / "model_index.json"
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding="utf-8"))
     own = {"pipeline": folder / "pipeline.py"}
     index["_class_name"] = ["pipeline", "MongePipeline"]
     names = {"pipeline": "MongePipeline"}
@@ -154,7 +154,7 @@ def reloaded(folder: Path) -> Any:
     """The pipeline in a folder, from its files, without the modules there."""
     from monge.export.diffusers_pipeline import MongeAutoencoder, MongePipeline, MongeTransformer
 
-    index = json.loads((folder / "model_index.json").read_text())
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     kind = index["vae"][1]
     vae_class = MongeAutoencoder if kind == "MongeAutoencoder" else model_class(kind)
     settings = {k: v for k, v in index.items() if not k.startswith("_")}

@@ -45,6 +45,8 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
     set_threads(spec.threads)
     spec = folders.adopted(spec)
     data = sources.load(spec.data, spec, say)
+    for line in data.summary:
+        say(line)
     spec = resolve(spec, data)
     check(spec, data)
     plans: dict[str, dict[str, Any]] = {}

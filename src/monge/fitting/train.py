@@ -37,11 +37,12 @@ from monge.progress import Say, quiet
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
+from monge.runs import same_data
 from monge.runs.folder import read_config
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import Run
-from monge.runs.spec import TrainSpec
+from monge.runs.spec import TrainSpec, plain_source
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts, n_vector_of
 from monge.tensors import CHUNK, noise, stream
@@ -97,6 +98,8 @@ def train(
         teacher.network.double()
     objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
+    data = same_data.checked(data, folder, spec.changed_data)
+    processes.wait()
     check(spec, data, folder)
     facts = DataFacts.of(data, kind.facts(objective))
     with _opened(folder, spec, data, facts, device, say):
@@ -142,6 +145,7 @@ def _opened(
             folders.require_free(folder)
             stack.enter_context(lock.hold(folder))
             changed = folders.open_folder(folder, spec, checkpoint.newest_step(folder) or 0)
+            changed |= same_data.changes(folder, facts)
             for name, (old, new) in changed.items():
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
@@ -182,6 +186,8 @@ def train_autoencoder(
         say(line)
     spec = resolve(spec, data, out)
     folder = out or Path("runs") / f"autoencoder-{data.name}-{spec.digest()}"
+    data = same_data.checked(data, folder, spec.changed_data)
+    processes.wait()
     check(spec, data, folder)
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
@@ -195,7 +201,7 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
         folder: of the run, if it is known already; see `check`.
     """
     image, few = data.kind == "image", len(data.train) < FEW
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"data": plain_source(spec.data)}
     if spec.steps is None and spec.minutes is None:
         changes["steps"] = DEFAULT_STEPS
     if spec.network == "auto" and spec.init_from is not None:
@@ -243,12 +249,12 @@ def _default_network(latent_shape: tuple[int, ...]) -> str:
 
 
 def _default_conv(data: Data) -> str:
-    """A latent grid of about 8 x 8, if the sides allow it."""
+    """A latent grid of about 8 x 8 with even sides, to which images are padded."""
     sides = data.shape[1:]
-    fits = [down for down in (1, 2, 4, 8) if all(side % down == 0 for side in sides)]
-    wanted = [down for down in fits if min(sides) // down >= 4 and down <= max(min(sides) // 8, 2)]
-    down = max(wanted, default=min(fits))
-    return f"conv:down={down},channels=4"
+    grids = {down: -(-min(sides) // (2 * down)) * 2 for down in (1, 2, 4, 8)}
+    down = max(d for d, grid in grids.items() if d == 1 or grid >= (4 if d == 2 else 8))
+    padded = any(side % (2 * down) for side in sides)
+    return f"conv:down={down},channels=4" + ",multiple=2" * padded
 
 
 def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:

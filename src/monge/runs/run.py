@@ -19,7 +19,7 @@ from monge.errors import UserError
 from monge.files import refuse_links
 from monge.networks.exact import ExactNetwork
 from monge.progress import quiet
-from monge.runs import sharing
+from monge.runs import same_data, sharing
 from monge.runs.folder import read_config
 from monge.runs.latents import latents_for
 from monge.runs.restore import (
@@ -158,10 +158,11 @@ class Run(Generator):
         if facts.text is None:
             raise UserError("this run was trained on arrays in memory: pass them as data=")
         data = sources.load(facts.text, self.spec)
-        if data.fingerprint != facts.fingerprint:
+        found = same_data.differences(data, facts, self.codec)
+        if found or data.fingerprint != facts.fingerprint:
+            what = "; ".join(found) or f"fingerprint {facts.fingerprint}, now {data.fingerprint}"
             raise UserError(
-                f"the data {facts.text!r} has changed since the run was trained "
-                f"(fingerprint {facts.fingerprint}, now {data.fingerprint})"
+                f"the data {facts.text!r} has changed since the run was trained ({what})"
             )
         return data
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -28,7 +29,7 @@ NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "
 NEW_TRAINED = frozenset({"objective", "pairs", "teacher", "teacher_guidance"})
 """Keys that came later and say what is trained; at their defaults a run's digest lacks them."""
 
-LATER = frozenset({"shard"}) | NEW_TRAINED
+LATER = frozenset({"shard", "changed_data"}) | NEW_TRAINED
 """Keys that came later; files without them are read as having the defaults."""
 
 MAY_CHANGE = frozenset(
@@ -46,6 +47,7 @@ MAY_CHANGE = frozenset(
         "log_every",
         "tensorboard",
         "check_cache",
+        "changed_data",
         "solver",
         "grid",
         "final",
@@ -154,6 +156,9 @@ class TrainSpec(Reading):
     """Also log to TensorBoard."""
     check_cache: bool = False
     """Compare what is cached, and the files it was made from, with their hashes first."""
+    changed_data: bool = False
+    """Go on training with other examples than the run was started with; columns, classes and
+    shapes must be the same. The run records it."""
 
     # How it is sampled, unless asked otherwise
     solver: str = "heun"
@@ -217,7 +222,7 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
             the wrong type; a newer format.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     entries = _entries(text, path)
@@ -264,7 +269,18 @@ def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
     return entries
 
 
+def plain_source(text: str) -> str:
+    """A source in one spelling: without strokes at its end and dots in its path.
+
+    >>> plain_source("./photos/"), plain_source("hf:org/name"), plain_source("target:box")
+    ('photos', 'hf:org/name', 'target:box')
+    """
+    return text if text.startswith(("hf:", "target:")) or not text else os.path.normpath(text)
+
+
 def difference(old: TrainSpec, new: TrainSpec) -> dict[str, tuple[Any, Any]]:
     """The fields in which two specifications differ: name -> (old, new)."""
     a, b = dataclasses.asdict(old), dataclasses.asdict(new)
+    if plain_source(old.data) == plain_source(new.data):
+        b["data"] = a["data"]
     return {k: (a[k], b[k]) for k in a if a[k] != b[k]}

@@ -283,7 +283,9 @@ def _range(columns: list[np.ndarray]) -> tuple[float, float]:
     """The central 99.8 % of the first column, widened to hold most of the others."""
     ends = np.stack([np.quantile(column, (0.001, 0.999)) for column in columns if column.size])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    margin = 0.05 * (high - low) or 0.5
+    # Large numbers close together: the bins of a histogram must be told apart.
+    least = 200 * float(np.spacing(max(abs(low), abs(high))))
+    margin = max(0.05 * (high - low) or 0.5, (least - (high - low)) / 2)
     return low - margin, high + margin
 
 

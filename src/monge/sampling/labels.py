@@ -71,4 +71,17 @@ def _index(label: str | int, names: Sequence[str]) -> int:
         return label
     if str(label) in names:
         return list(names).index(str(label))
+    alike = [i for i, name in enumerate(names) if _same(str(label), name)]
+    if len(alike) == 1:
+        return alike[0]
     raise UserError(f"unknown label {label!r}: {nearest(str(label), names)}")
+
+
+def _same(asked: str, name: str) -> bool:
+    """Whether two spellings mean one label: TRUE and true, 1.0 and 1."""
+    if asked.strip().casefold() == name.strip().casefold():
+        return True
+    try:
+        return float(asked) == float(name) and not name.startswith("0")
+    except ValueError:
+        return False

@@ -95,7 +95,7 @@ def load(folder: Path, *, clean: bool = True) -> Checkpoint | None:
             _clean(state, found)
         if found is None:
             return None
-        manifest = json.loads((found / MANIFEST).read_text())
+        manifest = json.loads((found / MANIFEST).read_text(encoding="utf-8"))
         groups = {Path(name).stem: load_file(found / name) for name in manifest["files"]}
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the checkpoint in {state}: {_reason(error)}") from error
@@ -123,7 +123,7 @@ def _write(target: Path, step: int, groups: Groups, facts: Mapping[str, Any]) ->
         "facts": dict(facts),
     }
     path = target / MANIFEST
-    path.write_text(json.dumps(manifest, indent=1))
+    path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     _fsync(path)
     _fsync(target)
 
@@ -146,7 +146,7 @@ def _complete(checkpoint: Path) -> bool:
         UserError: the format is newer than this version of monge reads.
     """
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
     if not all(map(is_plain_name, manifest["files"])):

@@ -24,7 +24,8 @@ class Sample(Sampling):
     steps: int | None = None
     """Steps of the solver, or jumps of a map; none: the run's own."""
     label: str | None = None
-    """Names of labels with commas between, or all; none: as often as in the data."""
+    """Names of labels with commas between, or all; a name with a comma stands in double quotes;
+    none: as often as in the data."""
     condition: str | None = None
     """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
     out: Path | None = None
@@ -45,13 +46,14 @@ def act(arguments: Sample) -> dict[str, Any]:
 def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     from monge import ownership
     from monge.components import build
+    from monge.data.naming import labels_in
     from monge.learned import JUMPS
     from monge.runs import map_errors
 
     if arguments.out is not None:
         ownership.refuse_foreign(arguments.out)
     formats = run.origin.check_formats(arguments.format.split(",") if arguments.format else None)
-    labels = arguments.label.split(",") if arguments.label else None
+    labels = labels_in(arguments.label, run.label_names) if arguments.label else None
     start = time.monotonic()
     samples = run.sample(
         arguments.n, labels, condition=arguments.condition, **sampling(arguments, arguments.steps)

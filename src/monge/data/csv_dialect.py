@@ -1,0 +1,307 @@
+"""What the first lines of a text file of a table tell: delimiter, names, where the rows begin."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+import re
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monge.errors import UserError
+
+DELIMITERS = ",;\t|"
+BLANK = " "
+"""A delimiter too, where no other is found and most cells are numbers."""
+
+SNIFFED = 100
+"""Lines that are looked at."""
+
+HEAD = 2**20
+"""Bytes that are looked at."""
+
+NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)|nan", re.I)
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+YEARS = (1500, 2200)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text file has its table.
+
+    Attributes:
+        delimiter: a blank stands for runs of blanks.
+        names: of the columns, without blanks around them, none twice; "" for none.
+        first: line of the file at which the rows begin, counted from 0.
+        offset: bytes before that line.
+        padded: whether blanks stand around cells.
+        quoted_behind_blanks: whether quotes follow the blanks behind a delimiter.
+        notes: what was decided by a rule.
+    """
+
+    delimiter: str
+    names: tuple[str, ...]
+    first: int
+    offset: int
+    padded: bool = False
+    quoted_behind_blanks: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def sniff(path: Path) -> Dialect:
+    """The dialect of a file of a table.
+
+    Raises:
+        UserError: not a regular file of UTF-8, empty, or a first line that has no names.
+    """
+    text, whole = _head(path)
+    lines = text.splitlines(keepends=True)
+    if not whole and len(lines) > 1:
+        lines.pop()  # cut in its middle
+    at = 0
+    while at < len(lines) and not lines[at].strip().strip(",;\t|"):
+        at += 1  # empty lines before the header
+    if at == len(lines):
+        raise UserError(f"{path} is empty")
+    told = re.fullmatch(r'"?sep=(.)"?\s*', lines[at])
+    if told:
+        at += 1
+        while at < len(lines) and not lines[at].strip():
+            at += 1
+    body = "".join(lines[at:])
+    if not body.strip():
+        raise UserError(f"{path} is empty")
+    forced = told[1] if told else "\t" if path.suffix.lower() == ".tsv" else None
+    delimiter = forced or _delimiter(body)
+    rows = _rows(body, delimiter)
+    header, below = [name.strip() for name in rows[0]], [row for row in rows[1:] if row]
+    consumed = _lines_of_header(lines[at:], delimiter)
+    first = at + consumed
+    header, notes = _fitted(header, below)
+    if not _are_quoted(header, lines[at:], consumed):
+        _refuse_data(header, below, path)
+        notes += _numbered(header, below)
+    header, more = _once_each(header)
+    padding = re.compile(
+        rf"(^|{re.escape(delimiter)}) +[^\s\"]|[^\s\"] +({re.escape(delimiter)}|$)"
+    )
+    quoted = re.compile(rf"{re.escape(delimiter)} +\"")
+    sample = [QUOTED.sub('""', line.rstrip("\r\n")) for line in lines[at : at + SNIFFED]]
+    return Dialect(
+        delimiter,
+        tuple(header),
+        first,
+        sum(len(line.encode()) for line in lines[:first]) + _mark(path),
+        padded=delimiter != BLANK and any(padding.search(line) for line in sample),
+        quoted_behind_blanks=delimiter != BLANK and any(quoted.search(line) for line in sample),
+        notes=tuple(notes + more),
+    )
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file for reading, if it is one: no pipe, no device.
+
+    Raises:
+        UserError: it is not, or cannot be read.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"cannot read {path}: it is no file, but a pipe or a device")
+    return file
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number, with a point or a comma."""
+    return NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _mark(path: Path) -> int:
+    with open_regular(path) as file:
+        return 3 if file.read(3) == b"\xef\xbb\xbf" else 0
+
+
+def _head(path: Path) -> tuple[str, bool]:
+    """The first lines of a file as text, and whether that is all of it."""
+    with open_regular(path) as file:
+        content = file.read(HEAD)
+        whole = not file.read(1)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is UTF-16: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if whole or error.start < len(content) - 3:
+            raise not_utf8(path, content, error.start, 0) from None
+        text = content[: error.start].decode("utf-8-sig")
+    if "\0" in text:
+        raise zero_byte(path, text.count("\n", 0, text.index("\0")))
+    return text, whole
+
+
+def not_utf8(path: Path, content: bytes, at: int, lines: int) -> UserError:
+    """The error for a byte that is no UTF-8.
+
+    Args:
+        content: a part of the file, with the byte.
+        lines: of the file before that part.
+    """
+    line = lines + content.count(b"\n", 0, at) + 1
+    return UserError(
+        f"{path}, line {line}: byte {content[at]:#04x} is not UTF-8: save the file as UTF-8"
+    )
+
+
+def zero_byte(path: Path, lines: int) -> UserError:
+    """The error for a byte of zero behind so many lines."""
+    return UserError(f"{path} is no csv file: line {lines + 1} holds a zero byte")
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    """The first rows as the delimiter cuts them."""
+    found = []
+    source = io.StringIO(text, newline="")
+    lines = (line.strip() for line in source) if delimiter == BLANK else source
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True):
+            if row:
+                found.append(row)
+            if len(found) > SNIFFED:
+                break
+    except csv.Error:
+        return found or [[]]
+    return found
+
+
+def _lines_of_header(lines: list[str], delimiter: str) -> int:
+    """How many lines the header takes: names may hold line breaks."""
+    reader = csv.reader(iter(lines), delimiter=delimiter, skipinitialspace=True)
+    with suppress(csv.Error):
+        next(reader)
+    return reader.line_num
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter that cuts the first lines into most cells, equally many in each.
+
+    The header may have one more or one less than the rows.
+    """
+    best, most = "", 1
+    for delimiter in DELIMITERS:
+        sizes = [len(row) for row in _rows(text, delimiter)]
+        if sizes[0] > most and len(set(sizes[1:])) <= 1 and abs(sizes[-1] - sizes[0]) <= 1:
+            best, most = delimiter, sizes[0]
+    if best:
+        return best
+    header, *below = _rows(text, BLANK)
+    cells = [cell for row in below for cell in row]
+    equal = len({len(row) for row in below}) == 1 and len(below[0]) - len(header) in (0, 1)
+    if len(header) > 1 and equal and 2 * sum(map(is_number, cells)) >= len(cells):
+        return BLANK
+    header, *below = _rows(text, ";")
+    if len(header) == 1 and below and all(is_number(row[0]) for row in below):
+        return ";"  # a single column, perhaps with decimal commas
+    return ","
+
+
+def _fitted(header: list[str], below: list[list[str]]) -> tuple[list[str], list[str]]:
+    """The names for rows that have one more or one less than the header."""
+    sizes = {len(row) for row in below}
+    if len(sizes) != 1:
+        return header, []
+    n = sizes.pop()
+    if n == len(header) - 1 and header[-1] == "":
+        return header[:-1], []
+    if n == len(header) + 1:
+        if all(row[-1].strip() == "" for row in below):
+            return [*header, ""], []
+        return ["", *header], [
+            "the first line has one name less than the rows have cells: the first column has no "
+            "name, as row names have none"
+        ]
+    return header, []
+
+
+def _are_quoted(header: list[str], lines: list[str], consumed: int) -> bool:
+    """Whether numbers in the header stand in quotes, as words do, and those below do not."""
+    raw = "".join(lines[:consumed])
+    numbers = [cell for cell in header if is_number(cell)]
+    below = "".join(lines[consumed : consumed + SNIFFED])
+    plain = not re.search(r"\"[+-]?[\d.,]+\"", below)
+    return bool(numbers) and plain and all(f'"{cell}"' in raw for cell in numbers)
+
+
+def _refuse_data(header: list[str], below: list[list[str]], path: Path) -> None:
+    """Refuse a first line that is an example, not names."""
+    numbers = [j for j, cell in enumerate(header) if is_number(cell)]
+    remedy = (
+        "write the names of the columns into a line before it (a table without them loses its "
+        "first example)"
+    )
+    if numbers and len(numbers) == len([c for c in header if c]) and not _counted(header, numbers):
+        raise UserError(
+            f"the first line of {path} has numbers only ({', '.join(header[:3])}, ...): it should "
+            f"have the names of the columns; {remedy}"
+        )
+    columns = [[row[j].strip() for row in below if len(row) > j] for j in range(len(header))]
+    numeric = [j for j in numbers if columns[j] and all(map(_may_be_number, columns[j]))]
+    if numeric and not _counted(header, numbers):
+        j = numeric[0]
+        raise UserError(
+            f"the first line of {path} looks like data, not like the names of the columns: its "
+            f"cell {j + 1} is {header[j]!r}, and the cells below are numbers too; {remedy}"
+        )
+    known = [cell for cell in header if cell]
+    if len(below) >= 10 and known and all(
+        cell in column for cell, column in zip(header, columns, strict=True) if cell
+    ):  # fmt: skip
+        raise UserError(
+            f"the first line of {path} looks like data, not like the names of the columns: each "
+            f"of its cells ({', '.join(known[:3])}, ...) occurs again in its column; {remedy}"
+        )
+
+
+def _may_be_number(cell: str) -> bool:
+    return cell in ("", "?", "-", "NA", "nan", "NaN") or is_number(cell)
+
+
+def _counted(header: list[str], numbers: list[int]) -> bool:
+    """Whether the numbers in a header count up in equal steps: years, or 0, 1, 2, ...; rising
+    whole numbers of one step, three at least, or two years."""
+    if not all(header[j].isdigit() for j in numbers):
+        return False
+    values = [int(header[j]) for j in numbers]
+    steps = {b - a for a, b in itertools.pairwise(values)}
+    years = all(YEARS[0] <= value <= YEARS[1] for value in values)
+    start = values[0] in (0, 1) and steps == {1}
+    return len(steps) == 1 and min(steps) > 0 and ((len(values) > 2 and start) or years)
+
+
+def _numbered(header: list[str], below: list[list[str]]) -> list[str]:
+    numbers = [cell for cell in header if is_number(cell)]
+    if not numbers or not below:
+        return []
+    listed = ", ".join(numbers[:3])
+    return [f"numbers in the first line ({listed}, ...) are taken for names: they count up"]
+
+
+def _once_each(header: list[str]) -> tuple[list[str], list[str]]:
+    """Names of which none is there twice: a, a.1, a.2."""
+    made: list[str] = []
+    notes = []
+    for name in header:
+        new, k = name, 0
+        while new in made or (k and new in header):
+            k += 1
+            new = f"{name}.{k}"
+        if k and name:
+            notes.append(f"there are several columns {name!r}: one of them is read as {new!r}")
+        made.append(new if name else "")
+    return made, notes
