@@ -62,9 +62,9 @@ def cell(at: Cell) -> Iterator[Row]:
     x = start(along, clean, noise)
     exact = reference(along, x, 2 * max(*at["steps"], 32), at.seed)
     if law.dim == 1:
-        starts, weights = nodes_on_the_line(along)
+        starts, weights = nodes_on_the_line(along, 1001)
     else:
-        starts, weights = x[:256], None
+        starts, weights = x[:128], None
     for solver in at["solver"]:
         if not applies(solver, path):
             continue
@@ -72,10 +72,10 @@ def cell(at: Cell) -> Iterator[Row]:
             times = uniform(steps)
             row = {"solver": solver, "steps": steps, "h": 1 / steps}
             row |= coupled(law, walk(along, solver, times, x), exact, 1 / steps)
-            if law.dim <= DENSITIES_UP_TO and solver not in EXPONENTIAL:
+            if law.dim <= DENSITIES_UP_TO and solver not in EXPONENTIAL and steps <= 256:
                 push = pushed(along, solver, times, starts)
                 row["tv"], row["kl"] = divergences(push.log_ratio, weights)
-                row["folded"] = push.folded
+                row |= {"folded": push.folded, "kl_floor": 1e-15}
             yield row
 
 
@@ -93,6 +93,7 @@ def coupled(law: GaussianMixture, end: State, exact: Reference, h: float) -> Row
         "covariance_error": float((covariance - truth).norm() / truth.norm()),
         "floor": float(exact.error.median()) + 1e-14 * float(exact.end.norm(dim=1).median()),
         "h_lipschitz": h * exact.lipschitz,
+        "h_steepest": h * exact.steepest,
         "n": len(end),
     }
 
@@ -108,7 +109,8 @@ def twice_the_order(row: Mapping[str, Any]) -> float:
 
 
 LINES = ("law", "path", "dim", "solver")
-FINEST = 3
+METHODS = ("euler", "heun", "rk3", "rk4")
+FINEST = 4
 
 STUDY = Study(
     name="discretisation",
@@ -118,23 +120,23 @@ STUDY = Study(
         Axis("law", ("published", "shared"), ("published", "shared"), "the law of the data"),
         Axis(
             "path",
-            ("linear", "trigonometric", "ou:horizon=8.0", "ou:horizon=16.0", "linear_beta"),
+            ("linear", "trigonometric", "ou:horizon=8.0"),
             ("linear", "ou:horizon=8.0"),
             "path",
         ),
         Axis("dim", (1, 2, 8, 32, 128, 512, 1024), (1, 8), "dimension"),
-        Axis("seed", (0, 1, 2, 3, 4), (0,), "of law and noise"),
+        Axis("seed", (0, 1, 2), (0,), "of law and noise"),
         Axis(
             "solver",
-            ("euler", "heun", "rk3", "rk4", "exp1", "exp2", "exp3"),
-            ("euler", "heun", "rk3", "rk4", "exp2"),
+            (*METHODS, "exp1", "exp2", "exp3"),
+            ("euler", "heun", "rk4", "exp2"),
             "solver; exp1 is DDIM",
             together=True,
         ),
         Axis(
             "steps",
-            (8, 16, 32, 64, 128, 256, 512, 1024),
-            (16, 32, 64, 128, 256, 512),
+            (8, 16, 32, 64, 128, 256, 512),
+            (32, 64, 128, 256),
             "equal steps from 0 to 1",
             together=True,
         ),
@@ -142,30 +144,40 @@ STUDY = Study(
     cell=cell,
     claims=(
         Slope(
-            "the coupled error falls like h^p, in the median",
+            "the coupled error of a Runge-Kutta method falls like h^p, in the median",
             "median", "h", claimed_order, "rate",
-            "Hairer, Norsett & Wanner, Solving ODEs I, Thm II.3.4; exp: arXiv 2506.13061",
-            "zero", LINES, floor="floor", stiffness="h_lipschitz", finest=FINEST, panel="path",
+            "Hairer, Norsett & Wanner, Solving ODEs I, Thm II.3.4",
+            "zero", LINES, where={"solver": METHODS}, floor="floor", stiffness="h_lipschitz",
+            finest=FINEST, panel="path",
+        ),
+        Slope(
+            "that of an exponential integrator is at most of order h^p",
+            "median", "h", claimed_order, "bound",
+            "arXiv 2506.13061, abstract; here the last step reaches the data, sigma = 0",
+            "zero", LINES, where={"solver": tuple(EXPONENTIAL)}, floor="floor",
+            stiffness="h_lipschitz", finest=FINEST, panel="path",
         ),
         Slope(
             "total variation is at most of order h^p",
             "tv", "h", claimed_order, "bound",
             "arXiv 2404.09730, abstract: d^{3/4} delta^{1/2} + d (d h)^p",
-            "zero", LINES, stiffness="h_lipschitz", finest=FINEST, panel="path",
-            where={"law": ("published", "shared")},
+            "zero", LINES, stiffness="h_steepest", finest=FINEST, panel="path",
         ),
         Slope(
             "KL is of order h^{2p}",
             "kl", "h", twice_the_order, "rate",
             "derived: KL is quadratic in the relative error of the density",
-            "zero", LINES, stiffness="h_lipschitz", finest=FINEST, tolerance=0.2, panel="path",
+            "zero", LINES, floor="kl_floor", stiffness="h_steepest", finest=FINEST,
+            tolerance=0.2, resolution=0.5, panel="path",
         ),
     ),
     reading=(
         "The median shows the order. The root mean square does not, since few noises end in "
         "another mode, at a distance that does not shrink with h; their fraction is the column "
-        "switched. Points with h L above one half, L the median norm of the Jacobian at its "
-        "largest over time, are not asymptotic. Total variation and KL are those of the discrete "
+        "switched. Points with h L above one half are not asymptotic: L is the norm of the Jacobian at "
+        "its largest over time, the median over the states for the median error and the largest "
+        "over the states for the divergences. Uniform steps in t end in a step of size sqrt(h) in "
+        "sigma / alpha: there an exponential integrator has order 2 at most, with a logarithm. Total variation and KL are those of the discrete "
         "map's own density."
     ),
     sources=(

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -131,7 +132,22 @@ class LawField:
     domain: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
-        return self.law.velocity(x, t)
+        return velocity(self.law, x, t)
+
+
+def velocity(law: Marginals, x: State, t: Time) -> State:
+    """The exact velocity, whose path is differentiated once for each time and not in each call."""
+    if isinstance(t, Tensor):
+        return law.velocity(x, t)
+    d_alpha, noise_rate = _rates_at(law.path, float(t))
+    score, mean = law.moments(x, t)
+    return d_alpha * mean - noise_rate * score
+
+
+@lru_cache(maxsize=2**16)
+def _rates_at(path: Path, t: float) -> tuple[float, float]:
+    d_alpha, noise_rate = rates(path, t, torch.zeros((), dtype=torch.float64))
+    return float(d_alpha), float(noise_rate)
 
 
 def start(law: Marginals, clean: State, noise: State) -> State:
