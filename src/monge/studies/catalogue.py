@@ -8,6 +8,11 @@ from monge.studies.study import Study
 
 STUDIES: dict[str, str] = {
     "discretisation": "monge.studies.discretisation:STUDY",
+    "score-error": "monge.studies.score_error:STUDY",
+    "dimension": "monge.studies.dimension:STUDY",
+    "early-stopping": "monge.studies.early_stopping:STUDY",
+    "coupling": "monge.studies.coupling:STUDY",
+    "solver-cost": "monge.studies.solver_cost:STUDY",
 }
 """Name to the module and name of a study, in the order in which they are listed."""
 

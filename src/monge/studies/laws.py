@@ -139,13 +139,14 @@ def velocity(law: Marginals, x: State, t: Time) -> State:
     """The exact velocity, whose path is differentiated once for each time and not in each call."""
     if isinstance(t, Tensor):
         return law.velocity(x, t)
-    d_alpha, noise_rate = _rates_at(law.path, float(t))
+    d_alpha, noise_rate = rates_at(law.path, float(t))
     score, mean = law.moments(x, t)
     return d_alpha * mean - noise_rate * score
 
 
 @lru_cache(maxsize=2**16)
-def _rates_at(path: Path, t: float) -> tuple[float, float]:
+def rates_at(path: Path, t: float) -> tuple[float, float]:
+    r""":math:`\dot\alpha_t` and :math:`\sigma_t\dot\sigma_t`, remembered."""
     d_alpha, noise_rate = rates(path, t, torch.zeros((), dtype=torch.float64))
     return float(d_alpha), float(noise_rate)
 

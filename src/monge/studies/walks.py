@@ -182,11 +182,24 @@ def divergences(log_ratio: PerExample, weights: Tensor | None = None) -> tuple[f
     return float(tv), float(kl)
 
 
-def nodes_on_the_line(law: Marginals, n: int = 4001, reach: float = 9.0) -> tuple[State, Tensor]:
-    """Starts on the line and their weights under the exact law at t = 0, by the trapezoid rule."""
-    x = torch.linspace(-reach, reach, n, dtype=torch.float64)[:, None]
-    weights = law.log_density(x, 0.0).exp()
-    return x, weights / weights.sum()
+def nodes_on_the_line(
+    law: Marginals, n: int = 4001, reach: float = 9.0, around: Tensor | None = None
+) -> tuple[State, Tensor]:
+    """Starts on the line and their weights under the exact law at t = 0, by the trapezoid rule.
+
+    Args:
+        around: (M,), points towards which the nodes get dense, down to 1e-6: where ends jump.
+    """
+    x = torch.linspace(-reach, reach, n, dtype=torch.float64)
+    if around is not None:
+        away = torch.logspace(-6, -0.3, 120, dtype=torch.float64)
+        near = [p + sign * away for p in around for sign in (-1, 1)]
+        x = torch.cat([x, *near]).unique()
+    widths = torch.zeros_like(x)
+    widths[:-1] += x.diff() / 2
+    widths[1:] += x.diff() / 2
+    weights = widths * law.log_density(x[:, None], 0.0).exp()
+    return x[:, None], weights / weights.sum()
 
 
 def nearest_mode(law: GaussianMixture, x: State) -> Tensor:
