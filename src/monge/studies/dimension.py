@@ -96,9 +96,7 @@ def variations(at: Cell) -> Iterator[Row]:
         yield row
 
 
-def _sum_of_coordinates(
-    ratio: Tensor, weights: Tensor, dim: int, rng: torch.Generator
-) -> float:
+def _sum_of_coordinates(ratio: Tensor, weights: Tensor, dim: int, rng: torch.Generator) -> float:
     total = torch.zeros(DRAWS, dtype=torch.float64)
     for _ in range(dim):
         index = torch.multinomial(weights, DRAWS, replacement=True, generator=rng)

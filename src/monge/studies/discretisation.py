@@ -16,8 +16,14 @@ import torch
 
 from monge.components import build
 from monge.studies.claims import Slope
-from monge.studies.laws import marginals, published_line, published_mixture, shared_mixture
-from monge.studies.laws import PUBLISHED_DIM, start
+from monge.studies.laws import (
+    PUBLISHED_DIM,
+    marginals,
+    published_line,
+    published_mixture,
+    shared_mixture,
+    start,
+)
 from monge.studies.study import Axis, Cell, Row, Study
 from monge.studies.walks import (
     EXPONENTIAL,
@@ -32,7 +38,6 @@ from monge.studies.walks import (
     uniform,
     walk,
 )
-from monge.targets.base import Marginals
 from monge.targets.mixture import GaussianMixture
 from monge.types import State
 

@@ -181,7 +181,9 @@ def hardware() -> str:
     """The processor, as the system names it, and how many cores this process may use."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = next(line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line)
+        model = next(
+            line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line
+        )
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -146,7 +146,9 @@ def cell(at: Cell) -> Iterator[Row]:
     path = build("path", at["path"])
     along, line = marginals(law, path), law.dim == 1
     if line:
-        cuts = torch.special.ndtri(law.weights.cumsum(0)[:-1])  # between the modes, as p_0 = N(0, 1)
+        cuts = torch.special.ndtri(
+            law.weights.cumsum(0)[:-1]
+        )  # between the modes, as p_0 = N(0, 1)
         x, weights = nodes_on_the_line(along, 801, around=cuts)
     else:
         clean = law.sample(256, at.stream("data"))

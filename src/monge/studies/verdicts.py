@@ -116,7 +116,9 @@ def _judge_slope(claim: Slope, group: Mapping[str, Any], found: Line) -> Verdict
     left_out = [p.excluded for p in found.points if p.excluded]
     why = ", ".join(f"{left_out.count(r)} {_REASONS[r]}" for r in sorted({*left_out}))
     if own is None:
-        text = f"{len(found.fitted)} points in the range, 3 are needed" + (f" ({why})" if why else "")
+        text = f"{len(found.fitted)} points in the range, 3 are needed" + (
+            f" ({why})" if why else ""
+        )
         return Verdict(claim, group, "undecided", text, found)
     range_ = f"{claim.against} {found.fitted[0].x:.3g} to {found.fitted[-1].x:.3g}"
     measured = f"slope {own.slope:.3g} [{own.low:.3g}, {own.high:.3g}] over {range_}"
@@ -135,7 +137,8 @@ _REASONS = {"floor": "below 3 floors", "stiff": "with h L above 1/2", "not finit
 
 
 def _said(claim: Slope, found: Line, word: Word, what: str) -> str:
-    grows = found.predicted * (1 if claim.towards == "infinity" else -1) > 0
+    infinity = claim.towards == "infinity"
+    grows = found.predicted >= 0 if infinity else found.predicted < 0
     better = "grows more slowly than" if grows else "steeper than"
     worse = "grows faster than" if grows else "shallower than"
     if claim.kind == "rate":
