@@ -179,11 +179,11 @@ STUDY = Study(
     reading=(
         "The median shows the order. The root mean square does not, since few noises end in "
         "another mode, at a distance that does not shrink with h; their fraction is the column "
-        "switched. Points with h L above one half are not asymptotic: L is the norm of the Jacobian at "
-        "its largest over time, the median over the states for the median error and the largest "
-        "over the states for the divergences. Uniform steps in t end in a step of size sqrt(h) in "
-        "sigma / alpha: there an exponential integrator has order 2 at most, with a logarithm. Total variation and KL are those of the discrete "
-        "map's own density."
+        "switched. Points with h L above one half are not asymptotic: L is the norm of the "
+        "Jacobian at its largest over time, the median over the states for the median error and "
+        "the 90 % quantile for the divergences. Uniform steps in t end in a step of size sqrt(h) "
+        "in sigma / alpha: there an exponential integrator has order 2 at most, with a logarithm. "
+        "Total variation and KL are those of the discrete map's own density."
     ),
     sources=(
         "Huang, Huang & Lin, Convergence analysis of probability flow ODE, arXiv 2404.09730",

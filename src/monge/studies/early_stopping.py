@@ -114,7 +114,7 @@ def power(row: Mapping[str, Any]) -> float:
 STUDY = Study(
     name="early-stopping",
     title="Stopping before the data",
-    question="How much is lost by stopping at 1 - delta: raw, divided by alpha, or with a last step?",
+    question="What is lost by stopping at 1 - delta: raw, divided by alpha, with a last step?",
     axes=(
         Axis("law", ("gaussian", "mixture", "box", "atoms"), ("gaussian", "box", "atoms"), "law"),
         Axis("mode", ("raw", "divided", "last"), ("raw", "divided", "last"), "end of the walk"),

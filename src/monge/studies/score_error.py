@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Perturbed:
 
 
 def score_gain(law: Marginals, t: float) -> float:
-    r"""How much velocity a unit of score is: :math:`\sigma^2 \dot\alpha/\alpha - \sigma\dot\sigma`."""
+    r"""The velocity of a unit of score, :math:`\sigma^2 \dot\alpha/\alpha - \sigma\dot\sigma`."""
     d_alpha, noise_rate = rates_at(law.path, t)
     alpha, sigma = (float(c) for c in law.path.scales(torch.tensor(t, dtype=torch.float64)))
     return sigma**2 * d_alpha / alpha - noise_rate
@@ -114,7 +115,7 @@ def ends(field: Perturbed, steps: int, x: State) -> tuple[State, Tensor]:
     """States at t = 1 and log |det| of the map there."""
     y = x, torch.eye(x.shape[1], dtype=x.dtype).expand(len(x), -1, -1)
     times = uniform(steps)
-    for s, t in zip(times[:-1], times[1:], strict=True):
+    for s, t in itertools.pairwise(times):
         y = RK4().advance(lambda z, u, _: field.rates(z, float(u)), y, s, t)
     return y[0], torch.linalg.slogdet(y[1])[1]
 
@@ -131,7 +132,7 @@ def sizes(law: Marginals, form: Form, delta: float, x: State, weights: Tensor) -
     flow = Integrated(LawField(law), RK4())
     score, divergence, times = 0.0, 0.0, uniform(16)
     y = x
-    for s, t in zip(times[:-1], times[1:], strict=True):
+    for s, t in itertools.pairwise(times):
         y = flow(y, s, t)
         trace = jacobian(form, y).diagonal(dim1=1, dim2=2).sum(1)
         score += float(weights @ form(y).square().sum(1)) / 16
