@@ -37,7 +37,7 @@ def code_version(module: str | Path) -> str:
         name = waiting.pop()
         if name not in reached:
             reached[name] = _source(name)
-            waiting += _imports(reached[name], name)
+            waiting += _imports_of(name)
     for name in sorted(reached):
         digest.update(f"{name}\n{reached[name]}".encode())
     return digest.hexdigest()
@@ -57,6 +57,11 @@ def _source(name: str) -> str:
     if found is None or found.origin is None or not found.origin.endswith(".py"):
         return ""
     return Path(found.origin).read_text(encoding="utf-8")
+
+
+@cache
+def _imports_of(name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_imports(_source(name), name)))
 
 
 def _imports(text: str, where: str) -> Iterator[str]:

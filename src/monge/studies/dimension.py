@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -65,19 +65,24 @@ def grid_of(name: str, steps: int) -> list[float]:
 
 def distances(at: Cell) -> Iterator[Row]:
     """W2, or the coupled upper bound of it, of Euler's method."""
-    dim = at["dim"]
-    if at["law"] == "mixture":
-        along = marginals(shared_mixture(dim, at["seed"]), Linear())
-        x = torch.randn(64, dim, generator=at.stream("noise"), dtype=torch.float64)
-        exact = walk(along, "rk4", list(Uniform(256, STOP).points()), x)
+    error = _coupled(at) if at["law"] == "mixture" else _closed(at)
     for steps in at["steps"]:
-        times = grid_of(at["grid"], steps)
-        if at["law"] == "mixture":
-            away = walk(along, "euler", times, x) - exact
-            w2 = float(away.square().sum(1).mean().sqrt())
-        else:
-            w2 = gaussian_gap(spectrum(at["law"], dim), times)
+        w2 = error(grid_of(at["grid"], steps))
         yield {"steps": steps, "w2": w2, "w2_over_log": w2 / math.log(steps) ** 2}
+
+
+def _closed(at: Cell) -> Callable[[list[float]], float]:
+    variances = spectrum(at["law"], at["dim"])
+    return lambda times: gaussian_gap(variances, times)
+
+
+def _coupled(at: Cell) -> Callable[[list[float]], float]:
+    along = marginals(shared_mixture(at["dim"], at["seed"]), Linear())
+    x = torch.randn(64, at["dim"], generator=at.stream("noise"), dtype=torch.float64)
+    exact = walk(along, "rk4", list(Uniform(256, STOP).points()), x)
+    return lambda times: float(
+        (walk(along, "euler", times, x) - exact).square().sum(1).mean().sqrt()
+    )
 
 
 def variations(at: Cell) -> Iterator[Row]:
@@ -110,7 +115,7 @@ def _shifted_ratio(law: GaussianMixture, shift: float, x: Tensor) -> Tensor:
     gain = 4.0 * shift  # the velocity of that path is the horizon times (x + score)
     y = x, torch.zeros_like(x[:, 0])
     method = build("solver", "rk4")
-    for s, t in itertools.pairwise(uniform(128)):
+    for s, t in itertools.pairwise(uniform(64)):
         y = method.advance(
             lambda z, u, _: (velocity(along, z[0], u) + gain, along.divergence(z[0], u)), y, s, t
         )

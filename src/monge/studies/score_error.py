@@ -43,7 +43,7 @@ from monge.types import State
 
 Form: TypeAlias = Callable[[State], State]
 
-STEPS = {"normal": 64, "line": 384, "mixture": 128}
+STEPS = {"normal": 32, "line": 384, "mixture": 128}
 """Of the classical method of order 4: their error is the floor, and measured."""
 
 RESOLVED = 0.0025

@@ -43,7 +43,7 @@ def law_of(name: str) -> Target:
     }[name]()
 
 
-def nodes(n: int = 401, reach: float = 6.0) -> tuple[Tensor, Tensor]:
+def nodes(n: int = 101, reach: float = 6.0) -> tuple[Tensor, Tensor]:
     """Noises and their weights; an even number of them, so that none lies between two atoms."""
     z = torch.linspace(-reach, reach, n + n % 2, dtype=torch.float64)[:, None]
     weights = (-0.5 * z[:, 0].square()).exp()

@@ -27,9 +27,9 @@ from monge.errors import UserError
 from monge.flows import Integrated
 from monge.paths import Path, VariancePreserving
 from monge.solvers import RK4, RungeKutta
-from monge.studies.laws import LawField, marginals, velocity
+from monge.studies.laws import LawField, SharedMarginals, marginals, velocity
 from monge.targets.base import Marginals
-from monge.targets.mixture import GaussianMixture
+from monge.targets.mixture import GaussianMixture, MixtureMarginals
 from monge.tensors import jvp, stream
 from monge.times import Uniform
 from monge.types import PerExample, State
@@ -70,15 +70,17 @@ class BySignal(Path):
 
 
 def _walk_in_s(law: Marginals, method: RungeKutta, times: list[float], x: State) -> State:
-    target = getattr(law, "mixture", law).target
-    by_signal = marginals(target, BySignal())
+    own = law.mixture if isinstance(law, SharedMarginals) else law
+    if not isinstance(own, MixtureMarginals):
+        raise UserError(f"an exponential integrator walks mixtures, not {law!r}")
+    by_signal = marginals(own.target, BySignal())
     alpha, sigma = law.path.scales(torch.tensor(times, dtype=torch.float64))
     points = (sigma / alpha).tolist()
     y = x / float(alpha[0])
 
     def noise(state: tuple[Tensor, ...], s: Tensor | float, _: Tensor | None) -> tuple[Tensor]:
-        own = (1 + s**2) ** -0.5
-        return (by_signal.noise_mean(own * state[0], s),)
+        shrink = (1 + s**2) ** -0.5
+        return (by_signal.noise_mean(shrink * state[0], s),)
 
     for a, b in itertools.pairwise(points):
         (y,) = method.advance(noise, (y,), a, b)
