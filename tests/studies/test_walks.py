@@ -10,7 +10,12 @@ import torch
 from monge.components import build
 from monge.paths import Linear, Trigonometric
 from monge.studies.dimension import gaussian_gap, spectrum
-from monge.studies.early_stopping import after_last_step, exact_gaussian, law_of
+from monge.studies.early_stopping import (
+    after_last_step,
+    atoms_after_last_step,
+    exact_gaussian,
+    law_of,
+)
 from monge.studies.laws import marginals, published_mixture, shared_mixture, velocity
 from monge.studies.score_error import form_of, jacobian, phi, score_gain
 from monge.studies.walks import (
@@ -160,3 +165,14 @@ def test_the_last_step_of_a_gaussian_is_closed() -> None:
     assert after_last_step(law_of("gaussian"), 0.9) == pytest.approx(
         exact_gaussian(0.1, "last"), rel=1e-8
     )
+
+
+def test_the_last_step_of_atoms_by_samples() -> None:
+    law, rng = law_of("atoms"), torch.Generator().manual_seed(0)
+    x1 = law.sample(200_000, rng)
+    x = 0.6 * x1 + 0.4 * torch.randn(x1.shape, dtype=torch.float64, generator=rng)
+    ends = law.at(Linear()).posterior_mean(x, 0.6)
+    # Quantile coupling: each end goes to the atom of its sign.
+    square = (ends - ends.sign()).square()
+    error = float(square.std()) / len(square) ** 0.5
+    assert atoms_after_last_step(0.4) ** 2 == pytest.approx(float(square.mean()), abs=4 * error)

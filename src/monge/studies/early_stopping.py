@@ -34,7 +34,7 @@ FLOOR = 1e-9
 """Of a W2 by quadrature, whose square has a relative error of 1e-12 of the largest terms."""
 
 RESOLVED = 0.1
-"""The least delta at which the error of atoms after the last step is above rounding."""
+"""The least delta at which atoms are looked at after the last step: W2 is e^-20 there."""
 
 POWERS = {
     "raw": {"gaussian": 1.0, "mixture": 1.0, "box": 1.0, "atoms": 1.0},
@@ -66,9 +66,24 @@ def after_last_step(law: Target, t: float) -> float:
         away = along.posterior_mean(x, t)[:, 0] - law.quantile(z)
         return away.square() * (-0.5 * z.square()).exp() / math.sqrt(2 * math.pi)
 
-    # The atoms meet at z = 0, so that is an edge.
-    halves = [integrate(gap, -REACH, 0.0, 1e-11), integrate(gap, 0.0, REACH, 1e-11)]
-    return math.sqrt(sum(halves))
+    return math.sqrt(integrate(gap, -REACH, REACH, 1e-11))
+
+
+def atoms_after_last_step(delta: float) -> float:
+    r"""The same for the atoms +-1, whose error no difference of numbers near 1 resolves.
+
+    The posterior mean is :math:`\tanh u`, :math:`u = (1 - \delta) x / \delta^2`, and the increasing
+    map sends x to its sign; :math:`1 - \tanh u = 2 / (1 + e^{2u})`.
+    """
+    stop = 1 - delta
+    scale = delta**2 / stop
+
+    def gap(u: Tensor) -> Tensor:
+        both = [(-0.5 * ((scale * u + sign * stop) / delta).square()).exp() for sign in (-1, 1)]
+        density = sum(both) / (2 * delta * math.sqrt(2 * math.pi))
+        return 2 * scale * density * (2 / (1 + (2 * u).exp())).square()
+
+    return math.sqrt(integrate(gap, 0.0, 40.0, 1e-10))
 
 
 def exact_gaussian(delta: float, mode: str) -> float:
@@ -90,9 +105,9 @@ def cell(at: Cell) -> Iterator[Row]:
     for delta in at["delta"]:
         t = 1 - delta
         if at["law"] == "atoms" and mode == "last" and delta < RESOLVED:
-            continue  # below e^-20, which no quadrature of float64 resolves
+            continue  # below e^-20, of no interest
         if mode == "last":
-            w2 = after_last_step(law, t)
+            w2 = atoms_after_last_step(delta) if at["law"] == "atoms" else after_last_step(law, t)
         else:
             w2 = early_stopping(law, Linear(), t, divided=mode == "divided")
         row: Row = {"delta": delta, "w2": w2, "floor": FLOOR, "signal": (t / delta) ** 2}
@@ -102,7 +117,7 @@ def cell(at: Cell) -> Iterator[Row]:
             row["closed"] = exact_gaussian(delta, mode)
         if at["law"] == "atoms" and mode == "last":
             # Without its algebraic factor, delta^(1/2), what is left is exp(-signal / 4).
-            row["w2_exponential"] = w2 / math.sqrt(delta)
+            row["w2_exponential"], row["floor"] = w2 / math.sqrt(delta), 0.0
         yield row
 
 

@@ -44,7 +44,7 @@ def draw(lines: Sequence[Line]) -> Figure:
         ax.set_xscale("log")
     ax.set_xlabel(claim.against, parse_math=False)
     ax.set_ylabel(claim.quantity, parse_math=False)
-    if len(lines) > 1 or claim.by:
+    if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

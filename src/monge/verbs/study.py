@@ -50,13 +50,14 @@ def respelt(words: Sequence[str]) -> list[str]:
     """The words of the command line, with flags named like an axis as values of --axis."""
     known = {"--" + f.name for f in dataclasses.fields(Study)} | {"--help", "-h"}
     found: list[str] = []
-    taken = iter(words)
-    for word in taken:
-        flag, equals, value = word.partition("=")
+    left = list(words)
+    while left:
+        flag, equals, value = left.pop(0).partition("=")
         if not flag.startswith("--") or flag in known or flag.startswith("--no-"):
-            found.append(word)
+            found.append(flag + equals + value)
             continue
-        value = value if equals else next(taken, "")
+        if not equals and left and not left[0].startswith("--"):
+            value = left.pop(0)
         found += ["--axis", f"{flag[2:]}={value}"]
     return found
 
