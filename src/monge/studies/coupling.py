@@ -78,4 +78,5 @@ STUDY = Study(
         "trained field makes of it is not measured here."
     ),
     repeats="seed",
+    minutes=1.6,
 )  # fmt: skip

@@ -175,5 +175,5 @@ STUDY = Study(
         "a smooth density, half of one at a jump and nothing on atoms; there the last step is "
         "the one that helps, exponentially."
     ),
-    minutes=0.4,
+    minutes=4.6,
 )  # fmt: skip
