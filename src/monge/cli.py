@@ -53,7 +53,7 @@ def _run(name: str, words: list[str]) -> int:
 
     verb = table.find(name)
     default = verb.starting_point(words)
-    words = _spell_none(verb.arguments, words)
+    words = _spell_none(verb.arguments, verb.respelt(words))
     try:
         with _heard_once():
             arguments = tyro.cli(verb.arguments, args=words, prog=f"monge {name}", default=default)

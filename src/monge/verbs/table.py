@@ -43,6 +43,11 @@ class Verb:
         start = getattr(self._imported(), "starting_point", None)
         return None if start is None else start(words)
 
+    def respelt(self, words: Sequence[str]) -> list[str]:
+        """The words as its parser takes them, where it has flags that no dataclass can list."""
+        respelt = getattr(self._imported(), "respelt", None)
+        return list(words) if respelt is None else respelt(words)
+
     def _imported(self) -> ModuleType:
         return importlib.import_module(self.module)
 
@@ -130,6 +135,12 @@ VERBS: tuple[Verb, ...] = (
         "",
         "complete named runs: list, show NAME",
         "monge.verbs.recipes",
+    ),
+    Verb(
+        "study",
+        "NAME",
+        "measure rates and bounds of theory against ground truth: list, NAME, FILE.py",
+        "monge.verbs.study",
     ),
     Verb(
         "check",
