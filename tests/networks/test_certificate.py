@@ -13,7 +13,7 @@ from monge.errors import UserError
 from monge.fields import Predict
 from monge.networks import lipschitz
 from monge.networks.bounds import Certificate, Parts, Step
-from monge.networks.capped import capped_weights, hold
+from monge.networks.capped import capped_layers, hold
 from monge.networks.certificate import certificate, velocity_certificate
 from monge.networks.certified_layers import (
     Conditions,
@@ -41,6 +41,13 @@ NETWORKS: list[tuple[LipschitzSpec, tuple[int, ...]]] = [
 every_network = pytest.mark.parametrize(("spec", "shape"), NETWORKS, ids=repr)
 
 
+def hold_caps(network: nn.Module) -> None:
+    """As the training loop does."""
+    layers = capped_layers(network)
+    for layer, held in zip(layers, hold([m.matrices for m in layers]), strict=True):
+        layer.matrices.copy_(held)
+
+
 def capped(network: nn.Module, seed: int = 0, size: float = 2.0) -> nn.Module:
     """A network with large random weights, whose capped matrices are held at their caps."""
     network = network.double().eval()
@@ -48,8 +55,7 @@ def capped(network: nn.Module, seed: int = 0, size: float = 2.0) -> nn.Module:
     with torch.no_grad():
         for p in network.parameters():
             p.copy_(size * torch.randn(p.shape, generator=rng, dtype=torch.float64))
-        for weight, held in zip(weights := capped_weights(network), hold(weights), strict=True):
-            weight.copy_(held)
+        hold_caps(network)
     return network
 
 
@@ -57,46 +63,56 @@ def states(shape: tuple[int, ...], n: int = SEEDS) -> Tensor:
     return torch.randn(n, *shape, generator=stream(4, "states"), dtype=torch.float64)
 
 
-def largest(f: Callable[[Tensor], Tensor], x: Tensor, split: Callable[[Tensor], Tensor]):
+Map = Callable[[Tensor], Tensor]
+
+
+def largest(f: Map, x: Tensor, split: Map, steps: int = 20) -> tuple[float, float]:
     """The largest ratios that search finds, Euclidean and token by token."""
-    pairs = farthest(f, x, euclidean, steps=30)
+    pairs = farthest(f, x, euclidean, steps=steps)
     return (
-        float(torch.maximum(pairs, steepest(f, x, steps=10)).max()),
-        float(farthest(f, x, TokenMax(split), steps=30).max()),
+        float(torch.maximum(pairs, steepest(f, x, steps=steps // 3)).max()),
+        float(farthest(f, x, TokenMax(split), steps=steps).max()),
     )
 
 
+def hold_against_search(network: nn.Module, t: float, n: int, steps: int) -> None:
+    """The bounds at a time and at all times, against states of all labels."""
+    shape, cap = network.shape, network.spec.cap
+    label = torch.arange(n) % 3 - 1
+    two, most = largest(
+        lambda y: network(y, t, {"label": label}), states(shape, n), network.tokens.split, steps
+    )
+    found, always = certificate(network, t), certificate(network)
+    assert two <= found.euclidean <= always.euclidean <= cap
+    assert most <= found.token_max <= always.token_max
+    assert found.one_sided <= found.euclidean
+
+
 @every_network
-@pytest.mark.parametrize("seed", range(3))
-def test_search_never_exceeds_the_certificate(spec, shape, seed) -> None:
-    network = capped(spec.build(shape, 2), seed)
-    x, label = states(shape), torch.arange(SEEDS) % 3 - 1
-    for t in (0.0, 0.83):
-        found = certificate(network, t)
+def test_search_never_exceeds_the_certificate(spec, shape) -> None:
+    hold_against_search(capped(spec.build(shape, 2)), 0.83, 9, 10)
 
-        def f(y: Tensor, t: float = t) -> Tensor:
-            return network(y, t, {"label": label})
 
-        two, most = largest(f, x, network.tokens.split)
-        assert two <= found.euclidean <= certificate(network).euclidean <= spec.cap
-        assert most <= found.token_max <= certificate(network).token_max
-        assert found.one_sided <= found.euclidean
+@pytest.mark.slow
+@every_network
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_longer_search_does_not_either(spec, shape, seed) -> None:
+    for t in (0.0, 0.6):
+        hold_against_search(capped(spec.build(shape, 2), seed), t, SEEDS, 40)
 
 
 @every_network
 def test_search_never_exceeds_it_after_training(spec, shape) -> None:
     network = spec.build(shape).double()
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
-    for step in range(60):
+    for step in range(40):
         x = torch.randn(32, *shape, generator=stream(step, "x"), dtype=torch.float64)
         loss = (network(x, 0.5) + 9 * x.roll(1, -1).sin()).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        with torch.no_grad():
-            for weight, held in zip(ws := capped_weights(network), hold(ws), strict=True):
-                weight.copy_(held)
-    two, most = largest(lambda y: network(y, 0.5), states(shape), network.tokens.split)
+        hold_caps(network)
+    two, most = largest(lambda y: network(y, 0.5), states(shape, 9), network.tokens.split)
     found = certificate(network, 0.5)
     assert 0.05 * found.euclidean <= two <= found.euclidean <= spec.cap
     assert most <= found.token_max
@@ -121,17 +137,19 @@ def test_search_never_exceeds_the_constant_of_a_layer(kind, uncapped) -> None:
         layer = capped(make(), seed, 0.7)
         if uncapped:
             with torch.no_grad():
-                for weight in capped_weights(layer):
-                    weight *= 1.5
+                for inner in capped_layers(layer):
+                    inner.weight *= 1.5
         c = torch.randn(1, WIDTH, generator=stream(seed, "c"), dtype=torch.float64)
         with torch.no_grad():
             (step,) = rule(kind, layer, Conditions(("all",), c))
             (worst,) = rule(kind, layer, Conditions(("all",), None))
-        two, most = largest(lambda h, f=layer, c=c: f(h, c), states((TOKENS, WIDTH)), lambda h: h)
+        two, most = largest(
+            lambda h, f=layer, c=c: f(h, c), states((TOKENS, WIDTH), 20), lambda h: h
+        )
         assert two <= step.euclidean <= worst.euclidean
         assert most <= step.token_max <= worst.token_max
         assert uncapped or worst.euclidean <= 1 + 1e-6
-        if kind != "attention":
+        if kind in ("tokens", "flow") and not uncapped:
             assert two >= 0.5 * step.euclidean
 
 
@@ -144,7 +162,8 @@ def test_two_layers_by_hand() -> None:
     network = nn.Sequential(first, nn.ReLU(), second)
     found = certificate(network)
     assert found.euclidean == pytest.approx(6.0, rel=1e-8) and found.euclidean >= 6.0
-    assert found.token_max == found.one_sided == found.euclidean
+    assert found.token_max == pytest.approx(6.0, rel=1e-8)
+    assert found.one_sided == pytest.approx(6.0, rel=1e-8)
     assert [s.euclidean for s in found.steps] == pytest.approx([2.0, 1.0, 3.0], rel=1e-8)
     x = torch.tensor([[1.0, 5.0]], dtype=torch.float64)
     assert float(steepest(network, x, steps=1, power=20)) == pytest.approx(6.0, rel=1e-6)
@@ -156,21 +175,21 @@ def test_two_layers_by_hand() -> None:
 def test_slopes_of_activations_are_bounded() -> None:
     from monge.networks.certificate import SLOPES
 
-    z = torch.linspace(-8, 8, 160_001, dtype=torch.float64).requires_grad_()
+    z = torch.linspace(-16, 16, 320_001, dtype=torch.float64).requires_grad_()
     for kind, slope in SLOPES.items():
         (found,) = torch.autograd.grad(kind()(z).sum(), z)
-        assert slope - 1e-4 <= float(found.abs().max()) <= slope
+        assert slope - 2e-4 <= float(found.abs().max()) <= slope * (1 + 1e-12)
 
 
 def test_a_transformer_of_one_block_by_hand() -> None:
     """Decisions are zero: g = sigmoid(3), r = 1/2, q = 0."""
     network = LipschitzSpec(cap=4, width=4, depth=1, heads=1).build((3,)).double()
-    (layer,) = network.blocks[0].layers
+    (layer,) = network.layers
     with torch.no_grad():
         for module, norm in ((network.embed, 0.9), (layer.linear, 1.2), (network.out, 0.5)):
             module.weight *= 0
-            module.weight[0, :3, :3] = norm * torch.eye(3)
-        layer.linear.weight[0, 3, 3] = 1.1
+            module.weight[:3, :3] = norm * torch.eye(3, dtype=torch.float64)
+        layer.linear.weight[3, 3] = 1.1
     gate = 1 / (1 + math.exp(-3))
     flow = 2 * gate * 1.44 - 1
     expected = 4 * (1 - 1e-4) * 0.5 * 0.9 * flow * 0.5
@@ -183,7 +202,7 @@ def test_a_transformer_of_one_block_by_hand() -> None:
     straight = 4 * (1 - 1e-4) * 0.5 * math.tanh(1.0)
     found = certificate(network, 0.3)
     assert found.euclidean == pytest.approx(expected + straight, rel=1e-7)
-    assert found.one_sided == pytest.approx(expected - straight, rel=1e-7)
+    assert found.one_sided == pytest.approx(expected - straight, rel=1e-6)
 
 
 def test_the_constant_of_attention_by_hand() -> None:
@@ -198,9 +217,9 @@ def test_the_constant_of_attention_by_hand() -> None:
     with torch.no_grad():
         for p in block.parameters():
             p.zero_()
-        for matrix, norm in zip(block.attention.qkv.weight, (0.5, 0.25, 0.8), strict=True):
+        for matrix, norm in zip(block.attention.qkv.matrices, (0.5, 0.25, 0.8), strict=True):
             matrix.copy_(norm * torch.eye(4))
-        block.attention.out.weight[0].copy_(0.7 * torch.eye(4))
+        block.attention.out.weight.copy_(0.7 * torch.eye(4))
         block.decisions.linear.bias[-1] = 1.5  # the share is 1/2
         c = torch.zeros(1, 4, dtype=torch.float64)
         (step,) = attention_block("block", block, Conditions(("all",), c))
@@ -236,7 +255,7 @@ def test_there_is_a_bound_for_each_label() -> None:
 
 
 def test_a_velocity_of_a_denoiser_is_the_affine_image_of_its_bound() -> None:
-    """v = (D - x) / (1 - t) with Lip(D) <= L: |v| <= (1 + L) / (1 - t), one-sided (L - 1)/(1 - t)."""
+    """v = (D - x) / (1 - t), Lip(D) <= L: at most (1 + L) / (1 - t), one-sided (L - 1) / (1 - t)."""
     network = capped(LipschitzSpec(cap=0.7, clip_out=2.0, width=8, heads=2).build((3,)))
     field = Predict(network, Linear(), "data")
     inner = certificate(network, 0.75)
@@ -275,15 +294,15 @@ def test_what_has_no_rule_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="exact GELU alone"):
         certificate(nn.GELU(approximate="tanh"))
     network = LipschitzSpec(**SMALL).build((4,))
-    network.blocks[1].layers.append(Sly())
-    with pytest.raises(UserError, match=r"module 'blocks\.1\.layers\.1', a Sly"):
+    network.layers.append(Sly())
+    with pytest.raises(UserError, match=r"module 'layers\.2', a Sly"):
         certificate(network)
     network = LipschitzSpec(**SMALL).build((4,))
     network.embed.register_forward_hook(lambda m, x, y: 100 * y)
     with pytest.raises(UserError, match=r"module 'embed', a CappedLinear: it has hooks"):
         certificate(network)
     network = LipschitzSpec(**SMALL).build((4,))
-    network.blocks.append(nn.ModuleList())
+    network.layers.append(nn.ModuleList())
     with pytest.raises(UserError, match="a ModuleList"):
         certificate(network)
 
@@ -291,9 +310,9 @@ def test_what_has_no_rule_is_refused_by_name() -> None:
 def test_a_block_that_stands_there_twice_counts_twice() -> None:
     network = capped(LipschitzSpec(**SMALL).build((4,)))
     with torch.no_grad():
-        network.blocks[0].layers[0].linear.weight *= 1.5
+        network.layers[0].linear.weight *= 1.5
     once = certificate(network, 0.5)
-    network.blocks[1] = network.blocks[0]
+    network.layers[1] = network.layers[0]
     twice = certificate(network, 0.5)
     factor = once.steps[1].euclidean
     assert factor > 1.5

@@ -46,30 +46,36 @@ SAFETY = 1e-9
 class CappedLinear(nn.Module):
     """Linear maps of the last axis, (..., n_in) -> (..., groups n_out), each capped.
 
-    The weight is (groups, n_out, n_in); the norm of each (n_out, n_in) is held at most at `CAP`
-    by `hold`, which the training loop calls after each step. The bias is free: a translation
+    The weight is (groups n_out, n_in); the norm of each matrix (n_out, n_in) is held at most at
+    `CAP` by `hold`, which the training loop calls after each step. The bias is free: a translation
     has the Lipschitz constant 1.
     """
 
     def __init__(self, n_in: int, n_out: int, groups: int = 1, *, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(groups, n_out, n_in))
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(groups * n_out, n_in))
         self.bias = nn.Parameter(torch.empty(groups * n_out)) if bias else None
+
+    @property
+    def matrices(self) -> Tensor:
+        """The matrices, (groups, n_out, n_in), in the memory of the weight."""
+        return self.weight.detach().unflatten(0, (self.groups, -1))
 
     def reset(self, rng: torch.Generator) -> None:
         """Singular values a little below the cap, so that nothing is lost on the way."""
-        for matrix in self.weight.data:
+        for matrix in self.matrices:
             nn.init.orthogonal_(matrix, gain=CAP * (1 - 10 * SLACK), generator=rng)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(0, 1), self.bias)
+        return F.linear(x, self.weight, self.bias)
 
 
-def capped_weights(network: nn.Module) -> list[nn.Parameter]:
-    """The weights of a network whose norms are to be held."""
-    return [m.weight for m in network.modules() if isinstance(m, CappedLinear)]
+def capped_layers(network: nn.Module) -> list[CappedLinear]:
+    """The layers of a network whose norms are to be held."""
+    return [m for m in network.modules() if isinstance(m, CappedLinear)]
 
 
 def spectral_bound(gram: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def soft_cap(weight: Tensor, cap: float = CAP) -> Tensor:
     shrink = (goal / (1.005 * WORST_DROP * bound)).clamp_max(1.0)
     bound = bound * shrink
     u = _drop((1 - goal / bound).clamp_min(0.0))
-    a = (u / bound.square())[..., None, None]
+    a = (u / bound.square().clamp_min(1e-30))[..., None, None]  # u is 0 for small matrices
     gram = gram * shrink.square()[..., None, None]
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     once = eye - a * gram

@@ -97,7 +97,7 @@ def _walk(name: str, module: nn.Module) -> Iterator[Step]:
         if kind is nn.GELU and getattr(module, "approximate", "none") != "none":
             raise _refusal(name, module, "the constant is known for the exact GELU alone")
         yield Step(name, f"largest slope {SLOPES[kind]:g}", SLOPES[kind], SLOPES[kind])
-    elif kind is nn.Linear or kind is CappedLinear:
+    elif kind is nn.Linear or (isinstance(module, CappedLinear) and module.groups == 1):
         yield linear(name, module)
     else:
         raise _refusal(name, module)
@@ -132,7 +132,6 @@ def _of_transformer(
 
 KNOWN: tuple[type[nn.Module], ...] = (
     blocks.LipschitzTransformer,
-    blocks.Block,
     blocks.AttentionBlock,
     blocks.CosineAttention,
     blocks.TokenFlow,
@@ -185,20 +184,18 @@ def _conditions(
 def _layers(network: blocks.LipschitzTransformer, given: Conditions) -> Iterator[list[Step]]:
     """Of each layer, in order, the steps of all conditions, or one for all of them."""
     yield [linear("embed", network.embed)]
-    for k, block in enumerate(network.blocks):  # with those that stand there twice
-        layers = block.layers if isinstance(block, blocks.Block) else [block]
-        for j, layer in enumerate(layers):
-            name = f"blocks.{k}.layers.{j}"
-            if isinstance(layer, blocks.AttentionBlock):
-                yield attention_block(name, layer, given)
-            elif isinstance(layer, blocks.TokenFlow):
-                yield token_flow(name, layer, given)
-            elif isinstance(layer, blocks.GradientFlow):
-                yield gradient_flow(name, layer, given)
-            elif isinstance(layer, blocks.ConvexFeedForward):
-                yield convex_feed_forward(name, layer, given)
-            else:
-                raise _refusal(name, layer)
+    for k, layer in enumerate(network.layers):  # with those that stand there twice
+        name = f"layers.{k}"
+        if isinstance(layer, blocks.AttentionBlock):
+            yield attention_block(name, layer, given)
+        elif isinstance(layer, blocks.TokenFlow):
+            yield token_flow(name, layer, given)
+        elif isinstance(layer, blocks.GradientFlow):
+            yield gradient_flow(name, layer, given)
+        elif isinstance(layer, blocks.ConvexFeedForward):
+            yield convex_feed_forward(name, layer, given)
+        else:
+            raise _refusal(name, layer)
     yield [linear("out", network.out)]
 
 

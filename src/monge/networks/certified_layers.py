@@ -34,8 +34,7 @@ class Conditions:
 
 
 def linear(name: str, module: Any) -> Step:
-    weight = module.weight.flatten(0, -2)
-    norm = norm_bound(weight)
+    norm = norm_bound(module.weight)
     return Step(name, f"|W| = {norm:.6g}", norm, norm)
 
 
@@ -75,13 +74,13 @@ def _attention_norms(attention: blocks.CosineAttention) -> tuple[float, float]:
     each head: rows of P sum to one, and the largest token may be another one for each head.
     Both are multiplied by the radius of the values over sqrt(eps), and by the output's norm.
     """
-    query, key, value = attention.qkv.weight
+    query, key, value = attention.qkv.matrices
     whole = [norm_bound(w) for w in (query, key, value)]
     by_head = [
         up(math.sqrt(sum(norm_bound(part) ** 2 for part in w.chunk(attention.heads))))
         for w in (key, value)
     ]
-    out = norm_bound(attention.out.weight[0])
+    out = norm_bound(attention.out.weight)
     tau, eps = attention.tau, attention.eps
     factor = up(out * attention.radius / math.sqrt(eps) / attention.divisor)
     euclidean = blocks.attention_constant(*whole, attention.n_tokens, tau)
@@ -91,7 +90,7 @@ def _attention_norms(attention: blocks.CosineAttention) -> tuple[float, float]:
 
 def gradient_flow(name: str, module: blocks.GradientFlow, given: Conditions) -> list[Step]:
     """max(1, h g |W|^2 - 1): the eigenvalues of I - h W^T D W, 0 <= D <= g."""
-    norm = norm_bound(module.linear.weight[0])
+    norm = norm_bound(module.linear.weight)
     rows = []
     for gate in _gates(module.decisions, given):
         constant = up(max(1.0, up(module.step * gate * norm * norm) - 1.0))
@@ -107,7 +106,7 @@ def token_flow(name: str, module: blocks.TokenFlow, given: Conditions) -> list[S
     for each channel: at most max(1, h G_ii - 1) for i = j, and else h times the larger sum of
     terms of one sign.
     """
-    matrix = module.linear.weight[0]
+    matrix = module.linear.weight
     norm, step = norm_bound(matrix), module.step
     decided = given.decide(module.decisions)
     rows = []
@@ -127,7 +126,7 @@ def convex_feed_forward(
     name: str, module: blocks.ConvexFeedForward, given: Conditions
 ) -> list[Step]:
     """(1 - a) + a g |W_2| |W_1|."""
-    norm = up(norm_bound(module.up.weight[0]) * norm_bound(module.down.weight[0]))
+    norm = up(norm_bound(module.up.weight) * norm_bound(module.down.weight))
     decided = given.decide(module.decisions)
     rows = []
     for k, gate in enumerate(_gates(module.decisions, given)):

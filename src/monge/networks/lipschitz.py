@@ -53,7 +53,7 @@ from monge.types import Cond, State, Time
 MOST_IN_TOKEN = 16
 """Coordinates of a vector that are one token."""
 
-SHARPNESS = 4.0
+SHARPNESS = 2.0
 """Of the softplus over the root of the width: a token of length 1 has numbers of that size."""
 
 LINEAR_ABOVE = 40.0
@@ -154,7 +154,7 @@ class LipschitzTransformer(nn.Module):
         self.positions = nn.Parameter(torch.empty(n, width))
         self.conditioning = Conditioning(width, n_classes, n_vector, spec)
         self.pair_weight = PairWeight() if spec.two_times else None
-        self.blocks = nn.ModuleList(Block(spec, n) for _ in range(spec.depth))
+        self.layers = nn.ModuleList(layer for _ in range(spec.depth) for layer in block(spec, n))
         self.decisions = Decisions(width, (width, 1, 1))
         self.out = CappedLinear(width, self.tokens.size)
 
@@ -180,8 +180,8 @@ class LipschitzTransformer(nn.Module):
         x = _clipped(x, self.spec.clip_in)
         c = self.conditioning(x, t, cond, s)
         h = self.embed(self.tokens.split(x)) + self.positions
-        for block in self.blocks:
-            h = block(h, c)
+        for layer in self.layers:
+            h = layer(h, c)
         shift, share, straight = self.decisions(c)
         deep = self.tokens.join(self.out(h + shift))
         share, straight = head_weights(share, straight)
@@ -214,26 +214,18 @@ class Decisions(nn.Module):
         return self.linear(c)[:, None].split(self.sizes, dim=-1)
 
 
-class Block(nn.Module):
-    """Layers that are 1-Lipschitz each: attention and mixing of tokens, then feed-forward layers.
+def block(spec: LipschitzSpec, n_tokens: int) -> list[nn.Module]:
+    """1-Lipschitz layers: attention and mixing of tokens, then feed-forward layers.
 
     A single token has nothing to attend to or to be mixed with.
     """
-
-    def __init__(self, spec: LipschitzSpec, n_tokens: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        if n_tokens > 1:
-            layers += [AttentionBlock(spec, n_tokens), TokenFlow(spec.width, n_tokens)]
-        kinds = {"flow": GradientFlow, "convex": ConvexFeedForward}
-        for _ in range(spec.layers):
-            layers.append(kinds[spec.feed](spec.width, spec.ratio * spec.width))
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        for layer in self.layers:
-            h = layer(h, c)
-        return h
+    layers: list[nn.Module] = []
+    if n_tokens > 1:
+        layers += [AttentionBlock(spec, n_tokens), TokenFlow(spec.width, n_tokens)]
+    kinds = {"flow": GradientFlow, "convex": ConvexFeedForward}
+    for _ in range(spec.layers):
+        layers.append(kinds[spec.feed](spec.width, spec.ratio * spec.width))
+    return layers
 
 
 class AttentionBlock(nn.Module):
@@ -252,7 +244,12 @@ class AttentionBlock(nn.Module):
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale, share = self.decisions(c)
         inner = torch.addcmul(shift, centred(h), input_scale(scale))
-        return torch.lerp(h, self.attention(inner), attention_share(share))
+        return _mixed(h, self.attention(inner), attention_share(share))
+
+
+def _mixed(h: Tensor, inner: Tensor, share: Tensor) -> Tensor:
+    """The convex combination (1 - a) h + a inner; under autocast the two differ in their dtype."""
+    return h + share * (inner - h)
 
 
 def centred(h: Tensor) -> Tensor:
@@ -348,7 +345,7 @@ class TokenFlow(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, gate = self.decisions(c)
-        matrix = self.linear.weight[0]
+        matrix = self.linear.weight
         hidden = _softplus(matrix @ h + shift, h.shape[-1]) * hidden_gate(gate).mT
         return h - self.step * (matrix.mT @ hidden)
 
@@ -366,7 +363,7 @@ class GradientFlow(nn.Module):
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, gate = self.decisions(c)
         hidden = _softplus(self.linear(h) + shift, h.shape[-1]) * hidden_gate(gate)
-        return h - self.step * (hidden @ self.linear.weight[0])
+        return h - self.step * (hidden @ self.linear.weight)
 
 
 class ConvexFeedForward(nn.Module):
@@ -381,7 +378,7 @@ class ConvexFeedForward(nn.Module):
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, gate, share = self.decisions(c)
         hidden = _softplus(self.up(h) + shift, h.shape[-1]) * hidden_gate(gate)
-        return torch.lerp(h, self.down(hidden), feed_share(share))
+        return _mixed(h, self.down(hidden), feed_share(share))
 
 
 def feed_share(z: Tensor) -> Tensor:

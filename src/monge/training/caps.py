@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from monge.networks.capped import capped_weights, hold
+from monge.networks.capped import capped_layers, hold
 from monge.training.sharding import own, part, whole
 
 
@@ -17,13 +17,15 @@ class Caps:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._weights = capped_weights(network)
+        self._layers = capped_layers(network)
 
     @torch.no_grad()
     def hold(self) -> None:
         """Move the weights to where every cap holds; all processes take part."""
-        if not self._weights:
+        if not self._layers:
             return
-        held = hold([whole(own(p), p) for p in self._weights])
-        for p, tensor in zip(self._weights, held, strict=True):
-            own(p).copy_(part(tensor, p))
+        wholes = [whole(own(layer.weight), layer.weight) for layer in self._layers]
+        parts = zip(wholes, self._layers, strict=True)
+        held = hold([tensor.unflatten(0, (layer.groups, -1)) for tensor, layer in parts])
+        for layer, matrices in zip(self._layers, held, strict=True):
+            own(layer.weight).copy_(part(matrices.flatten(0, 1), layer.weight))

@@ -1,0 +1,122 @@
+"""The cap of a Lipschitz network holds after every step, resumed, averaged, and in processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from toy_training import assert_same, toy_spec
+
+import ranks
+from monge.errors import Stopped
+from monge.networks.capped import capped_layers
+from monge.networks.certificate import certificate
+from monge.networks.lipschitz import LipschitzSpec, LipschitzTransformer
+from monge.objectives.base import Batch, Loss
+from monge.tensors import stream
+from monge.training.loop import Fitted, fit
+
+SPEC = LipschitzSpec(cap=2.0, width=8, depth=1, heads=2, token=1)
+
+
+class Rows:
+    """Batches of a regression that no capped network fits: the slope is 20."""
+
+    size = 16
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stop_at = stop_at
+
+    def draw(self, step: int) -> Batch:
+        if step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        x = torch.randn(self.size, 3, generator=stream(0, "caps", step))
+        return {"x": x, "y": 20 * x.roll(1, 1)}
+
+
+class Watched(nn.Module):
+    """The largest norm of a capped matrix at every step, beside the network itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = SPEC.build((3,))
+        self.norms: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norms.append(largest(self.inner))
+        return self.inner(x, 0.5)
+
+
+def largest(network: nn.Module) -> float:
+    """The largest spectral norm of a capped matrix."""
+    return max(
+        float(torch.linalg.matrix_norm(layer.matrices.double(), 2).max())
+        for layer in capped_layers(network)
+    )
+
+
+def squared(network: nn.Module, batch: Batch) -> Loss:
+    return Loss((network(batch["x"]) - batch["y"]).square().sum(1))
+
+
+def train(folder: Path | None, steps: int, stop_at: int | None = None) -> Fitted:
+    spec = toy_spec(steps=steps, lr=0.05, ema=0.9)
+    return fit(Watched(), squared, Rows(stop_at), spec, folder=folder, quiet=True)
+
+
+def check(fitted: Fitted) -> None:
+    """Every step had capped weights, some of them at the cap, and so have the two outcomes."""
+    assert isinstance(fitted.network, Watched) and isinstance(fitted.ema, Watched)
+    norms = fitted.network.norms
+    assert len(norms) >= 20 and max(norms) <= 1
+    assert max(norms[len(norms) // 2 :]) > 0.99
+    for network in (fitted.network.inner, fitted.ema.inner):
+        assert largest(network) <= 1
+        assert 0.3 < certificate(network, 0.5).euclidean <= SPEC.cap
+        assert certificate(network).euclidean <= SPEC.cap
+
+
+def test_the_cap_holds_after_every_step() -> None:
+    check(train(None, 120))
+
+
+@pytest.mark.slow
+def test_the_cap_holds_for_two_thousand_steps() -> None:
+    check(train(None, 2000))
+
+
+def test_the_cap_holds_in_a_run_that_was_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(tmp_path / "twice", 40, stop_at=20)
+    fitted = train(tmp_path / "twice", 40)
+    check(fitted)
+    train(tmp_path / "once", 40)
+    assert_same(tmp_path / "twice", tmp_path / "once")
+
+
+def trained_by(size: int, folder: Path, *options: str) -> LipschitzTransformer:
+    """The averaged network of a run of so many processes, in float64."""
+    spec = LipschitzSpec(cap=2.0, width=8, depth=1, heads=2, token=1)
+    argv = ["train", "target:mixture:dim=3,modes=2", "--network", repr(spec), "--steps", "25"]
+    argv += ["--lr", "0.1", "--warmup", "1", "--batch", "16", "--precision", "float64"]
+    argv += ["--threads", "1", "--device", "cpu", "--out", str(folder), *options]
+    for ended in ranks.run(size, argv, folder.parent / f"said-{folder.name}"):
+        assert ended.code == 0, ended.err
+    network = spec.build((3,), 2).double()
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network
+
+
+def test_two_processes_hold_the_cap_as_one_does(tmp_path: Path) -> None:
+    one, two = (trained_by(n, tmp_path / str(n)) for n in (1, 2))
+    parts = trained_by(2, tmp_path / "sharded", "--shard")
+    assert largest(one) > 0.99
+    for other in (two, parts):
+        assert largest(other) <= 1
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
