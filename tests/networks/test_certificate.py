@@ -255,7 +255,7 @@ def test_there_is_a_bound_for_each_label() -> None:
 
 
 def test_a_velocity_of_a_denoiser_is_the_affine_image_of_its_bound() -> None:
-    """v = (D - x) / (1 - t), Lip(D) <= L: at most (1 + L) / (1 - t), one-sided (L - 1) / (1 - t)."""
+    """(D - x) / (1 - t), Lip(D) <= L: at most (1 + L) / (1 - t), one-sided (L - 1) / (1 - t)."""
     network = capped(LipschitzSpec(cap=0.7, clip_out=2.0, width=8, heads=2).build((3,)))
     field = Predict(network, Linear(), "data")
     inner = certificate(network, 0.75)
