@@ -317,3 +317,26 @@ def test_a_block_that_stands_there_twice_counts_twice() -> None:
     factor = once.steps[1].euclidean
     assert factor > 1.5
     assert twice.steps[2].euclidean == factor
+
+
+def test_attention_is_the_published_formula() -> None:
+    """Written out with explicit softmax and smooth norms, for one example."""
+    width, heads, n, tau, eps = 6, 2, 4, 2.0, 0.3
+    layer = capped(lipschitz.CosineAttention(width, heads, n, tau, eps))
+    x = states((n, width), 1)
+
+    def smooth(z: Tensor) -> Tensor:
+        return z / (z.square().sum(-1, keepdim=True) + eps).sqrt()
+
+    parts = []
+    for w, b in zip(layer.qkv.matrices, layer.qkv.bias.chunk(3), strict=True):
+        parts.append((x[0] @ w.T + b).chunk(heads, dim=-1))
+    mixed = []
+    for q, k, v in zip(*parts, strict=True):
+        share = (tau * smooth(q) @ smooth(k).T).softmax(-1)
+        mixed.append(math.sqrt(eps) * share @ smooth(v))
+    m = mixing_bound(n, tau)
+    expected = (torch.cat(mixed, -1) @ layer.out.weight.T) / (m + tau * (1 + m))
+    # The bias of the output is scaled as the rest is, by the constants of the normed vectors.
+    scale = math.sqrt(eps) / math.sqrt(width // heads) / (m + tau * (1 + m))
+    torch.testing.assert_close(layer(x)[0], expected + scale * layer.out.bias)
