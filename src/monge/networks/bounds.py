@@ -84,8 +84,9 @@ class Certificate:
         for p in self.parts:
             alpha, rounding = a + b * p.alpha, slack(a, b * p.alpha)
             rest = [up(abs(b) * beta) + rounding for beta in (p.euclidean, p.token_max)]
-            both = (abs(alpha) + beta for beta in rest)
-            steps = (*p.steps, Step("field", f"{a:.6g} x + {b:.6g} f", *both))
+            both = [abs(alpha) + beta for beta in rest]
+            last = Step("field", f"{a:.6g} x + {b:.6g} f", both[0], both[1])
+            steps = (*p.steps, last)
             parts.append(Parts(p.condition, alpha, rest[0], rest[1], steps))
         return Certificate(self.t, tuple(parts))
 

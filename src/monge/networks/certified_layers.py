@@ -55,7 +55,7 @@ def attention_block(name: str, module: blocks.AttentionBlock, given: Conditions)
             f"(1 - a) + a |s| L, a = {amount}, |s| <= {scale:.4g}, L = {norms[0]:.4g} and "
             f"{norms[1]:.4g} (n = {attention.n_tokens}, tau = {attention.tau:g})"
         )
-        rows.append(Step(name, rule, *both))
+        rows.append(Step(name, rule, both[0], both[1]))
     return rows
 
 
@@ -83,7 +83,8 @@ def _attention_norms(attention: blocks.CosineAttention) -> tuple[float, float]:
     out = norm_bound(attention.out.weight)
     tau, eps = attention.tau, attention.eps
     factor = up(out * attention.radius / math.sqrt(eps) / attention.divisor)
-    euclidean = blocks.attention_constant(*whole, attention.n_tokens, tau)
+    n = attention.n_tokens
+    euclidean = blocks.attention_constant(whole[0], whole[1], whole[2], n, tau)
     token_max = by_head[1] + tau * (whole[0] + by_head[0])
     return up(factor * up(euclidean)), up(factor * up(token_max))
 
@@ -171,6 +172,7 @@ def head(
         if clips:  # 1-Lipschitz, but not affine in the state
             deep, alpha = [up(abs(alpha) + inside) for inside in deep], 0.0
         rule = f"cap (r L + (1 - r) q), cap = {cap:.6g}, r = {share:.4g}, q = {straight:.4g}"
-        last = Step("head", rule, *(up(abs(alpha) + inside) for inside in deep))
-        found.append(Parts(name, alpha, *(d + slack(alpha) for d in deep), (*steps, last)))
+        last = Step("head", rule, up(abs(alpha) + deep[0]), up(abs(alpha) + deep[1]))
+        rounding = slack(alpha)
+        found.append(Parts(name, alpha, deep[0] + rounding, deep[1] + rounding, (*steps, last)))
     return found
