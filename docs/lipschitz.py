@@ -2,6 +2,7 @@
 
     python docs/lipschitz.py caps [SECONDS]     mixtures in 2, 8 and 16 dimensions, equal time
     python docs/lipschitz.py tight [SECONDS]    certified constant and largest Jacobian, 16 tokens
+    python docs/lipschitz.py untrained          the same of untrained blocks alone
     python docs/lipschitz.py steps              seconds of a training step
 
 One thread, seed 0. Each run is trained without labels (a share of 0.999 of them is dropped).
@@ -42,7 +43,7 @@ TIMES = [0.05, 0.35, 0.65, 0.95]
 
 def main(what: str, seconds: float = 20.0) -> None:
     torch.set_num_threads(1)
-    {"caps": caps, "tight": tight, "steps": steps}[what](seconds)
+    {"caps": caps, "tight": tight, "untrained": untrained, "steps": steps}[what](seconds)
 
 
 def caps(seconds: float) -> None:
@@ -63,6 +64,20 @@ def tight(seconds: float) -> None:
         shown = measured(network, 16, seconds)
         ratio = float(shown[6]) / float(shown[7])
         print(f"| {network} | {shown[0]} | {shown[6]} | {shown[7]} | {ratio:.3g} |", flush=True)
+
+
+def untrained(_: float) -> None:
+    """16 tokens, the straight path of the head closed: the blocks alone."""
+    for depth in (2, 4):
+        spec = f"lipschitz:cap=5,token=1,depth={depth},width=64"
+        network = build("network", spec).build((16,)).double()
+        network.out.reset(stream(1, "out"))
+        with torch.no_grad():
+            network.decisions.linear.bias[-2] = 6.0
+        x = torch.randn(6, 16, generator=stream(2, "x"), dtype=torch.float64)
+        known = certificate(network, 0.5).euclidean
+        found = float(steepest(lambda y, f=network: f(y, 0.5), x, steps=25).max())
+        print(f"| {spec} | {known:.3g} | {found:.3g} | {known / found:.3g} |", flush=True)
 
 
 def target_of(dim: int) -> Any:
