@@ -80,6 +80,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "network": {
         "transformer": "monge.networks.transformer:TransformerSpec",
         "mlp": "monge.networks.mlp:MLPSpec",
+        "lipschitz": "monge.networks.lipschitz:LipschitzSpec",
         "exact": "monge.networks.exact:ExactSpec",
     },
     "autoencoder": {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from monge.components import build
 from monge.errors import UserError
 from monge.networks.layers import Attention, Modulation, TimeEmbedding, positional
+from monge.networks.lipschitz import LipschitzSpec
 from monge.networks.mlp import MLPSpec
 from monge.networks.transformer import (
     Block,
@@ -31,6 +32,8 @@ NETWORKS = [
     (TransformerSpec(two_times=True, **SMALL), (6,)),
     (MLPSpec(width=16, depth=3), (2,)),
     (MLPSpec(width=16, depth=1, two_times=True), (1, 2, 2)),
+    (LipschitzSpec(patch=2, **SMALL), (1, 4, 4)),
+    (LipschitzSpec(token=1, feed="convex", two_times=True, **SMALL), (3,)),
 ]
 N_CLASSES, N_VECTOR, BATCH = 3, 2, 6
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -243,17 +243,30 @@ class VectorTokens:
         return h.flatten(1)[:, : self.shape[0]]
 
 
-def tokens_of(spec: TransformerSpec, shape: tuple[int, ...]) -> ImageTokens | VectorTokens:
+class Cut(Protocol):
+    """What a network's settings say of its tokens."""
+
+    @property
+    def patch(self) -> int: ...
+
+    @property
+    def token(self) -> int | None: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+def tokens_of(spec: Cut, shape: tuple[int, ...]) -> ImageTokens | VectorTokens:
     """How states of a shape are cut into tokens."""
     if len(shape) == 3:
         if shape[1] % spec.patch or shape[2] % spec.patch:
             raise UserError(
-                f"network transformer: patch {spec.patch} does not divide the sides of {shape}"
+                f"network {spec.name}: patch {spec.patch} does not divide the sides of {shape}"
             )
         return ImageTokens(shape, spec.patch)
     if len(shape) == 1:
         return VectorTokens(shape, spec.token or -(-shape[0] // VECTOR_TOKENS))
-    raise UserError(f"network transformer takes images (C, H, W) or vectors (D,), not {shape}")
+    raise UserError(f"network {spec.name} takes images (C, H, W) or vectors (D,), not {shape}")
 
 
 def grid_positions(grid: tuple[int, ...], width: int) -> Tensor:

@@ -75,7 +75,8 @@ class TrainSpec(Reading):
     """Training steps of a new autoencoder; none: as many as pay, in a third of the minutes at
     most."""
     network: str = "auto"
-    """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., exact (known targets only), or auto:
+    """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., lipschitz:cap=.. (a transformer with a
+    certified Lipschitz constant), exact (known targets only), or auto:
     transformer where latents are grids (C, H, W), mlp where they are vectors."""
     path: str = "linear"
     """linear, trigonometric, ou, linear_beta, or power:kappa=.."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from monge.errors import UserError
 from monge.objectives.base import Batch, Loss
+from monge.training.caps import Caps
 from monge.training.ema import Average
 from monge.training.sharding import Piece, own, shard, whole
 from monge.training.spec import LoopSpec
@@ -92,6 +93,7 @@ class Engine:
         if self._sharded:
             shard(network, self.device)
             self.average.share_out()
+        self._caps = Caps(network)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self._dtype = next(iter(self.parameters.values())).dtype
         self._step = Step(network, loss, autocast_of(spec, self.device))
@@ -344,6 +346,7 @@ class Engine:
         elif not bad:
             self._optimizer.step()
         self._forget_gradients()
+        self._caps.hold()
         self.average.update(n)
         self.tally.add(means, norm, bad)
 

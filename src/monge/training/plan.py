@@ -8,12 +8,10 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from monge.errors import UserError
 from monge.progress import size
@@ -89,18 +87,20 @@ def make_plan(
     """
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)
-    before = _copy(engine.pieces())
+    # Copies in the host's memory, so that the device's is measured as in the run.
+    before = [piece.own.to("cpu", copy=True) for piece in _pieces(engine)]
     tally = engine.tally.state()
     engine.prepare(batches.draw(step))
     least_s = 0.0 if minutes is None else SURE_AFTER_S
     step_s = _time_steps(engine, batches, step, least_s)
-    copied = sum(t.nbytes for t, _ in before)
+    copied = sum(t.nbytes for t in before)
     # The copies made here are no part of the run.
     peak = _peak_bytes(engine.device) - (copied if engine.device.type == "cpu" else 0)
+    pieces = _pieces(engine)  # anew: distribution may have given weights new storage
     with torch.no_grad():
-        for saved, piece in before:
+        for saved, piece in zip(before, pieces, strict=True):
             piece.own.copy_(saved)
-    kept = sum(piece.nbytes for _, piece in before)
+    kept = sum(piece.nbytes for piece in pieces)
     engine.tally.restore(tally)
     free = None if folder is None else shutil.disk_usage(_existing(folder)).free
     if free is not None and free < 2 * kept:
@@ -130,10 +130,9 @@ def _time_steps(engine: Engine, batches: Batches, step: int, least_s: float) -> 
     return engine.agreed(statistics.median(times))
 
 
-def _copy(groups: Mapping[str, Mapping[str, Piece]]) -> list[tuple[Tensor, Piece]]:
-    """Copies in the host's memory, so that the device's is measured as in the run."""
-    pieces = [piece for group in groups.values() for piece in group.values()]
-    return [(piece.own.to("cpu", copy=True), piece) for piece in pieces]
+def _pieces(engine: Engine) -> list[Piece]:
+    """What this process has of every tensor that a step changes."""
+    return [piece for group in engine.pieces().values() for piece in group.values()]
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -37,7 +37,7 @@ from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.tensors import noise, stream
 from monge.types import Cond
-from monge.verification import curves
+from monge.verification import certified, curves
 from monge.verification.advice import Advice, Trials, advise
 from monge.verification.budget import Budget, Known, budget, draw
 from monge.verification.foreign import Clock, field_of
@@ -307,6 +307,11 @@ def examine(
             seed,
         )
     bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
+    proved = certified.certified(
+        pipeline, errors, stretched.times, draws.x0, draws.cond, effort.iterations
+    )
+    if isinstance(proved, certified.Certified):
+        stretched = dataclasses.replace(stretched, certified=proved.largest)
     say("what to change")
     trials = dataclasses.replace(
         trials,
@@ -328,6 +333,7 @@ def examine(
         "map": None if facts is None else dataclasses.asdict(facts),
         "errors_by_steps": [dataclasses.asdict(e) for e in steps],
         "lipschitz": dataclasses.asdict(stretched),
+        "certified": proved if isinstance(proved, str) else dataclasses.asdict(proved),
         "trajectories": dataclasses.asdict(walk),
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -520,6 +526,9 @@ def text(report: dict[str, Any]) -> str:
     lines += [f"  {term.loose}" for term in terms if term.loose]
     if report.get("map"):
         lines += [f"  {line}" for line in map_laws(report["map"])]
+    lines += [
+        f"  {line}" for line in certified.in_words(report.get("certified"), report["lipschitz"])
+    ]
     lines.append(report["advice"]["text"])
     return "\n".join(lines)
 

@@ -106,6 +106,12 @@ def stretching(folder: Path) -> str | None:
             report["field_errors"]["growth_bound"]
         ),
     }
+    proved = report.get("certified")
+    if isinstance(proved, dict):
+        shown |= {
+            "largest Jacobian norm of the field found by search": number(proved["found"]),
+            "certified velocity bound, latent units": _or_none(proved["bound"]) or "infinite",
+        }
     return card(facts(shown), "How much the maps stretch") + card(
         verify_figures.walks(report["trajectories"])
         + "<p class='small'>Noise (t = 0) on its way to samples, over real latents in grey, on the "

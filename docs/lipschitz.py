@@ -1,0 +1,181 @@
+"""Measure the tables of lipschitz.md: quality over the cap, tightness, and the time of a step.
+
+    python docs/lipschitz.py caps [SECONDS]     mixtures in 2, 8 and 16 dimensions, equal time
+    python docs/lipschitz.py tight [SECONDS]    certified constant and largest Jacobian, 16 tokens
+    python docs/lipschitz.py untrained          the same of untrained blocks alone
+    python docs/lipschitz.py steps              seconds of a training step
+
+One thread, seed 0. Each run is trained without labels (a share of 0.999 of them is dropped).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import monge
+from monge.components import build
+from monge.metrics.two_sample import energy_distance
+from monge.networks.certificate import certificate
+from monge.objectives.flow_matching import FlowMatching
+from monge.targets.affine import rescaled
+from monge.tensors import noise, stream
+from monge.training.caps import Caps
+from monge.verification.adversarial import steepest
+from monge.verification.certified import certified
+from monge.verification.curves import field_errors
+from monge.verification.lipschitz import amplification
+from monge.verification.selftest import pipeline_of
+
+N = 800
+"""Samples of each side."""
+
+TIMES = [0.05, 0.35, 0.65, 0.95]
+
+
+def main(what: str, seconds: float = 20.0) -> None:
+    torch.set_num_threads(1)
+    {"caps": caps, "tight": tight, "untrained": untrained, "steps": steps}[what](seconds)
+
+
+def caps(seconds: float) -> None:
+    print("| d | cap | steps | E|v^ - v|^2 | energy distance | velocity term | certified bound "
+          "| by curve | certified L | found | amplification |")  # fmt: skip
+    for dim in (2, 8, 16):
+        print(f"| {dim} | two samples of the truth | | | {floor(dim)} | | | | | | |")
+        for cap in ("1", "2", "5", "10", "none"):
+            network = "transformer" if cap == "none" else f"lipschitz:cap={cap}"
+            shown = measured(network, dim, seconds)
+            print(f"| {dim} | {cap} | " + " | ".join(shown) + " |", flush=True)
+
+
+def tight(seconds: float) -> None:
+    print("| network | steps | certified | found | ratio |")
+    for depth in (2, 4):
+        network = f"lipschitz:cap=5,token=1,depth={depth}"
+        shown = measured(network, 16, seconds)
+        ratio = float(shown[6]) / float(shown[7])
+        print(f"| {network} | {shown[0]} | {shown[6]} | {shown[7]} | {ratio:.3g} |", flush=True)
+
+
+def untrained(_: float) -> None:
+    """16 tokens, the straight path of the head closed: the blocks alone."""
+    for depth in (2, 4):
+        spec = f"lipschitz:cap=5,token=1,depth={depth},width=64"
+        network = build("network", spec).build((16,)).double()
+        network.out.reset(stream(1, "out"))
+        with torch.no_grad():
+            network.decisions.linear.bias[-2] = 6.0
+        x = torch.randn(6, 16, generator=stream(2, "x"), dtype=torch.float64)
+        known = certificate(network, 0.5).euclidean
+        found = float(steepest(lambda y, f=network: f(y, 0.5), x, steps=25).max())
+        print(f"| {spec} | {known:.3g} | {found:.3g} | {known / found:.3g} |", flush=True)
+
+
+def target_of(dim: int) -> Any:
+    return build("target", f"mixture:dim={dim},modes=4")
+
+
+def floor(dim: int) -> str:
+    """The energy distance between two samples of the truth, over eight pairs."""
+    law = target_of(dim).build()
+    pairs = [[draws(law, 2 * k + j) for j in (0, 1)] for k in range(8)]
+    found = [energy_distance(a / a.std(0), b / a.std(0)) for a, b in pairs]
+    return f"{statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}"
+
+
+def draws(law: Any, key: int) -> Tensor:
+    found = law.sample(N, stream(0, "docs", key))
+    return (found[0] if isinstance(found, tuple) else found).double()
+
+
+def measured(network: str, dim: int, seconds: float) -> list[str]:
+    """A row of the tables: trained for so long, held against the truth."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = monge.train(
+            f"target:mixture:dim={dim},modes=4",
+            network=network,
+            minutes=seconds / 60,
+            lr=3e-3,
+            label_drop=0.999,
+            threads=1,
+            device="cpu",
+            sample_every=10**6,
+            out=Path(folder) / "run",
+        )
+        cost = json.loads((Path(folder) / "run" / "cost.json").read_text())
+        truth = rescaled(target_of(dim).build(), run.autoencoder.mean, run.autoencoder.std)
+        z, x0 = draws(truth, 100).float(), noise(0, 0, N, (dim,), "docs")
+        errors = field_errors(run.field, run.path, truth, z, None, (0.0, 1.0), bins=10)
+        mean = sum((e.hi - e.lo) * e.excess for e in errors)
+        pipeline = pipeline_of(truth, run.field, steps=20, fine=20)
+        with torch.no_grad():
+            ends = pipeline.unguided(x0, 0.0, 1.0).double()
+            exact = pipeline.exact
+            assert exact is not None
+            gap = (ends - exact(x0.double(), 0.0, 1.0)).square().sum(1).mean().sqrt()
+        distance = energy_distance(ends, draws(truth, 101))
+        row = [str(cost["steps"]), f"{mean:.3f}", f"{distance:.4f}", f"{float(gap):.3f}"]
+        proved = certified(pipeline, errors, TIMES, x0, None, ascent=20)
+        stretch = f"{amplification(pipeline, x0[:256], None):.3g}"
+        if isinstance(proved, str):
+            state = z[:16]
+            most = max(float(steepest(lambda y: run.field(y, 0.9), state).max()), 0.0)
+            return [*row, "none", "none", "none", f"{most:.3g}", stretch]
+        assert proved.bound is not None and proved.interpolated is not None
+        constant = max(proved.norm)
+        return [
+            *row,
+            f"{proved.bound:.3g}",
+            f"{proved.interpolated:.3g}",
+            f"{constant:.3g}",
+            f"{proved.found:.3g}",
+            stretch,
+        ]
+
+
+def steps(_: float) -> None:
+    """The median of 15 steps on batches of 128, 16 tokens, in turn so that load is shared."""
+    names = ["transformer", "lipschitz:token=1", "lipschitz:token=1,feed=convex"]
+    runs = {name: stepper(name) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for k in range(17):
+        for name, step in runs.items():
+            start = time.process_time()
+            step()
+            if k > 1:
+                times[name].append(time.process_time() - start)
+    free = statistics.median(times["transformer"])
+    for name in names:
+        middle = statistics.median(times[name])
+        print(f"| {name} | {1e3 * middle:.0f} ms | {middle / free:.2f} |")
+    network = build("network", "lipschitz:token=1").build((16,))
+    print(f"certified untrained: {certificate(network).euclidean:.4f}")
+
+
+def stepper(name: str) -> Any:
+    network = build("network", name).build((16,))
+    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+    held, objective, rng = Caps(network), FlowMatching(), stream(0, "docs")
+    batch = {"x1": torch.randn(128, 16, generator=rng)}
+
+    def step() -> None:
+        loss = objective.loss(network, objective.draw(batch, rng)).per_example.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        held.hold()
+
+    return step
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *(float(a) for a in sys.argv[2:]))
