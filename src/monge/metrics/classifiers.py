@@ -3,7 +3,7 @@ r"""Classifier two-sample tests as strong as what users run: the strongest of se
 | classifier | sees | set against |
 |---|---|---|
 | kernel machine | the numbers of an example, smoothly | shifts, modes, correlations |
-| boosted trees | rows of a table in their own units, categories as such | thresholds, shared values |
+| boosted trees | rows of a table in their own units, categories | thresholds, shared values |
 | patches | responses of an image to its own whitened patches | texture, blur, noise |
 
 Each is cross-fitted in two halves: an example is scored once, by the classifier that was trained on
@@ -110,6 +110,16 @@ class Judges:
         several = "; the largest area" if len(self.names) > 1 else ""
         listed = ", ".join(words[name] for name in self.names)
         return f"{listed}, cross-fitted in two halves{several}"
+
+
+def image_shape(x: Tensor) -> tuple[int, ...] | None:
+    """The shape of an image where examples (N, C, H, W) are ones of at least 6 pixels a side.
+
+    >>> image_shape(torch.zeros(3, 1, 8, 8)), image_shape(torch.zeros(3, 2))
+    ((1, 8, 8), None)
+    """
+    large = x.ndim == 4 and min(x.shape[2:]) >= 6 and x.shape[1] in (1, 3)
+    return tuple(x.shape[1:]) if large else None
 
 
 def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:

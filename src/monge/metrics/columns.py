@@ -40,6 +40,9 @@ MOST_ATOMS = 10
 """The most frequent values of a column that are tried, at most."""
 
 ATOM_SHARE = 0.01
+MOST_COLUMNS = 256
+"""Rows of more numbers, without names, are not taken for a table."""
+
 FEWEST = 5
 """A set of fewer of the pooled values, or of all but so few, is not tried."""
 
