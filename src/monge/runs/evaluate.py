@@ -13,8 +13,10 @@ from torch import Tensor
 
 from monge.data.arrays import Examples
 from monge.data.base import Data
+from monge.data.plain_columns import plain_columns
 from monge.files import write_json
-from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
+from monge.metrics.columns import Columns
+from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
 from monge.metrics.feature_sources import load_network
 from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet
@@ -87,6 +89,7 @@ def evaluate_run(
         train_labels=known_label,
         heldout_labels=real_label,
         baselines={name: x / scale for name, x in others.items()},
+        table=table_of(data, samples.x, known, real, others),
         seed=seed,
     )
     flow = {k: v for k, v in sampling.items() if k != "final"}
@@ -123,6 +126,23 @@ def evaluate_run(
     write_card(run.folder)
     write_report(run.folder)
     return result
+
+
+def table_of(
+    data: Data, samples: Tensor, known: Tensor, real: Tensor, others: Mapping[str, Tensor]
+) -> TableOf | None:
+    """The sets with the columns of their table; None for images and rows without columns."""
+    if data.codec is None:
+        return None
+
+    def values(x: Tensor) -> Tensor:
+        return plain_columns(data.codec, x)[0]  # type: ignore[arg-type]
+
+    first, names, codes = plain_columns(data.codec, samples)
+    train = values(known)
+    beside = {name: values(x) for name, x in others.items()}
+    columns = Columns(tuple(names), tuple(codes))
+    return TableOf(columns, first, train, values(real), {TRAINING_SET: train, **beside})
 
 
 def in_memory(
