@@ -128,6 +128,7 @@ def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:
 
     # Codes above the limit of scikit-learn (255 bins) are taken as numbers.
     def scores(fit: np.ndarray, label: np.ndarray, test: np.ndarray) -> Values:
+        fit, test = (np.where(np.asarray(categorical), np.round(z).clip(0), z) for z in (fit, test))
         codes = [
             j
             for j, code in enumerate(categorical)
