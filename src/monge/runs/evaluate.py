@@ -29,6 +29,7 @@ from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
 from monge.runs.known_target import target_rows
 from monge.runs.latent_rows import latent_rows
+from monge.runs.next_steps import next_steps
 from monge.runs.repeat import card, flags, network_word, of_run
 from monge.runs.report import write_report
 from monge.runs.run import Run
@@ -81,6 +82,7 @@ def evaluate_run(
     scale = _scale(known, data.kind)
     latents = gaussian_latents(run, data, n, seed)
     others = baselines(run, data, latents, seed)
+    columns = table_of(data, samples.x, known, real, others)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -89,7 +91,7 @@ def evaluate_run(
         train_labels=known_label,
         heldout_labels=real_label,
         baselines={name: x / scale for name, x in others.items()},
-        table=table_of(data, samples.x, known, real, others),
+        table=columns,
         seed=seed,
     )
     flow = {k: v for k, v in sampling.items() if k != "final"}
@@ -97,7 +99,9 @@ def evaluate_run(
     rows += target_rows(run, data, samples, seed, **flow)
     if network is not None:
         rows += _feature_rows(run, network, samples, data, others, seed)
-    result = replace(result, table=Table([*result.table, *rows]))
+    table = Table([*result.table, *rows])
+    advice = tuple(next_steps(run, table, n, columns))
+    result = replace(result, table=table, advice=advice)
     density = None
     if data.kind == "table":
         density = heldout_density(run, data, seed, **flow)

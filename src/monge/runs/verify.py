@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from monge.runs.autoencoding import pretrained
 from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
 from monge.runs.longer import trials_of
+from monge.runs.next_steps import command_of_advice
 from monge.runs.report import REPORT, report_of, write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
@@ -126,6 +128,7 @@ def verify_run(
         "sampling": run.describe_sampling(pipeline.sampler, final),
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
+    report["advice"]["command"] = command_of_advice(run, report["advice"])
     write_json(run.folder / "evaluation" / FILE, _portable(report))
     write_report(run.folder)
     return report
@@ -210,9 +213,17 @@ def verify_component(
         },
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
+    report["advice"]["command"] = _again(data, out, report["advice"]["change"], steps or points.n)
     ownership.write(out / "evaluation", {FILE: json_of(_portable(report)).encode()})
     ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
     return report
+
+
+def _again(data: Data, out: Path, change: str | None, steps: int) -> str:
+    """The command that takes a component apart again, with the change or with more steps."""
+    words = ["monge", "verify", str(data.text), "--component", "COMPONENT"]
+    changed = shlex.split(change) if change else ["--steps", str(2 * steps)]
+    return shlex.join([*words, *changed, "--out", f"{out}-changed"])
 
 
 def _effort(n: int | None, quick: bool) -> Effort:
@@ -483,7 +494,8 @@ def text(report: dict[str, Any]) -> str:
     """The budget for the terminal."""
     terms = [Term(**t) for t in report["terms"]]
     most = max((t.value for t in terms), default=0.0) or 1.0
-    lines = [f"W2 budget in {report['units']}; n = {report['n']}, seed {report['seed']}"]
+    lines = [report["advice"]["text"]]
+    lines += [f"W2 budget in {report['units']}; n = {report['n']}, seed {report['seed']}"]
     for term in terms:
         bar = "█" * round(24 * term.value / most)
         value = f"{term.value:.4g} ± {term.stderr:.2g}"
@@ -502,7 +514,8 @@ def text(report: dict[str, Any]) -> str:
     lines += [f"  {term.loose}" for term in terms if term.loose]
     if report.get("map"):
         lines += [f"  {line}" for line in maps.in_words(report["map"])]
-    lines.append(report["advice"]["text"])
+    if command := report["advice"].get("command"):
+        lines.append(f"Next: {command}")
     return "\n".join(lines)
 
 
