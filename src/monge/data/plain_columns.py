@@ -1,4 +1,4 @@
-"""Rows of a table as their columns in their own units: numbers rounded as in the file, and codes."""
+"""Rows of a table as their columns in their own units: numbers as in the file, and codes."""
 
 from __future__ import annotations
 

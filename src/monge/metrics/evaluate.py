@@ -58,6 +58,7 @@ class Evaluation:
         labels: None where samples or data have no labels.
         columns: None where examples are no rows of a table.
         timings: seconds for each group of rows that are measured together.
+        advice: what to try next: why, and the command.
     """
 
     table: Table
@@ -67,6 +68,7 @@ class Evaluation:
     labels: LabelReport | None
     columns: ColumnReport | None = None
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+    advice: tuple[tuple[str, str], ...] = ()
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -75,7 +77,8 @@ class Evaluation:
 
     def text(self) -> str:
         """The verdicts and the table, for the terminal."""
-        return "\n".join([*self.verdicts, "", self.table.text()])
+        tried = [f"Next: {why}: {command}" for why, command in self.advice]
+        return "\n".join([*self.verdicts, *tried, "", self.table.text()])
 
     def to_json(self, label_names: Sequence[str] | None = None) -> dict[str, Any]:
         """Values for JSON: ``table``, ``verdicts``, and ``labels`` as [value, low, high]."""
@@ -84,6 +87,7 @@ class Evaluation:
             "verdicts": list(self.verdicts),
             "labels": self.labels and self.labels.content(label_names),
             "columns": self.columns and self.columns.content(),
+            "next": [{"why": why, "command": command} for why, command in self.advice],
         }
 
 

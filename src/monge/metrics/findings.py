@@ -110,8 +110,8 @@ def _law(table: Table) -> tuple[bool, str]:
     for row, p, told in found:
         if told:
             value = f", {row.value:.2f}" if "AUC" in row.name else ""
-            clause = f": {in_words(row)}" if row.name == WORST else ""
-            seen.append(f"{row.name}{value} (p = {short(p)}){clause}")
+            name = in_words(row) if row.name == WORST else f"{row.name}{value}"
+            seen.append(f"{name} (p = {short(p)})")
     if seen:
         return True, f"samples differ from held-out data by {'; by '.join(seen)} ({sizes})."
     least = min((p for _, p, _ in found), default=1.0)

@@ -50,9 +50,9 @@ class Compared:
     seed: int
 
     def text(self) -> str:
-        """Table, notes and verdict, for the terminal."""
+        """Verdict, notes and table, for the terminal."""
         table = self._sides() if self.differences else self.tables[0].text()
-        return "\n".join([table, *self.notes, self.verdict.text])
+        return "\n".join([self.verdict.text, *self.notes, "", table])
 
     def _sides(self) -> str:
         tested = {d.name: d for d in self.differences}
@@ -131,7 +131,7 @@ def apart(table: Table, x: Samples, y: Samples, same: bool, seed: int) -> Verdic
 
 
 def _named(row: Row) -> str:
-    return f"{row.name}: {in_words(row, 'A', 'B')}" if row.name == WORST else row.name
+    return in_words(row, "A", "B") if row.name == WORST else row.name
 
 
 def told_apart(table: Iterable[Row]) -> list[tuple[Row, float, bool]]:
