@@ -15,7 +15,6 @@ from monge.errors import UserError
 from monge.metrics.table import Row, Table
 from monge.runs import figures, images, report
 from monge.runs.card import write_card
-from monge.runs.measured import at_floor
 from monge.runs.report import SECTIONS, write_report
 from monge.runs.spec import TrainSpec, to_yaml
 
@@ -287,25 +286,6 @@ def test_rows_without_an_interval_are_shown(tmp_path):
     put(tmp_path, "evaluation/evaluation.json", {"table": table, "verdicts": []})
     page = Page(write_report(tmp_path).read_text())
     assert "[–, –]" in page.text and "as monge writes it" not in page.text
-
-
-@pytest.mark.parametrize(
-    "better, interval, expected",
-    [
-        ("lower", (0.9, 1.5), True),
-        ("lower", (1.1, 1.5), False),
-        ("lower", (0.1, 0.5), True),
-        ("higher", (0.1, 0.5), False),
-        ("higher", (0.5, 1.5), True),
-        ("near floor", (0.1, 0.5), False),
-        ("near floor", (0.5, 1.5), True),
-        ("near floor", (1.1, 1.5), False),
-        ("lower", (float("nan"), float("nan")), False),
-    ],
-)
-def test_who_is_at_the_floor(better, interval, expected):
-    row = Row("x", 1.0, interval, "m", 1.0, {"g": 2.0}, 9, {}, better=better)
-    assert at_floor(row) is expected
 
 
 def test_writing_leaves_one_file_and_replaces_it(tmp_path):

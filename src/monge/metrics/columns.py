@@ -183,12 +183,14 @@ def _marks(a: Values, b: Values, categorical: bool) -> list[tuple[str, Mark]]:
             marks.append(
                 (f"with more than {k} decimals", lambda v, k=k: decimals(v.nan_to_num()) > k)
             )
-    # A set that holds no value, or all, or the same values as another one, is no test.
+    # A set that holds no value, or all, or the same values as another one or all
+    # others, is no test.
     kept: dict[bytes, tuple[str, Mark]] = {}
     for what, mark in marks:
         inside = mark(pooled)
         if FEWEST <= int(inside.sum()) <= len(pooled) - FEWEST:
-            kept.setdefault(inside.numpy().tobytes(), (what, mark))
+            same = inside if bool(inside[0]) else ~inside
+            kept.setdefault(same.numpy().tobytes(), (what, mark))
     return list(kept.values())
 
 
