@@ -71,7 +71,8 @@ def test_patches_see_texture(cheat: str) -> None:
         image = image + 0.03 * torch.randn(image.shape, generator=stream(2))
     made = (image.clamp(-1, 1) * 127.5).round().div(127.5).flatten(1)
     auc, _, kernel, patches = IMAGES.strongest(made, y, 0)
-    assert auc == patches > max(kernel, 0.65)
+    assert auc == max(kernel, patches) and patches > 0.65
+    assert cheat == "blurred" or kernel < 0.6  # blur is seen by both
     assert IMAGES.interval(auc, 300).low > 0.5
 
 

@@ -95,14 +95,15 @@ def test_real_samples_are_at_the_floor(good: Evaluation) -> None:
 
 
 def test_baselines_use_the_same_estimator_on_the_same_held_out_set(good: Evaluation) -> None:
-    noise = torch.randn(150, 1, 2, 2, generator=stream(0, "noise"))
-    as_samples = measured(noise)
+    noise = torch.randn(100, 1, 2, 2, generator=stream(0, "noise"))
+    as_samples = measured(noise, baselines={"noise": noise})
     for row in as_samples.table:
         if row.name.startswith(
             ("energy", "MMD", "C2ST", "W2", "variance", "cov", "den", "prec", "rec")
         ):
-            assert row.value == pytest.approx(good.table[row.name].baselines["noise"], rel=1e-9)
-            assert row.floor == good.table[row.name].floor
+            assert row.value == pytest.approx(row.baselines["noise"], rel=1e-9)
+            of_one_size = row.name.startswith(("W2", "variance", "cov", "den", "prec", "rec"))
+            assert not of_one_size or row.floor == good.table[row.name].floor
 
 
 def test_the_floor_is_training_against_held_out() -> None:

@@ -85,7 +85,7 @@ def test_the_score_interval_solves_its_equation_and_ends_at_students() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
 def test_the_score_interval_of_unequal_sizes_covers(shift: float) -> None:
-    listed = [c for c in comparisons(2, 0, 1.0) if c.heads[0].name == "energy distance"][0]
+    listed = next(c for c in comparisons(2, 0, 1.0) if c.heads[0].name == "energy distance")
     truth = []
     ends = []
     for k in range(40):
@@ -140,7 +140,7 @@ def test_a_rounded_column_is_told_and_named_though_no_distance_sees_it() -> None
 def test_seconds_are_told_for_every_row_that_is_measured_once() -> None:
     found = measured(normals(60, 2, "few"), 40)
     assert "C2ST AUC, C2ST accuracy" in found.timings and min(found.timings.values()) >= 0
-    assert found == measured(normals(60, 2, "few"), 40)  # times are no part of a result
+    assert "timings" not in found.to_json()  # times are no part of a result that repeats
 
 
 @pytest.mark.slow

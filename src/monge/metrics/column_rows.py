@@ -11,7 +11,8 @@ from monge.metrics.draws import Draws
 from monge.metrics.table import Row
 
 WORST = "worst column"
-LEVEL = 0.05
+PLAIN = ("exactly", "of category", "missing")
+"""How the sets of values begin that are named before others."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def column_report(draws: Draws, columns: Columns, group: str, seed: int) -> Colu
     checks = column_checks(x, y, columns)
     if not checks:
         return None
-    worst, name = checks[0], columns.names[checks[0].column]
+    worst = _plainest(checks)
+    name = columns.names[worst.column]
     interval = gap_interval(worst, len(x), len(y), len(checks))
     floors = [worst.gap_between(*pair) for pair in draws.floors]
     row = Row(
@@ -86,6 +88,24 @@ def column_report(draws: Draws, columns: Columns, group: str, seed: int) -> Colu
         group=group,
     )
     return ColumnReport(row, tuple(checks), columns, (len(x), len(y)))
+
+
+def _plainest(checks: Sequence[Check]) -> Check:
+    """The most significant check, or one of the same column that says nearly as much more plainly.
+
+    Values shared by many rows or missing say why a column has too many decimals. The p-value is
+    that of the check which is returned.
+    """
+    worst = checks[0]
+    plain = [
+        check
+        for check in checks
+        if check.column == worst.column
+        and check.what.startswith(PLAIN)
+        and check.p_holm < 0.001
+        and check.gap >= 0.8 * worst.gap
+    ]
+    return plain[0] if plain else worst
 
 
 def in_words(row: Row, first: str = "samples", second: str = "held-out data") -> str:

@@ -142,8 +142,8 @@ def compare(
         if progress:
             progress(comparison.heads[0].name, k / len(listed))
         made = [comparison.rows(side, seed) for side in drawn]
-        for table, new in zip(rows, made, strict=True):
-            table += new
+        for known, new in zip(rows, made, strict=True):
+            known += new
         if len(drawn) == 2 and comparison.jackknifed and comparison.stderr is None:
             first, second = (comparison.draws(side, seed) for side in drawn)
             found += differences(comparison, first, second, seed)
