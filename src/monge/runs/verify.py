@@ -31,6 +31,7 @@ from monge.runs.folder import monge_version
 from monge.runs.labels import asked_labels
 from monge.runs.longer import trials_of
 from monge.runs.next_steps import command_of_advice
+from monge.runs.repeat import flags
 from monge.runs.report import REPORT, report_of, write_report
 from monge.runs.run import Run
 from monge.targets.affine import rescaled
@@ -151,11 +152,13 @@ def verify_component(
     quick: bool = False,
     seed: int = 0,
     say: Say = quiet,
+    component: str = "COMPONENT",
 ) -> dict[str, Any]:
     """The same of a velocity field made elsewhere.
 
     Args:
         f: see `verify.foreign`.
+        component: how it is named on the command line, for the advice.
         autoencoder: of the latents it lives on, not standardised; none: it lives on the data.
         data: held-out and training data; a known target makes the velocity term exact.
         out: folder for ``evaluation/verify.json`` and ``report.html``: new or empty, or one that
@@ -213,16 +216,18 @@ def verify_component(
         },
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
-    report["advice"]["command"] = _again(data, out, report["advice"]["change"], steps or points.n)
+    how = {"component": component, "path": path, "clock": clock, "output": output}
+    how |= {} if autoencoder is None else {"autoencoder": autoencoder}
+    report["advice"]["command"] = _again(data, out, report["advice"]["change"], how)
     ownership.write(out / "evaluation", {FILE: json_of(_portable(report)).encode()})
     ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
     return report
 
 
-def _again(data: Data, out: Path, change: str | None, steps: int) -> str:
-    """The command that takes a component apart again, with the change or with more steps."""
-    words = ["monge", "verify", str(data.text), "--component", "COMPONENT"]
-    changed = shlex.split(change) if change else ["--steps", str(2 * steps)]
+def _again(data: Data, out: Path, change: str | None, how: dict[str, str]) -> str:
+    """The command that takes a component apart again, with the change or with more samples."""
+    words = ["monge", "verify", str(data.text), *flags(how)]
+    changed = shlex.split(change) if change else ["-n", "4000"]
     return shlex.join([*words, *changed, "--out", f"{out}-changed"])
 
 
