@@ -280,12 +280,13 @@ def test_a_new_kind_of_result_is_one_row(tmp_path, monkeypatch):
 
 def test_rows_without_an_interval_are_shown(tmp_path):
     nan = float("nan")
-    row = Row("W2", nan, (nan, nan), "none", nan, {"gaussian": nan}, 10, {})
+    few = "withheld: 10 examples cannot give the covariance of 20 numbers"
+    row = Row("W2", nan, (nan, nan), "none", nan, {"gaussian": nan}, 10, {}, note=few)
     flat = Row("same", 1.0, (1.0, 1.0), "none", 1.0, {"gaussian": 1.0}, 10, {})
     table = json.loads(Table([row, flat]).to_json())
     put(tmp_path, "evaluation/evaluation.json", {"table": table, "verdicts": []})
     page = Page(write_report(tmp_path).read_text())
-    assert "[–, –]" in page.text and "as monge writes it" not in page.text
+    assert few in page.text and "[–, –]" in page.text and "as monge writes it" not in page.text
 
 
 def test_writing_leaves_one_file_and_replaces_it(tmp_path):

@@ -139,9 +139,9 @@ def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:
             max_iter=ITERATIONS,
             max_leaf_nodes=LEAVES,
             min_samples_leaf=least,
-            early_stopping=False,
+            early_stopping=False,  # type: ignore[arg-type]
             class_weight="balanced",
-            categorical_features=codes or None,
+            categorical_features=codes or None,  # type: ignore[arg-type]
             random_state=0,
         ).fit(fit, label)
         return torch.from_numpy(machine.decision_function(test))
