@@ -52,7 +52,7 @@ def next_steps(run: Run, table: Table, n: int, rows: TableOf | None) -> list[Ste
 
 def _of_columns(run: Run, table: Table, rows: TableOf | None) -> list[Step]:
     """What the worst column asks for: a number with few values learned as a category."""
-    worst = [row for row in table if row.name == WORST and (row.p_value or 1.0) < 0.05]
+    worst = [row for row in table if row.name == WORST and (row.p_value or 0.0) < 0.05]
     if rows is None or not worst or worst[0].reaches_floor:
         return []
     name = str(worst[0].protocol["column"])
