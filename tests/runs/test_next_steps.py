@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from monge.metrics.columns import Columns
-from monge.metrics.evaluate import TableOf, evaluate
+from monge.metrics.evaluate import TRAINING_SET, TableOf, evaluate
 from monge.metrics.table import Table
 from monge.runs.next_steps import command_of_advice, next_steps
 from monge.runs.spec import TrainSpec
@@ -52,8 +52,9 @@ def tables() -> dict[str, tuple[Table, TableOf]]:
     found = {}
     for name, x in cases.items():
         beside = {"gaussian": normals(150, "b")}
-        rows = TableOf(Columns(("a", "k"), (False, False)), x, train, real, beside)
-        found[name] = evaluate(x, train, real, baselines=beside).table, rows
+        plain = {**beside, TRAINING_SET: train}
+        rows = TableOf(Columns(("a", "k"), (False, False)), x, train, real, plain)
+        found[name] = evaluate(x, train, real, baselines=beside, table=rows).table, rows
     return found
 
 
