@@ -174,7 +174,7 @@ def patch_responses(x: Samples, shape: Sequence[int], seed: int) -> Float[Tensor
     c, h, w = shape
     side = min(6, max(2, min(h, w) // PATCH_SHARE))
     stride = max(1, min(h, w) // 24)
-    images = x.reshape(len(x), c, h, w).float()
+    images = x.reshape(len(x), c, h, w).double()
     rng = stream(seed, "patches")
     few = images[torch.randperm(len(x), generator=rng)[:BLOCK]]
     patches = F.unfold(few, side, stride=stride).transpose(1, 2).flatten(0, 1)
@@ -187,10 +187,12 @@ def patch_responses(x: Samples, shape: Sequence[int], seed: int) -> Float[Tensor
     chosen = centred[centred.std(1).argsort(descending=True)[: len(centred) // 2 + 1]]
     chosen = chosen[torch.randperm(len(chosen), generator=rng)[:FILTERS]] @ whiten
     filters = (chosen / chosen.norm(dim=1, keepdim=True).clamp(min=1e-9)) @ whiten
-    weight = filters.reshape(-1, c, side, side)
+    across = (w - side) // stride + 1
     made = []
     for part in images.split(BLOCK):
-        answer = F.conv2d(part, weight, stride=stride)
+        # Not by a convolution, whose last digits depend on where its memory lies.
+        seen = F.unfold(part, side, stride=stride)
+        answer = (filters @ seen).unflatten(2, (-1, across))
         pooled = [answer.relu(), (-answer).relu(), answer.square()]
         made.append(torch.cat([F.adaptive_avg_pool2d(p, 2).flatten(1) for p in pooled], 1))
-    return torch.cat(made).double()
+    return torch.cat(made)
