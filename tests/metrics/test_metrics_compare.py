@@ -14,6 +14,7 @@ from monge.errors import UserError
 from monge.metrics import compare as module
 from monge.metrics import duplicates, spaces
 from monge.metrics.catalogue import Comparison, Draws, Head, comparisons
+from monge.metrics.classifiers import Judges
 from monge.metrics.compare import compare
 from monge.metrics.differences import differences, holm, of_intervals, remembered, with_holm
 from monge.metrics.feature_networks import LeNet5
@@ -200,11 +201,11 @@ def test_images_are_compared_in_the_features_of_a_network() -> None:
 def test_a_new_comparison_appears_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Head("mean gap", lambda value, stderr, n: student(value, stderr), "lower")
 
-    def extended(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
+    def extended(d: int, seed: int, scale: float, judges: Judges) -> tuple[Comparison, ...]:
         def gap(x: Tensor, y: Tensor) -> tuple[float, ...]:
             return (float((x.mean(0) - y.mean(0)).norm()),)
 
-        return (*comparisons(d, seed, scale), Comparison(gap, (head,), {}))
+        return (*comparisons(d, seed, scale, judges), Comparison(gap, (head,), {}))
 
     monkeypatch.setattr(module, "comparisons", extended)
     found = compare(near(0, "a"), near(1.0, "b"), near(0, "r", 240), n=60)

@@ -118,7 +118,7 @@ def measure_coverage(
     values, ends = [], []
     for r in range(repetitions):
         x, y = law(n, stream(r, "coverage"))
-        values.append(comparison.estimate(x, y))
+        values.append(comparison.estimate(x, y)[: len(comparison.heads)])
         found = comparison.intervals(x, y, stream(r, "interval"))
         ends.append([(i.low, i.high) for i in found])
     value, end = np.asarray(values), np.asarray(ends)

@@ -39,6 +39,7 @@ def test_json_is_strict_and_keeps_numbers_that_are_not_finite() -> None:
         interval=(math.nan, math.nan),
         floor=-math.inf,
         baselines={"a": math.nan},
+        note="halves of 15 are too few",
     )
     text = Table([odd]).to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -55,6 +56,7 @@ def test_json_is_strict_and_keeps_numbers_that_are_not_finite() -> None:
         ({"floor": None}, "floor must be a number"),
         ({"value": "0.2"}, "value must be a number"),
         ({"interval": (0.3, 0.2)}, "upside down"),
+        ({"interval": (math.nan, 0.2)}, "a note that says why it has no interval"),
         ({"interval": (0.3,)}, "two numbers"),
         ({"interval_method": ""}, "method of its interval"),
         ({"n": 0}, "n must be positive"),

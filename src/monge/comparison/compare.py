@@ -15,6 +15,7 @@ from monge.comparison.sets import Taken, take_all
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.files import write_json
+from monge.metrics.columns import Columns
 from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
 from monge.metrics.feature_sources import load_network
 from monge.metrics.labels import Labelled
@@ -80,6 +81,7 @@ def compare_sources(
             *real[:1],
             rest=real[1] if len(real) > 1 else None,
             network=network,
+            **_columns(taken),
             n=n,
             seed=seed,
             progress=progress,
@@ -105,6 +107,12 @@ def compare_sources(
     if out is not None:
         _keep(out, found, taken)
     return result, found
+
+
+def _columns(taken: Sequence[Taken]) -> dict[str, Any]:
+    """What `compare` is told of the columns of tables."""
+    plain = {t.name: t.plain for t in taken if t.plain is not None}
+    return {"table": plain, "columns": Columns(taken[0].names, taken[0].codes)} if plain else {}
 
 
 def _as_set(t: Taken) -> Set:

@@ -21,7 +21,7 @@ from torch import Tensor
 from monge.data import sources
 from monge.data.arrays import in_memory
 from monge.data.base import Data
-from monge.data.compared_columns import as_matrices
+from monge.data.compared_columns import as_columns, as_matrices
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.progress import Say, counting
@@ -45,6 +45,8 @@ class Taken:
         table: rows with their columns, before they became numbers; None for images.
         facts: for the card: source, what was taken, n, fingerprint, sampling.
         columns: a name for each number of a row.
+        plain, names, codes: of a table the columns in their own units (N, columns), their names,
+            and which hold codes of categories.
     """
 
     name: str
@@ -54,6 +56,9 @@ class Taken:
     table: pa.Table | None
     facts: dict[str, Any]
     columns: tuple[str, ...] = ()
+    plain: Tensor | None = None
+    names: tuple[str, ...] = ()
+    codes: tuple[bool, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -209,7 +214,11 @@ def _scaled(taken: list[Taken], reading: Reading) -> list[Taken]:
     mean, deviation = measured.mean(0), measured.std(0)
     scale = torch.where(deviation > 0, deviation, 1.0)
     scaled = [(x - mean) / scale for x in rows]
-    return [replace(t, x=x, columns=tuple(titles)) for t, x in zip(taken, scaled, strict=True)]
+    plain, names, codes = as_columns(tables, reading)
+    told = {"columns": tuple(titles), "names": tuple(names), "codes": tuple(codes)}
+    return [
+        replace(t, x=x, plain=own, **told) for t, x, own in zip(taken, scaled, plain, strict=True)
+    ]
 
 
 def _mismatch(taken: list[Taken]) -> str:

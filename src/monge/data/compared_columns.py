@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -30,19 +30,43 @@ def as_matrices(
     Raises:
         UserError: columns that not all tables have, or whose types do not go together.
     """
-    columns = {name: table.column_names for name, table in tables}
-    common = [c for c in columns[tables[0][0]] if all(c in own for own in columns.values())]
-    if any(len(own) > len(common) for own in columns.values()):
-        raise UserError(_differing(columns, common))
     blocks: list[list[np.ndarray]] = [[] for _ in tables]
     titles: list[str] = []
-    for name in common:
-        own = [table[name] for _, table in tables]
-        made, values = _numbers(name, own, [t for t, _ in tables], reading)
+    for name, made, values in _common(tables, reading):
         titles += [f"{name}={v}" for v in values] or [name]
         for block, numbers in zip(blocks, made, strict=True):
             block.append(numbers)
     return [torch.from_numpy(np.concatenate(block, 1)) for block in blocks], titles
+
+
+def as_columns(
+    tables: Sequence[tuple[str, pa.Table]], reading: Reading
+) -> tuple[list[Float64[Tensor, "n columns"]], list[str], list[bool]]:
+    """The same columns with a code for each category: matrices, names, and which are codes."""
+    blocks: list[list[np.ndarray]] = [[] for _ in tables]
+    names: list[str] = []
+    codes: list[bool] = []
+    for name, made, values in _common(tables, reading):
+        names.append(name)
+        codes.append(bool(values))
+        for block, numbers in zip(blocks, made, strict=True):
+            block.append(numbers.argmax(1)[:, None].astype(np.float64) if values else numbers)
+    return [torch.from_numpy(np.concatenate(block, 1)) for block in blocks], names, codes
+
+
+def _common(
+    tables: Sequence[tuple[str, pa.Table]], reading: Reading
+) -> Iterator[tuple[str, list[np.ndarray], list[str]]]:
+    """Each column that the tables share, as `_numbers` reads it."""
+    columns = {name: table.column_names for name, table in tables}
+    common = [c for c in columns[tables[0][0]] if all(c in own for own in columns.values())]
+    if any(len(own) > len(common) for own in columns.values()):
+        raise UserError(_differing(columns, common))
+    for name in common:
+        made, values = _numbers(
+            name, [table[name] for _, table in tables], [t for t, _ in tables], reading
+        )
+        yield name, made, values
 
 
 def _differing(columns: dict[str, list[str]], common: list[str]) -> str:

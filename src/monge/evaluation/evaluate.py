@@ -13,18 +13,21 @@ from torch import Tensor
 
 from monge.data.arrays import in_memory
 from monge.data.base import Data
+from monge.data.plain_columns import plain_columns
 from monge.evaluation.baselines import baselines, gaussian_latents
 from monge.evaluation.density import heldout_density
 from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
 from monge.files import write_json
-from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
+from monge.metrics.columns import Columns
+from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
 from monge.metrics.feature_sources import load_network
 from monge.metrics.features import FeatureNetwork, FeatureSet, ImageSet
 from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row, Table
 from monge.report.card import write_card
+from monge.report.next_steps import next_steps
 from monge.report.report import write_report
 from monge.runs.folder import add_costs
 from monge.runs.provenance import card, flags, network_word, of_run
@@ -67,6 +70,8 @@ def evaluate_run(
     given = data is not None
     data = data if data is not None else run.data()
     found = measure(run, data, n, seed, features, sampling)
+    advice = tuple(next_steps(run, found.evaluation.table, n, found.columns))
+    found = replace(found, evaluation=replace(found.evaluation, advice=advice))
     home = run.folder / "evaluation"
     card = _card(run, n, seed, features, found.network, data, given, sampling)
     content = found.content(run.label_names)
@@ -102,6 +107,7 @@ class Measured:
 
     Attributes:
         known: training examples in memory, `real`: held-out ones.
+        columns: the sets as columns of their table, if they have one.
         sample_s, evaluate_s: seconds.
     """
 
@@ -109,6 +115,7 @@ class Measured:
     samples: Samples
     known: Tensor
     real: Tensor
+    columns: TableOf | None
     density: dict[str, Any] | None
     network: FeatureNetwork | None
     sample_s: float
@@ -143,6 +150,7 @@ def measure(
     scale = _scale(known, data.kind)
     latents = gaussian_latents(run, data, n, seed)
     others = baselines(run, data, latents, seed)
+    columns = table_of(data, samples.x, known, real, others)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -151,6 +159,7 @@ def measure(
         train_labels=known_label,
         heldout_labels=real_label,
         baselines={name: x / scale for name, x in others.items()},
+        table=columns,
         seed=seed,
     )
     flow = {k: v for k, v in sampling.items() if k != "final"}
@@ -158,12 +167,32 @@ def measure(
     rows += target_rows(run, data, samples, seed, **flow)
     if network is not None:
         rows += _feature_rows(run, network, samples, data, others, seed)
-    result = replace(result, table=Table([*result.table, *rows]))
+    table = Table([*result.table, *rows])
+    result = replace(result, table=table)
     density = None
     if data.kind == "table":
         density = heldout_density(run, data, seed, **flow)
     end = time.monotonic()
-    return Measured(result, samples, known, real, density, network, sampled - start, end - sampled)
+    return Measured(
+        result, samples, known, real, columns, density, network, sampled - start, end - sampled
+    )
+
+
+def table_of(
+    data: Data, samples: Tensor, known: Tensor, real: Tensor, others: Mapping[str, Tensor]
+) -> TableOf | None:
+    """The sets with the columns of their table; None for images and rows without columns."""
+    if data.codec is None:
+        return None
+
+    def values(x: Tensor) -> Tensor:
+        return plain_columns(data.codec, x)[0]  # type: ignore[arg-type]
+
+    first, names, codes = plain_columns(data.codec, samples)
+    train = values(known)
+    beside = {name: values(x) for name, x in others.items()}
+    columns = Columns(tuple(names), tuple(codes))
+    return TableOf(columns, first, train, values(real), {TRAINING_SET: train, **beside})
 
 
 def _card(

@@ -19,6 +19,7 @@ from monge.errors import UserError
 from monge.evaluation.latent_rows import latents_in_units, units
 from monge.files import read_json, write_json
 from monge.learned import JUMPS
+from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
@@ -50,7 +51,7 @@ class Point:
         evaluations: of the network, for a sample.
         energy: squared energy distance.
         auc: of a classifier between samples and held-out examples.
-        frechet: Frechet distance of latents.
+        frechet: Frechet distance of latents; None where it is withheld.
         features: Frechet distance in the features of the network, if there is one.
     """
 
@@ -59,7 +60,7 @@ class Point:
     evaluations: float
     energy: float
     auc: float
-    frechet: float
+    frechet: float | None
     features: float | None = None
 
 
@@ -72,6 +73,7 @@ class Judge:
         self.n = min(n, MOST, len(data.heldout))
         self.network, self.device = network, run.device
         self.real = latents_in_units(run, data.heldout, self.n, seed, "heldout")
+        self.withheld = meaningless(self.real.shape[1], self.n)
         self.real_features: Tensor | None = None
         if network is not None:
             rows = random_rows(len(data.heldout), self.n, stream(seed, "latents", "heldout"))
@@ -88,11 +90,12 @@ class Judge:
         numbers = self.numbers(units(run, samples.z))
         return Point(who, how, info["evaluations_per_sample"], *numbers, features)
 
-    def numbers(self, z: Tensor) -> tuple[float, float, float]:
-        """Energy distance, AUC and Frechet distance of latents, in units."""
+    def numbers(self, z: Tensor) -> tuple[float, float, float | None]:
+        """Energy distance, AUC and Frechet distance (None if withheld) of latents, in units."""
         z = z[: self.n]
         auc = classifier_test(z, self.real).auc
-        return energy_distance(z, self.real), auc, frechet_distance(z, self.real)
+        frechet = None if self.withheld else frechet_distance(z, self.real)
+        return energy_distance(z, self.real), auc, frechet
 
     def _features(self, x: Tensor) -> Tensor:
         assert self.network is not None
@@ -173,7 +176,11 @@ def step_curve(
         judge.numbers(latents_in_units(run, data.train, judge.n, seed, f"floor {k}"))
         for k in range(FLOORS)
     ]
-    floor = torch.tensor(floors, dtype=torch.float64)
+    names = ("energy", "auc", "frechet")
+    known = dict(zip(names, zip(*floors, strict=True), strict=True))
+    floor = {
+        k: None if None in v else torch.tensor(v, dtype=torch.float64) for k, v in known.items()
+    }
     found = {
         "format_version": 1,
         "n": judge.n,
@@ -183,8 +190,9 @@ def step_curve(
         else guidance,
         "network": None if network is None else network.name,
         "points": [asdict(p) for p in points],
-        "floor": dict(zip(("energy", "auc", "frechet"), floor.mean(0).tolist(), strict=True)),
-        "floor_std": dict(zip(("energy", "auc", "frechet"), floor.std(0).tolist(), strict=True)),
+        "floor": {k: None if v is None else float(v.mean()) for k, v in floor.items()},
+        "floor_std": {k: None if v is None else float(v.std()) for k, v in floor.items()},
+        "withheld": judge.withheld,
     }
     write_json(run.folder / STEPS, found)
     return found
@@ -198,7 +206,8 @@ def _best_is_another(run: Run) -> bool:
 
 def _distance(point: Point) -> float:
     """By which the teacher's solvers are compared."""
-    return point.frechet if point.features is None else point.features
+    latent = point.energy if point.frechet is None else point.frechet
+    return latent if point.features is None else point.features
 
 
 def in_words(point: Point) -> str:
@@ -207,8 +216,12 @@ def in_words(point: Point) -> str:
     return (
         f"{point.who:18} {point.how:18} {point.evaluations:5g} NFE  energy (latent) "
         f"{point.energy:8.4f}  C2ST AUC (latent) {point.auc:.3f}  Frechet (latent) "
-        f"{point.frechet:.4g}{seen}"
+        f"{_number(point.frechet)}{seen}"
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def text(found: Mapping[str, Any]) -> str:
@@ -217,9 +230,11 @@ def text(found: Mapping[str, Any]) -> str:
     floor, std = found["floor"], found["floor_std"]
     lines.append(
         f"{'floor':47}  energy (latent) {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
-        f"(latent) {floor['auc']:.3f}  Frechet (latent) {floor['frechet']:.4g} +- "
-        f"{std['frechet']:.2g}"
+        f"(latent) {floor['auc']:.3f}  Frechet (latent) "
+        f"{_number(floor['frechet'])} +- {_number(std['frechet'])}"
     )
+    if found.get("withheld"):
+        lines.append(f"Frechet (latent) {found['withheld']}")
     lines.append(
         f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}; NFE: "
         "evaluations of the network for a sample"

@@ -1,4 +1,4 @@
-"""The comparisons of two sets of equal size that fill the table: one entry here, one or more rows.
+"""The comparisons of two sets that fill the table: one entry here, one or more rows.
 
 Adding a metric between two sets is adding a `Comparison` to `comparisons`.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from monge.metrics import intervals
+from monge.metrics.classifiers import Judges
 from monge.metrics.coverage import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, support
-from monge.metrics.intervals import Interval
+from monge.metrics.draws import FLOOR_DRAWS, Draws, Sees, draw
+from monge.metrics.intervals import GROUPS, Interval
 from monge.metrics.mmd import kernel_gap, mmd_test
-from monge.metrics.samples import Samples, distances, own_distances, random_rows
+from monge.metrics.samples import Rows, Samples, distances, own_distances
 from monge.metrics.sinkhorn import sinkhorn_divergence
 from monge.metrics.table import Better, Row
 from monge.metrics.two_sample import (
     PERMUTATIONS,
+    PermutationTest,
     between_minus_within,
-    classifier_test,
     energy_test,
 )
 from monge.metrics.wasserstein import (
@@ -35,7 +37,6 @@ from monge.metrics.wasserstein import (
 )
 from monge.tensors import stream
 
-FLOOR_DRAWS = 3
 DIRECTIONS = 512
 SINKHORN_N = 500
 """Examples of each set in a Sinkhorn divergence, at most."""
@@ -45,64 +46,12 @@ BLUR = 0.5
 
 LAWS = "Same law as the data?"
 TRANSPORT = "How far from the data, squared"
+KERNEL_ALONE = Judges()
+
 SUPPORT = "All of the data, and nothing else?"
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Sets of one size n in float64: samples, held-out examples, and what stands beside them.
-
-    Args:
-        floors: pairs of sets of one law, in the places of samples and real examples.
-        protocol: what was drawn from where, for every row.
-    """
-
-    samples: Samples
-    real: Samples
-    floors: tuple[tuple[Samples, Samples], ...]
-    baselines: Mapping[str, Samples]
-    protocol: Mapping[str, str]
-
-    def cut(self, most: int | None, seed: int) -> Draws:
-        """At most so many examples of each set, at random; all if None."""
-        if most is None or most >= len(self.real):
-            return self
-        rows = random_rows(len(self.real), most, stream(seed, "rows", "part"))
-        return Draws(
-            self.samples[rows],
-            self.real[rows],
-            tuple((x[rows], y[rows]) for x, y in self.floors),
-            {name: x[rows] for name, x in self.baselines.items()},
-            {**self.protocol, "part": f"{most} random examples of each set"},
-        )
-
-
-def draw(
-    samples: Samples,
-    train: Samples,
-    real: Samples,
-    baselines: Mapping[str, Samples],
-    n: int,
-    seed: int,
-) -> Draws:
-    """Draws of n examples without replacement; the floors are disjoint draws of training ones."""
-
-    def cut(x: Samples, name: str) -> Samples:
-        return x[random_rows(len(x), n, stream(seed, "rows", name))].double()
-
-    order = torch.randperm(len(train), generator=stream(seed, "rows", "floor"))
-    floors = order[: n * min(FLOOR_DRAWS, len(train) // n)].split(n)
-    compared = cut(real, "comparison")
-    return Draws(
-        cut(samples, "samples"),
-        compared,
-        tuple((train[rows].double(), compared) for rows in floors),
-        {name: cut(x, "baseline " + name) for name, x in baselines.items()},
-        {
-            "compared with": f"{n} held-out examples",
-            "floor": f"mean of {len(floors)} disjoint draws of as many training examples",
-        },
-    )
+__all__ = ["FLOOR_DRAWS", "Comparison", "Draws", "Head", "comparisons", "draw"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +62,7 @@ class Head:
         name: of the row.
         interval: from the value, the jackknife's standard error (NaN without one) and n.
         p_value: of a test that both sets have one law, from the two sets and a generator.
+        test: the same by permutations, which then decides the interval, too.
     """
 
     name: str
@@ -120,6 +70,7 @@ class Head:
     better: Better
     unit: str = ""
     p_value: Callable[[Samples, Samples, torch.Generator], float] | None = None
+    test: Callable[[Samples, Samples, torch.Generator], PermutationTest] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,13 +78,19 @@ class Comparison:
     """An estimator between samples and real examples, and the rows that its numbers fill.
 
     Args:
-        estimate: a number for each head, from two sets of equal size (n, d).
+        estimate: a number for each head, from two sets of equal size (n, d); then one for each
+            name in `also`.
         settings: of the estimator, for the protocol.
         stderr: of each number, from the two sets and a generator; the jackknife's, which costs
             ten estimates, if None.
         jackknifed: whether the intervals need standard errors.
         group: the part of the table that its rows stand in.
         most: examples of each set that it takes; all if None.
+        any_size: whether its mean does not depend on the sizes, so that all examples are taken.
+        sees: what it is given of an example.
+        also: numbers that stand in the protocol only.
+        unknown: why there is no interval, where the standard error is NaN.
+        withheld: why its numbers would mean nothing; they are then not computed.
     """
 
     estimate: Callable[[Samples, Samples], tuple[float, ...]]
@@ -143,33 +100,55 @@ class Comparison:
     jackknifed: bool = True
     group: str = ""
     most: int | None = None
+    any_size: bool = False
+    sees: Sees = "numbers"
+    also: tuple[str, ...] = ()
+    unknown: str = "its standard error is not known"
+    withheld: str = ""
 
-    def intervals(self, x: Samples, y: Samples, rng: torch.Generator) -> list[Interval]:
+    def draws(self, draws: Draws, seed: int) -> Draws:
+        """The examples that it takes."""
+        return draws.seen(self.sees, self.any_size).cut(self.most, seed)
+
+    def intervals(
+        self, x: Samples, y: Samples, rng: torch.Generator, seed: int = 0
+    ) -> list[Interval]:
         """The interval of each head's estimate between x and y."""
-        values, n = self.estimate(x, y), len(x)
+        values = self.estimate(x, y)[: len(self.heads)]
+        # Of equal sizes their common one; the variance of most estimates goes by 1/n + 1/m.
+        n = round(2 * len(x) * len(y) / (len(x) + len(y)))
         stderrs: Sequence[float] = [math.nan] * len(values)
         if self.stderr is not None:
             stderrs = self.stderr(x, y, rng)
         elif self.jackknifed:
-            stderrs = intervals.jackknife(lambda kept: self.estimate(x[kept], y[kept]), n, rng)
-        return [
-            head.interval(value, stderr, n)
-            for head, value, stderr in zip(self.heads, values, stderrs, strict=True)
-        ]
+
+            def left_out(first: Rows, second: Rows) -> tuple[float, ...]:
+                return self.estimate(x[first], y[second])
+
+            stderrs = intervals.jackknife_of_two(left_out, len(x), len(y), rng)
+        found = []
+        for head, value, stderr in zip(self.heads, values, stderrs, strict=True):
+            interval = head.interval(value, stderr, n)
+            if head.test:
+                test = head.test(x, y, stream(seed, "test", head.name))
+                interval = replace(
+                    intervals.of_test(value, stderr, test.critical), p_value=test.p_value
+                )
+            found.append(interval)
+        return found
 
     def rows(self, draws: Draws, seed: int) -> list[Row]:
         """A row for each head: value, interval, floor and baselines by the same estimator."""
-        draws = draws.cut(self.most, seed)
+        draws = self.draws(draws, seed)
         x, y = draws.samples, draws.real
+        protocol = {**self.settings, **draws.protocol, "seed": seed}
+        if self.withheld:
+            return [self._without(head, draws, protocol) for head in self.heads]
         values = self.estimate(x, y)
         floors = torch.tensor([self.estimate(*pair) for pair in draws.floors], dtype=torch.float64)
         baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
-        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name))
-        protocol: dict[str, str | int | float] = {
-            **self.settings,
-            **draws.protocol,
-            "seed": seed,
-        }
+        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed)
+        protocol |= dict(zip(self.also, values[len(self.heads) :], strict=True))
         rows = []
         for i, head in enumerate(self.heads):
             rng = stream(seed, "test", head.name)
@@ -188,17 +167,38 @@ class Comparison:
                     better=head.better,
                     p_value=head.p_value(x, y, rng) if head.p_value else found[i].p_value,
                     group=self.group,
+                    note=self.unknown if math.isnan(found[i].low) else "",
                 )
             )
         return rows
 
+    def _without(self, head: Head, draws: Draws, protocol: Mapping[str, str | int | float]) -> Row:
+        """The row of a number that is withheld."""
+        return Row(
+            name=head.name,
+            value=math.nan,
+            interval=(math.nan, math.nan),
+            interval_method="none",
+            floor=math.nan,
+            baselines=dict.fromkeys(draws.baselines, math.nan),
+            n=len(draws.samples),
+            protocol=protocol,
+            unit=head.unit,
+            better=head.better,
+            group=self.group,
+            note=self.withheld,
+        )
 
-def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
+
+def comparisons(
+    d: int, seed: int, scale: float, judges: Judges = KERNEL_ALONE
+) -> tuple[Comparison, ...]:
     """The first set, in reading order.
 
     Args:
         d: numbers in an example.
         scale: the median distance between real examples that are in neither set.
+        judges: the classifiers.
     """
     squared = "data units²"
 
@@ -207,21 +207,18 @@ def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
         gaps = (kernel_gap(part, scale) for part in parts)
         return between_minus_within(*parts), between_minus_within(*gaps)
 
-    def auc_and_accuracy(x: Samples, y: Samples) -> tuple[float, float]:
-        test = classifier_test(x, y, seed)
-        return test.auc, test.accuracy
+    def mmd(x: Samples, y: Samples, rng: torch.Generator) -> PermutationTest:
+        return mmd_test(x, y, scale, rng)
+
+    def area(value: float, stderr: float, n: int) -> Interval:
+        return judges.interval(value, n)
 
     return (
         Comparison(
             energy_and_mmd,
             (
-                Head("energy distance", _student, "lower", "data units", _energy_p_value),
-                Head(
-                    "MMD²",
-                    _student,
-                    "lower",
-                    p_value=lambda x, y, rng: mmd_test(x, y, scale, rng).p_value,
-                ),
+                Head("energy distance", _student, "lower", "data units", test=energy_test),
+                Head("MMD²", _student, "lower", test=mmd),
             ),
             {
                 "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
@@ -231,16 +228,20 @@ def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
                 "permutations": PERMUTATIONS,
             },
             group=LAWS,
+            any_size=True,
         ),
         Comparison(
-            auc_and_accuracy,
+            lambda x, y: judges.strongest(x, y, seed),
             (
-                Head("C2ST AUC", _auc_interval, "lower"),
+                Head("C2ST AUC", area, "lower"),
                 Head("C2ST accuracy", _accuracy_interval, "lower"),
             ),
-            {"estimator": "RBF-SVM (C = 10), cross-fitted in two halves"},
+            {"estimator": judges.describe()},
             jackknifed=False,
             group=LAWS,
+            any_size=True,
+            sees="all",
+            also=tuple(f"AUC of {name}" for name in judges.names),
         ),
         Comparison(
             lambda x, y: (exact_w2_squared(x, y),),
@@ -274,6 +275,8 @@ def comparisons(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
             },
             stderr=lambda x, y, rng: (max_sliced_stderr(x, y, rng, seed),),
             group=TRANSPORT,
+            unknown=f"its error needs {4 * GROUPS} examples of each set: directions are found on "
+            "one half and measured on the other",
         ),
         Comparison(
             lambda x, y: (gaussian_w2_squared(x, y),),
@@ -311,14 +314,6 @@ def _four_shares(x: Samples, y: Samples) -> tuple[float, ...]:
 
 def _student(value: float, stderr: float, n: int) -> Interval:
     return intervals.student(value, stderr)
-
-
-def _energy_p_value(x: Samples, y: Samples, rng: torch.Generator) -> float:
-    return energy_test(x, y, rng).p_value
-
-
-def _auc_interval(value: float, stderr: float, n: int) -> Interval:
-    return intervals.auc_interval(value, n // 2, n // 2)
 
 
 def _accuracy_interval(value: float, stderr: float, n: int) -> Interval:

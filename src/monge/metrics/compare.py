@@ -1,10 +1,13 @@
 """Two sets of samples compared: with each other, or both with a reference.
 
+Rows of a table are also compared column by column (`columns`), and by boosted trees.
+
 With a reference R, A and B meet the same n examples of R in every metric. The floor puts other
 real examples in their place, independent of those: the rest of R, or, where none is given, the
 other half of R. All sets have one size n, the smallest of all, because every bias depends on it.
 What is asked is which set is *closer*: see `differences`. Each metric is told on its own at 5 %;
-the verdict takes all together by Holm's rule.
+the verdict takes all together by Holm's rule. The worst column of each stands in its table and
+is no part of the verdict, which is about the distance.
 
 Without a reference it is asked whether A and B are of one law. The floor is the same estimator
 between two sets into which the 2n examples are dealt at random, A and B mixed. The tests are those
@@ -14,7 +17,7 @@ that the energy test would have seen is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -24,7 +27,10 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics import duplicates, spaces
-from monge.metrics.catalogue import Comparison, Draws, comparisons
+from monge.metrics.catalogue import LAWS, Comparison, Draws, comparisons
+from monge.metrics.classifiers import Judges, image_shape
+from monge.metrics.column_rows import ColumnReport, column_report
+from monge.metrics.columns import MOST_COLUMNS, Columns
 from monge.metrics.differences import Difference, differences, of_intervals, remembered, with_holm
 from monge.metrics.feature_rows import feature_comparisons
 from monge.metrics.features import FeatureNetwork
@@ -55,6 +61,8 @@ def compare(
     *,
     rest: Set | None = None,
     network: FeatureNetwork | None = None,
+    table: Mapping[str, Tensor] | None = None,
+    columns: Columns | None = None,
     n: int = MAX_N,
     seed: int = 0,
     progress: Progress | None = None,
@@ -70,6 +78,9 @@ def compare(
         rest: real examples independent of the reference, for the floor; none: the reference is
             cut in two halves.
         network: in whose features images (N, C, H, W) in [-1, 1] are compared, too.
+        table: of each set, by the names "a", "b", "reference" and "rest", the columns in their own
+            units, categories as codes (N, columns); rows (N, d) are their own if None.
+        columns: what those are.
         n: examples of each set, at most; at least 20.
         progress: told what begins.
 
@@ -87,6 +98,7 @@ def compare(
         raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
     given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
     sets = {name: _given(x, name) for name, x in given.items() if x is not None}
+    sets, columns = _with_columns(sets, table, columns)
     flat = {name: as_matrix(x.x, name, FEWEST) for name, x in sets.items()}
     for name, x in flat.items():
         require_same_dimension(flat["A"], "A", x, name)
@@ -96,18 +108,24 @@ def compare(
     if len(real) == 1:
         sides = duplicates.halves(ids["the reference"], stream(seed, "halves"))
         real = [real[0][side] for side in sides]
-    n = min(n, *map(len, (first, second, *real)))
-    if n < FEWEST:
-        raise UserError(f"the smaller half of the reference has {n} examples: {FEWEST} are needed")
-    chosen = spaces.choose(first, second, real, n, seed)
+    smallest = min(n, *map(len, (first, second, *real)))
+    if smallest < FEWEST:
+        raise UserError(
+            f"the smaller half of the reference has {smallest} examples: {FEWEST} are needed"
+        )
+    # Without a reference each estimator that can takes all of A against all of B.
+    chosen = spaces.choose(first, second, real, smallest if real else n, seed)
+    n = smallest
 
     parts: list[tuple[Sequence[Comparison], tuple[Draws, ...]]] = []
     beside = partial(_gaussian, seed=seed)
-    drawn = spaces.draws(chosen, _numbers, beside)
+    d = flat["A"].shape[1]
+    drawn = spaces.draws(chosen, _numbers, beside, d if columns else None)
     # Kernels are scaled by examples outside the tested sets, or by both of them together.
-    first_floor = drawn[0].floors[0]
+    first_floor = drawn[0].seen("numbers").floors[0]
     scale = median_distance(first_floor[0] if real else torch.cat(first_floor))
-    parts.append((comparisons(flat["A"].shape[1], seed, scale), drawn))
+    judges = Judges(image_shape(first.x), columns and columns.categorical)
+    parts.append((comparisons(d, seed, scale, judges), drawn))
     if network is not None:
         network.require(first.x.shape[1:])
         seen = spaces.draws(chosen, lambda x: network.features(x.x).x.double(), beside)
@@ -124,13 +142,21 @@ def compare(
         if progress:
             progress(comparison.heads[0].name, k / len(listed))
         made = [comparison.rows(side, seed) for side in drawn]
-        for table, new in zip(rows, made, strict=True):
-            table += new
+        for known, new in zip(rows, made, strict=True):
+            known += new
         if len(drawn) == 2 and comparison.jackknifed and comparison.stderr is None:
-            first, second = (side.cut(comparison.most, seed) for side in drawn)
+            first, second = (comparison.draws(side, seed) for side in drawn)
             found += differences(comparison, first, second, seed)
         elif len(drawn) == 2:
             found += [of_intervals(*pair) for pair in zip(*made, strict=True)]
+    reports: list[ColumnReport] = []
+    if columns:
+        sides = [side.seen("columns", any_size=True) for side in parts[0][1]]
+        several = [column_report(side, columns, LAWS, seed) for side in sides]
+        reports = [report for report in several if report]
+    if len(reports) == len(rows):
+        for side, report in zip(rows, reports, strict=True):
+            side.append(report.row)
     if classes > 1:
         found += _label_rows(rows, chosen)
     if progress:
@@ -140,7 +166,7 @@ def compare(
     if found:
         tested = with_holm(found)
         return Compared(tables, tested, closer(tested, n, same), tuple(notes), n, seed)
-    drawn = parts[0][1][0]
+    drawn = parts[0][1][0].seen("numbers", any_size=True)
     verdict = apart(tables[0], drawn.samples, drawn.real, same, seed)
     return Compared(tables, (), verdict, tuple(notes), n, seed)
 
@@ -151,8 +177,23 @@ def _given(x: Set, name: str) -> Given:
     return Given(x.x, as_labels(x.label, f"labels of {name}", len(x.x)))
 
 
+def _with_columns(
+    sets: dict[str, Given], table: Mapping[str, Tensor] | None, columns: Columns | None
+) -> tuple[dict[str, Given], Columns | None]:
+    """The sets with their columns; rows (N, d) without a table are columns themselves."""
+    if table is not None and columns is not None:
+        named = dict(zip(sets, table.values(), strict=True))
+        return {k: replace(x, columns=named[k].double()) for k, x in sets.items()}, columns
+    d = sets["A"].x.shape[1] if sets["A"].x.ndim == 2 else 0
+    if not 0 < d <= MOST_COLUMNS or any(x.x.ndim != 2 for x in sets.values()):
+        return sets, None
+    own = {k: replace(x, columns=x.x.cpu().double()) for k, x in sets.items()}
+    return own, Columns.plain(d)
+
+
 def _numbers(x: Given) -> Samples:
-    return x.x.flatten(1).cpu().double()
+    numbers = x.x.flatten(1).cpu().double()
+    return numbers if x.columns is None else torch.cat([numbers, x.columns], 1)
 
 
 def _gaussian(real: Samples, n: int, seed: int) -> dict[str, Samples]:
@@ -215,4 +256,4 @@ def _label_rows(rows: list[list[Row]], chosen: Chosen) -> list[Difference]:
 
 def _labelled(x: Given) -> Labelled:
     assert x.label is not None
-    return Labelled(_numbers(x), x.label)
+    return Labelled(x.x.flatten(1).cpu().double(), x.label)

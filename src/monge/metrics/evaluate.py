@@ -1,8 +1,10 @@
 """Samples against held-out data: every metric of the first set, in one table.
 
-Protocol. All comparisons of two sets use one size, n = the smallest of samples, held-out and
-training set (and `max_n`), drawn at random without replacement: their bias depends on n, so a
-value, its floor and its baselines are comparable only at equal n. The *floor* puts real examples
+Protocol. The tests of one law (energy distance, MMD, classifiers, columns) have no bias that
+depends on sizes: they take all samples against all held-out examples, at most `max_n` of each. All
+other comparisons of two sets use one size, n = the smallest of samples, held-out and training set
+(and `max_n`), drawn at random without replacement: their bias depends on n, so a value, its floor
+and its baselines are comparable only at equal n. The *floor* puts real examples
 in the samples' place: the training set, which is real, and independent of the held-out set; its
 mean over up to three disjoint draws of n. (Half of the held-out set against the other half would
 be a floor at n/2, too high for each plug-in distance.) Baselines meet the same held-out draw, so
@@ -13,14 +15,21 @@ all samples, and all held-out examples up to `max_n`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.catalogue import comparisons, draw
+from monge.metrics.catalogue import LAWS, comparisons
+from monge.metrics.classifiers import Judges, image_shape
+from monge.metrics.column_rows import WORST, ColumnReport, column_report
+from monge.metrics.columns import MOST_COLUMNS, Columns
+from monge.metrics.draws import draw
+from monge.metrics.findings import findings
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
 from monge.metrics.labels import Labelled, as_labels
@@ -47,6 +56,9 @@ class Evaluation:
         neighbours: row of the training set nearest to each sample, for pictures.
         samples_to_train, heldout_to_train: the searches behind the memorisation rows.
         labels: None where samples or data have no labels.
+        columns: None where examples are no rows of a table.
+        timings: seconds for each group of rows that are measured together.
+        advice: what to try next: why, and the command.
     """
 
     table: Table
@@ -54,15 +66,19 @@ class Evaluation:
     samples_to_train: Neighbours
     heldout_to_train: Neighbours
     labels: LabelReport | None
+    columns: ColumnReport | None = None
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+    advice: tuple[tuple[str, str], ...] = ()
 
     @property
     def verdicts(self) -> tuple[str, ...]:
         """The main findings as sentences."""
-        return _verdicts(self.table)
+        return findings(self.table).lines
 
     def text(self) -> str:
-        """The table and the verdicts, for the terminal."""
-        return "\n".join([self.table.text(), *self.verdicts])
+        """The verdicts and the table, for the terminal."""
+        tried = [f"Next: {why}: {command}" for why, command in self.advice]
+        return "\n".join([*self.verdicts, *tried, "", self.table.text()])
 
     def to_json(self, label_names: Sequence[str] | None = None) -> dict[str, Any]:
         """Values for JSON: ``table``, ``verdicts``, and ``labels`` as [value, low, high]."""
@@ -70,7 +86,35 @@ class Evaluation:
             "table": self.table.content(),
             "verdicts": list(self.verdicts),
             "labels": self.labels and self.labels.content(label_names),
+            "columns": self.columns and self.columns.content(),
+            "next": [{"why": why, "command": command} for why, command in self.advice],
         }
+
+
+@dataclass(frozen=True)
+class TableOf:
+    """The sets of an evaluation as columns in their own units (n, columns).
+
+    Args:
+        columns: their names, and which hold codes of categories.
+        baselines: by the names of the baselines, the training set's included.
+    """
+
+    columns: Columns
+    samples: Tensor
+    train: Tensor
+    heldout: Tensor
+    baselines: Mapping[str, Tensor]
+
+
+def _own_table(
+    samples: Tensor, train: Tensor, heldout: Tensor, given: Mapping[str, Tensor]
+) -> TableOf | None:
+    """Rows (n, d) as their own columns; None for anything else."""
+    if samples.ndim != 2 or samples.shape[1] > MOST_COLUMNS:
+        return None
+    columns = Columns.plain(samples.shape[1])
+    return TableOf(columns, samples, train, heldout, {k: z.double() for k, z in given.items()})
 
 
 def evaluate(
@@ -83,6 +127,7 @@ def evaluate(
     heldout_labels: Tensor | None = None,
     baselines: Mapping[str, Tensor] | None = None,
     baseline_labels: Mapping[str, Tensor] | None = None,
+    table: TableOf | None = None,
     seed: int = 0,
     max_n: int = MAX_N,
     progress: Progress | None = None,
@@ -100,6 +145,8 @@ def evaluate(
         baselines: other sets in the samples' place, by name, independent of `heldout` and at
             least n. The training set itself is always among them.
         baseline_labels: labels of those baselines that have them.
+        table: the same sets with their columns in their own units, where examples are the rows of
+            a table; two-dimensional `samples` are their own table if None.
         max_n: the most held-out examples that enter, and so the largest n of a comparison.
         progress: told before each part.
 
@@ -126,11 +173,34 @@ def evaluate(
     real_labels = None if heldout_labels is None else heldout_labels[shown]
     labels = _labelled((x, sample_labels), (known, train_labels), (real, real_labels))
 
-    draws = draw(x, known, real, others, n, seed)
-    listed = comparisons(x.shape[1], seed, median_distance(draws.floors[0][0]))
-    parts = [c.heads[0].name for c in listed] + ["memorisation"] + ["labels"] * bool(labels)
+    rows_of = table or _own_table(samples, train, heldout, given)
+    d = x.shape[1]
+    if rows_of is not None:
+        x, known, real = (
+            torch.cat([z.double(), c.double()], 1)
+            for z, c in (
+                (x, rows_of.samples),
+                (known, rows_of.train),
+                (real, rows_of.heldout[shown]),
+            )
+        )
+        others = {k: torch.cat([z, rows_of.baselines[k]], 1) for k, z in others.items()}
+    numbers = None if rows_of is None else d
+    draws = draw(x, known, real, others, n, seed, most=max_n, numbers=numbers)
+    x, known, real = x[:, :d], known[:, :d], real[:, :d]
+    others = {name: z[:, :d] for name, z in others.items()}
+    plain = draws.seen("numbers")
+    judges = Judges(image_shape(samples), rows_of and rows_of.columns.categorical)
+    listed = comparisons(d, seed, median_distance(plain.floors[0][0]), judges)
+    parts = [", ".join(h.name for h in c.heads) for c in listed]
+    parts += [WORST] * bool(rows_of) + ["memorisation"] + ["labels"] * bool(labels)
+    started, timings = [time.monotonic()], {}
 
     def tell(part: int) -> None:
+        now = time.monotonic()
+        if part:
+            timings[parts[part - 1]] = now - started[0]
+        started[0] = now
         if progress:
             progress(parts[part] if part < len(parts) else "done", part / len(parts))
 
@@ -138,15 +208,24 @@ def evaluate(
     for part, comparison in enumerate(listed):
         tell(part)
         rows += comparison.rows(draws, seed)
+    part = len(listed)
+    by_column = None
+    if rows_of is not None:
+        tell(part)
+        seen = draws.seen("columns", any_size=True)
+        by_column = column_report(seen, rows_of.columns, LAWS, seed)
+        after = [row.name for row in rows].index("C2ST accuracy") + 1
+        rows[after:after] = [] if by_column is None else [by_column.row]
+        part += 1
 
-    tell(len(listed))
+    tell(part)
     near, far = nearest_neighbours(x, known), nearest_neighbours(real, known)
-    beside = {name: nearest_neighbours(data, known) for name, data in draws.baselines.items()}
+    beside = {name: nearest_neighbours(data, known) for name, data in plain.baselines.items()}
     rows += memorisation_rows(near, far, beside, len(known))
 
     report = None
     if labels:
-        tell(len(listed) + 1)
+        tell(part + 1)
         labelled: dict[str, Labelled] = {}
         for name in others.keys() & given_labels.keys():
             label = as_labels(given_labels[name], f"labels of {name!r}", len(others[name]))
@@ -155,7 +234,7 @@ def evaluate(
         report, found = label_rows(*labels, labelled, seed)
         rows += found
     tell(len(parts))
-    return Evaluation(Table(rows), near.index, near, far, report)
+    return Evaluation(Table(rows), near.index, near, far, report, by_column, timings)
 
 
 def _baseline(data: Tensor, name: str, n: int) -> Samples:
@@ -195,28 +274,3 @@ def _labelled(
             "classifier can judge it"
         )
     return (asked, known, real) if len(classes) > 1 else None
-
-
-def _verdicts(table: Table) -> tuple[str, ...]:
-    energy, memorised, coverage = (
-        table[name] for name in ("energy distance", "memorised fraction", "coverage")
-    )
-    told = energy.p_value is not None and energy.p_value < 0.05
-    apart = "differ from" if told else "cannot be told from"
-    copied = memorised.p_value is not None and memorised.p_value < 0.05
-    more = "more" if copied else "not more"
-    lines = [
-        f"Samples {apart} held-out data by energy distance at n = {energy.n} "
-        f"(p = {energy.p_value:.2g}).",
-        f"Coverage is {coverage.value / coverage.floor:.2f} of the real-against-real value.",
-        f"{100 * memorised.value:.1f} % of samples pass as copies of a training example, {more} "
-        f"than the {100 * memorised.floor:.1f} % of held-out examples.",
-    ]
-    if "label agreement" in {row.name for row in table}:
-        agreed, worst = table["label agreement"], table["label agreement, worst class"]
-        lines.append(
-            f"{100 * agreed.value:.1f} % of samples show the requested label (worst class "
-            f"{100 * worst.value:.1f} %); the classifier is right on {100 * agreed.floor:.1f} % of "
-            "held-out examples."
-        )
-    return tuple(lines)

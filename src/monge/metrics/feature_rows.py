@@ -58,7 +58,7 @@ def feature_rows(
     others = {name: data.x for name, data in baselines.items()}
     draws = draw(samples.x, train.x, heldout.x, others, n, seed)
     group, settings = f"In the features of {network.name}", _protocol(network)
-    listed = feature_comparisons(network, draws.real, n, seed)
+    listed = feature_comparisons(network, draws.real, n, seed, withhold=True)
     rows = [row for comparison in listed for row in comparison.rows(draws, seed)]
     if samples.label is not None and heldout.label is not None:
         rows += _agreement(network, samples, heldout, baselines, seed, group)
@@ -70,13 +70,13 @@ def feature_rows(
 
 
 def feature_comparisons(
-    network: FeatureNetwork, real: Samples, n: int, seed: int
+    network: FeatureNetwork, real: Samples, n: int, seed: int, withhold: bool = False
 ) -> tuple[Comparison, ...]:
     """The comparisons of two sets of n features of a network; `real` are those of real examples."""
     group, settings = f"In the features of {network.name}", _protocol(network)
     name, unit = f"({network.name})", "feature units²"
     return (
-        frechet(name, real, n, seed, unit, group, settings),
+        frechet(name, real, n, seed, unit, group, settings, withhold),
         kernel(name, seed, group, settings),
     )
 
@@ -89,12 +89,16 @@ def frechet(
     unit: str,
     group: str,
     settings: Mapping[str, str | int | float],
+    withhold: bool = True,
 ) -> Comparison:
     """The Frechet distance at n and, where n is well above the dimension, at infinite n.
 
     Args:
         name: of the space, for the rows.
         real: (n, d), examples for the analytic floor.
+        withhold: whether it is withheld where n is no larger than d. Covariances are singular then,
+            and the bias depends on the samples more than their distance does: narrow sets seem
+            better than real data. Two sets at equal n against one reference are still compared.
     """
     title, d = f"Frechet distance {name}", real.shape[1]
     heads = [Head(title, _student, "lower", unit)]
@@ -112,7 +116,24 @@ def frechet(
     }
     if extrapolated:
         protocol["n → ∞"] = "line in 1/n through n, n/2, n/3, n/4"
-    return Comparison(estimate, tuple(heads), protocol, group=group)
+    reason = meaningless(d, n) if withhold else ""
+    return Comparison(estimate, tuple(heads), protocol, group=group, withheld=reason)
+
+
+def meaningless(d: int, n: int) -> str:
+    """Why a Frechet distance of d numbers from n examples is withheld; empty where it is not.
+
+    >>> meaningless(256, 160)
+    'withheld: 160 examples cannot give the covariance of 256 numbers; more than 256 are needed'
+    >>> meaningless(64, 160)
+    ''
+    """
+    if n > d:
+        return ""
+    return (
+        f"withheld: {n} examples cannot give the covariance of {d} numbers; more than {d} are "
+        "needed"
+    )
 
 
 def kernel(

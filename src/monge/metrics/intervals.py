@@ -7,7 +7,8 @@ r"""95 % intervals, one construction for each kind of estimate.
 | quantile | order statistics, exact for any law |
 | area under the ROC curve | Newcombe's score interval |
 | other functions of two samples of equal size | grouped jackknife over pairs, Student's t |
-| the kernel distance | the same for its root, squared |
+| energy distance, kernel discrepancy | score interval of their permutation test (`of_test`) |
+| the kernel distance | the jackknife's for its root, squared |
 | mean of independent numbers | standard error (`densities`), normal |
 | mean over pairs in one sample | unbiased variance (`two_sample.pairs_variance`), normal |
 
@@ -71,7 +72,7 @@ def wilson(fraction: float, n: float, level: float = LEVEL) -> Interval:
     return Interval(max(low, 0.0), min(high, 1.0), "Wilson")
 
 
-def auc_interval(auc: float, m: int, n: int) -> Interval:
+def auc_interval(auc: float, m: int, n: int, level: float = LEVEL) -> Interval:
     r"""Newcombe's score interval of an area under the ROC curve from m and n scores.
 
     Solves :math:`(A - \theta)^2 = z^2 V(\theta)` with Hanley and McNeil's variance at equal mean
@@ -85,7 +86,7 @@ def auc_interval(auc: float, m: int, n: int) -> Interval:
         return theta * (1 - theta) * spread / (m * n)
 
     def gap(theta: float) -> float:
-        return (auc - theta) ** 2 - _z(LEVEL) ** 2 * variance(theta)
+        return (auc - theta) ** 2 - _z(level) ** 2 * variance(theta)
 
     low = brentq(gap, 0.0, auc) if gap(0.0) > 0 else 0.0
     high = brentq(gap, auc, 1.0) if gap(1.0) > 0 else 1.0
@@ -143,6 +144,30 @@ def jackknife(
     return ((groups - 1) * left_out.var(0, correction=0)).sqrt().tolist()
 
 
+def jackknife_of_two(
+    estimate: Callable[[Rows, Rows], Sequence[float]], n: int, m: int, rng: torch.Generator
+) -> list[float]:
+    """`jackknife` for two independent samples of any sizes: a tenth of each is left out at once.
+
+    `estimate` is given the rows to keep of each. For equal sizes an example is a pair.
+
+    Raises:
+        UserError: fewer than two examples for each group in a sample.
+    """
+    if n == m:
+        return jackknife(lambda kept: estimate(kept, kept), n, rng)
+    if min(n, m) < 2 * GROUPS:
+        raise UserError(
+            f"a jackknife in {GROUPS} groups needs {2 * GROUPS} examples, not {min(n, m)}"
+        )
+    groups = [torch.randperm(size, generator=rng).argsort() % GROUPS for size in (n, m)]
+    left_out = torch.tensor(
+        [list(estimate(*((g != k).nonzero()[:, 0] for g in groups))) for k in range(GROUPS)],
+        dtype=torch.float64,
+    )
+    return ((GROUPS - 1) * left_out.var(0, correction=0)).sqrt().tolist()
+
+
 def student(value: float, stderr: float, groups: int = GROUPS) -> Interval:
     """Value plus and minus Student's quantile times the grouped jackknife's standard error."""
     from scipy.stats import t
@@ -168,6 +193,33 @@ def student_of_root(value: float, stderr: float, groups: int = GROUPS) -> Interv
     shift = half**2 / (4 * max(value, half)) if half > 0 else 0.0
     method = f"jackknife in {groups} groups, Student's t, for the root"
     return Interval(around.low + shift, around.high + shift, method)
+
+
+def of_test(value: float, stderr: float, critical: float) -> Interval:
+    r"""A score interval of a squared distance: it lies above zero exactly where the test rejects.
+
+    The value v of an unbiased estimate is compared with a distance :math:`\delta` at the error
+    that it would have there: the test's critical value c at 0, Student's t times the jackknife's
+    error s at v, and between them as the variance of a squared distance grows, linearly:
+
+    .. math:: (v - \delta)^2 = c^2 + (t^2 s^2 - c^2)_+ \, \delta / v .
+
+    The lower end solves this. The upper one is v + t s. Since no distance is negative, the lower
+    end is one-sided at zero. Where the test does not reject, the interval holds zero.
+
+    >>> interval = of_test(1.0, 0.1, 0.5)
+    >>> round(interval.low, 3), round(interval.high, 3), of_test(0.4, 0.1, 0.5).low <= 0
+    (0.5, 1.226, True)
+    """
+    around = student(value, stderr)
+    half, method = around.high - value, f"test by permutations, {around.method}"
+    if not value > critical:
+        return Interval(min(around.low, 0.0), max(around.high, 0.0), method)
+    at_zero = max(critical, 0.0)
+    growth = max(half**2 - at_zero**2, 0.0) / value if value > 0 else 0.0
+    middle = value + growth / 2
+    low = middle - math.sqrt(middle**2 - (value**2 - at_zero**2))
+    return Interval(low, max(around.high, value), method)
 
 
 def wilson_at_effective_count(fraction: float, stderr: float, n: int) -> Interval:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monge.metrics import intervals
-from monge.metrics.catalogue import FLOOR_DRAWS, Comparison, Draws, Head
+from monge.metrics.catalogue import Comparison, Head
+from monge.metrics.draws import FLOOR_DRAWS, Draws
 from monge.metrics.intervals import Interval
 from monge.metrics.labels import Labels
 from monge.metrics.samples import Rows, Samples, random_rows
@@ -34,19 +35,26 @@ class Given:
 
     x: Tensor
     label: Labels | None
+    columns: Samples | None = None
+    """Of a table the columns in their own units, categories as codes (N, columns)."""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: Rows) -> Given:
-        return Given(self.x[rows], None if self.label is None else self.label[rows])
+        return Given(
+            self.x[rows],
+            None if self.label is None else self.label[rows],
+            None if self.columns is None else self.columns[rows],
+        )
 
 
 @dataclass(frozen=True)
 class Chosen:
     """The examples that enter: n of each set, and up to three times n for floors.
 
-    Without a reference `real` is B, and A and B dealt anew stand for the floors.
+    Without a reference `real` is B, A and B have up to n examples each, and A and B dealt anew
+    stand for the floors.
     """
 
     a: Given
@@ -86,27 +94,19 @@ def draws(
     chosen: Chosen,
     view: Callable[[Given], Samples],
     baselines: Callable[[Samples, int], dict[str, Samples]],
+    numbers: int | None = None,
 ) -> tuple[Draws, ...]:
     """The sets in one space: draws of A and of B, or without a reference of A against B.
 
     Args:
         view: examples as vectors in float64.
         baselines: from vectors of real examples, and n.
+        numbers: as in `Draws`.
     """
     real, seed = view(chosen.real), chosen.seed
     n = len(real)
     if chosen.rest is None:
-        x = view(chosen.a)
-        pooled, floors = torch.cat([x, real]), []
-        for k in range(FLOOR_DRAWS):
-            order = torch.randperm(2 * n, generator=stream(seed, "dealt", k))
-            floors.append((pooled[order[:n]], pooled[order[n:]]))
-        told = {
-            "compared with": f"{n} examples of B",
-            "floor": f"mean of {FLOOR_DRAWS} deals of A and B, mixed, into two sets of n",
-            "baselines": "fitted to the same examples of B",
-        }
-        return (Draws(x, real, tuple(floors), baselines(real, n), told),)
+        return (_dealt(view(chosen.a), real, baselines, seed, numbers),)
     floors = [(view(floor), real) for floor in chosen.floors]
     told = {
         "compared with": f"{n} examples of the reference",
@@ -114,11 +114,46 @@ def draws(
         "baselines": f"fitted to {len(chosen.rest)} other real examples",
     }
     others = baselines(view(chosen.rest), n)
-    return tuple(Draws(view(s), real, tuple(floors), others, told) for s in chosen.sides)
+    return tuple(
+        Draws(view(s), real, tuple(floors), others, told, numbers=numbers) for s in chosen.sides
+    )
+
+
+def _dealt(
+    x: Samples,
+    real: Samples,
+    baselines: Callable[[Samples, int], dict[str, Samples]],
+    seed: int,
+    numbers: int | None,
+) -> Draws:
+    """A against B at one size, with both entire beside where they differ in size."""
+
+    def made(x: Samples, real: Samples, wide: Draws | None) -> Draws:
+        pooled, floors = torch.cat([x, real]), []
+        for k in range(FLOOR_DRAWS):
+            order = torch.randperm(len(pooled), generator=stream(seed, "dealt", k))
+            floors.append((pooled[order[: len(x)]], pooled[order[len(x) :]]))
+        sizes = "n" if len(x) == len(real) else f"{len(x)} and {len(real)}"
+        told = {
+            "compared with": f"{len(real)} examples of B",
+            "floor": f"mean of {FLOOR_DRAWS} deals of A and B, mixed, into two sets of {sizes}",
+            "baselines": "fitted to the same examples of B",
+        }
+        others = baselines(real, len(x))
+        return Draws(x, real, tuple(floors), others, told, wide, numbers)
+
+    n = min(len(x), len(real))
+    if len(x) == len(real):
+        return made(x, real, None)
+    first, second = (
+        z[random_rows(len(z), n, stream(seed, "rows", "equal sizes"))] for z in (x, real)
+    )
+    return made(first, second, made(x, real, None))
 
 
 def gaussian(real: Samples, n: int, seed: int) -> Samples:
-    """n draws of the Gaussian with the mean and covariance of some examples."""
+    """n draws of the Gaussian with the mean and covariance of some examples; NaN as the mean."""
+    real = torch.where(real.isnan(), real.nanmean(0), real).nan_to_num()
     centred = real - real.mean(0)
     weights = torch.randn(n, len(real), generator=stream(seed, "gaussian"), dtype=torch.float64)
     return real.mean(0) + weights @ centred / (len(real) - 1) ** 0.5

@@ -42,6 +42,7 @@ class Row:
         better: which way is good; "near floor" where both sides of it are suspicious.
         p_value: of a test that the samples follow the law of the data, if there is one.
         group: the heading that it stands under, next to the other rows of its group.
+        note: why there is no interval, or no value; required where an end is NaN.
 
     Raises:
         UserError: a part that the table requires is missing or impossible.
@@ -59,6 +60,7 @@ class Row:
     better: Better = "lower"
     p_value: float | None = None
     group: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         def require(holds: bool, message: str) -> None:
@@ -75,6 +77,8 @@ class Row:
         )
         low, high = self.interval
         require(not low > high, f"interval ({low}, {high}) is upside down")
+        unknown = math.isnan(low) or math.isnan(high)
+        require(bool(self.note) or not unknown, "needs a note that says why it has no interval")
         require(bool(self.interval_method), "needs the method of its interval")
         require(
             bool(self.baselines) and all(map(_is_number, self.baselines.values())),
@@ -92,6 +96,13 @@ class Row:
     def excess(self) -> float:
         """Value minus floor: a contrast that cancels most of the estimator's bias; may be < 0."""
         return self.value - self.floor
+
+    @property
+    def reaches_floor(self) -> bool:
+        """Whether the interval holds the floor, or lies on its good side; no if it is unknown."""
+        low, high = self.interval
+        reached = {"lower": low <= self.floor, "higher": high >= self.floor}
+        return reached.get(self.better, low <= self.floor <= high)
 
     @property
     def debiased(self) -> bool:
@@ -175,7 +186,8 @@ class Table:
         blocks = [_block(title, rows) for title, rows in self.groups.items()]
         first = max((len(line[0]) for block in blocks for line in block), default=0)
         texts = [aligned(block, first) for block in blocks]
-        return "\n".join(["\n\n".join(texts), LEGEND])
+        notes = [f"{row.name}: {row.note}" for row in self.rows if row.note]
+        return "\n".join(["\n\n".join(texts), LEGEND, *notes])
 
 
 def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
@@ -190,7 +202,7 @@ def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
         cells = [
             f"{SIGNS[row.better]} {row.name}",
             short(row.value),
-            f"[{short(low)}, {short(high)}]",
+            "-" if math.isnan(low) else f"[{short(low)}, {short(high)}]",
             short(row.floor),
         ]
         cells += [short(row.excess) if row.debiased else "-"] * excess
@@ -220,8 +232,8 @@ def _is_number(value: object) -> bool:
 
 
 def short(value: float) -> str:
-    """A number with three significant digits."""
-    return f"{value:.3g}"
+    """A number with three significant digits; a dash for none."""
+    return "-" if math.isnan(value) else f"{value:.3g}"
 
 
 def portable(value: Any) -> Any:
@@ -247,4 +259,6 @@ def _row(entry: Mapping[str, Any]) -> Row:
         "baselines": {key: number(value) for key, value in entry["baselines"].items()},
         "p_value": None if entry.get("p_value") is None else float(entry["p_value"]),
     }
+    if (math.isnan(low) or math.isnan(high)) and not entry.get("note"):
+        read["note"] = "no reason was recorded"
     return Row(**{**entry, **read})

@@ -17,8 +17,11 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +31,8 @@ from monge.metrics.samples import Values, as_pair, distances, own_distances
 from monge.tensors import stream
 
 PERMUTATIONS = 500
+LEVEL = 0.05
+"""Of a test, for its critical value."""
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -58,10 +63,15 @@ def mean_of_pairs(own: Float[Tensor, "n n"]) -> Tensor:
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """A statistic between two samples and the p-value of equal laws."""
+    """A statistic between two samples and the p-value of equal laws.
+
+    Args:
+        critical: the p-value is below 5 % exactly where the value is above this.
+    """
 
     value: float
     p_value: float
+    critical: float
 
 
 def energy_test(
@@ -101,7 +111,13 @@ def permutation_test(
     # The observed split is one of the permutations: compare at its own rounding.
     observed = value - 1e-10 * float(pooled.mean())
     p_value = (1 + int((null >= observed).sum())) / (1 + permutations)
-    return PermutationTest(value, p_value)
+    # 1 + c < LEVEL (1 + permutations) for the number c of permutations at least as large.
+    allowed = math.ceil(LEVEL * (1 + permutations)) - 2
+    rounding = value - observed
+    critical = math.inf
+    if allowed >= 0:
+        critical = float(null.sort(descending=True).values[allowed]) + rounding
+    return PermutationTest(value, p_value, critical)
 
 
 def of_splits(pooled: Float[Tensor, "n_m n_m"], chosen: Float[Tensor, "n_m splits"]) -> Values:
@@ -157,14 +173,33 @@ def classifier_test(x: Tensor, y: Tensor, seed: int = 0) -> ClassifierTest:
     pooled = torch.cat([a, b])
     scale = float(b.var(0).sum()) or float(pooled.var(0).sum()) or 1.0
     kernel = (own_distances(pooled).square() / -scale).exp().numpy()
-    label = torch.cat([torch.ones(len(a)), torch.zeros(len(b))]).numpy()
-    half = torch.cat([_halves(len(a), seed, 0), _halves(len(b), seed, 1)])
 
+    def scores(fit: np.ndarray, label: np.ndarray, test: np.ndarray) -> Values:
+        machine = SVC(C=10.0, kernel="precomputed")
+        machine.fit(kernel[np.ix_(fit[:, 0], fit[:, 0])], label)
+        return torch.from_numpy(machine.decision_function(kernel[np.ix_(test[:, 0], fit[:, 0])]))
+
+    row = np.arange(len(pooled))[:, None]
+    return cross_fitted(row[: len(a)], row[len(a) :], scores, seed)
+
+
+Scores = Callable[[np.ndarray, np.ndarray, np.ndarray], Values]
+"""From the examples and labels (1 for the first set) of one half, the scores of the other half."""
+
+
+def cross_fitted(a: np.ndarray, b: np.ndarray, scores: Scores, seed: int = 0) -> ClassifierTest:
+    """The test of a classifier that scores each half of two sets after training on the other.
+
+    Args:
+        a, b: (n, ...) and (m, ...), what the classifier is given of each example.
+    """
+    pooled = np.concatenate([a, b])
+    label = np.concatenate([np.ones(len(a)), np.zeros(len(b))])
+    half = torch.cat([_halves(len(a), seed, 0), _halves(len(b), seed, 1)]).numpy()
     aucs, accuracies = [], []
     for fold in (0, 1):
-        fit, test = (half != fold).numpy(), (half == fold).numpy()
-        machine = SVC(C=10.0, kernel="precomputed").fit(kernel[fit][:, fit], label[fit])
-        score = torch.from_numpy(machine.decision_function(kernel[test][:, fit]))
+        fit, test = half != fold, half == fold
+        score = scores(pooled[fit], label[fit], pooled[test])
         first, second = score[label[test] == 1], score[label[test] == 0]
         aucs.append(area_under_roc(first, second))
         # Balanced, so that 1/2 means chance for unequal sizes too.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from monge.metrics.column_rows import WORST, in_words
 from monge.metrics.differences import LEVEL, Difference, holm
-from monge.metrics.power import detectable_shift
+from monge.metrics.power import detectable_gap, detectable_shift
 from monge.metrics.samples import Samples
 from monge.metrics.spaces import GAUSSIAN
-from monge.metrics.table import SIGNS, Table, aligned, portable, short
+from monge.metrics.table import SIGNS, Row, Table, aligned, portable, short
 from monge.tensors import stream
 
 Word = Literal["A", "B", "mixed", "different", "not distinguishable", "same examples"]
@@ -49,9 +50,9 @@ class Compared:
     seed: int
 
     def text(self) -> str:
-        """Table, notes and verdict, for the terminal."""
+        """Verdict, notes and table, for the terminal."""
         table = self._sides() if self.differences else self.tables[0].text()
-        return "\n".join([table, *self.notes, self.verdict.text])
+        return "\n".join([self.verdict.text, *self.notes, "", table])
 
     def _sides(self) -> str:
         tested = {d.name: d for d in self.differences}
@@ -117,21 +118,49 @@ def apart(table: Table, x: Samples, y: Samples, same: bool, seed: int) -> Verdic
     """Whether A and B differ, by all tests of the table together; x and y as they were compared."""
     if same:
         return Verdict("same examples", "A and B hold the same examples.")
-    tested = {
-        row.name: row.p_value
-        for row in table
-        if row.p_value is not None and not math.isnan(row.p_value)
-    }
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    rule = f"{len(tested)} tests, together at 5 % by Holm's rule"
-    if seen := [f"{name} (p = {short(p)})" for name, p in adjusted.items() if p < LEVEL]:
-        return Verdict("different", f"A and B differ by {', '.join(seen)} (n = {len(x)}; {rule}).")
-    shift = detectable_shift(x, y, LEVEL / len(tested), stream(seed, "power"))
-    spread = float(y.var(0).sum().sqrt())
-    relative = f", {shift / spread:.2g} of the spread of B" if spread > 0 else ""
+    found = told_apart(table)
+    rule = f"{len(found)} tests, together at 5 % by Holm's rule"
+    if seen := [f"{_named(row)} (p = {short(p)})" for row, p, told in found if told]:
+        sizes = f"n = {len(x)}" if len(x) == len(y) else f"{len(x)} examples of A, {len(y)} of B"
+        return Verdict("different", f"A and B differ by {', '.join(seen)} ({sizes}; {rule}).")
+    sizes = f"n = {len(x)}" if len(x) == len(y) else f"{len(x)} against {len(y)} examples"
+    seen_if = would_have_seen(table, x, y, LEVEL / max(len(found), 1), seed)
     return Verdict(
-        "not distinguishable",
-        f"A and B cannot be told apart at n = {len(x)} ({rule}). A shift of the mean by "
-        f"{short(shift)}{relative}, in a random direction, would have been seen in 80 % of such "
-        "comparisons.",
+        "not distinguishable", f"A and B cannot be told apart at {sizes} ({rule}). {seen_if}"
     )
+
+
+def _named(row: Row) -> str:
+    return in_words(row, "A", "B") if row.name == WORST else row.name
+
+
+def told_apart(table: Iterable[Row]) -> list[tuple[Row, float, bool]]:
+    """Each tested row, its p-value by Holm's rule, and whether it tells the sets apart.
+
+    It does where that p-value is below 5 % and the interval excludes the floor: where real data
+    differ as much by the same row, the difference is none of the samples'.
+    """
+    tested = [row for row in table if row.p_value is not None and not math.isnan(row.p_value)]
+    adjusted = holm([row.p_value for row in tested if row.p_value is not None])
+    return [
+        (row, p, p < LEVEL and not row.reaches_floor)
+        for row, p in zip(tested, adjusted, strict=True)
+    ]
+
+
+def would_have_seen(table: Iterable[Row], x: Samples, y: Samples, level: float, seed: int) -> str:
+    """In sentences what each kind of test at this level would have seen in 80 % of comparisons."""
+    shift = detectable_shift(x, y, level, stream(seed, "power"))
+    spread = float(y.var(0).sum().sqrt())
+    relative = f", {shift / spread:.2g} of the spread of the second," if spread > 0 else ","
+    lines = [f"A shift of the mean by {short(shift)}{relative} in a random direction"]
+    for row in table:
+        if row.name == "C2ST AUC":
+            each = level / max(sum(key.startswith("AUC of") for key in row.protocol), 1)
+            lines.append(f"an AUC of {0.5 + detectable_gap(len(x), len(y), each, 'auc'):.2f}")
+        if row.name == WORST:
+            each = level / max(int(row.protocol["checks"]), 1)
+            gap = 100 * detectable_gap(len(x), len(y), each, "share")
+            lines.append(f"{gap:.2g} % of one column's values on another side of a threshold")
+    joined = " and ".join(filter(None, [", ".join(lines[:-1]), lines[-1]]))
+    return f"{joined} would have been seen in 80 % of such comparisons."

@@ -32,6 +32,8 @@ class Evaluate(Sampling):
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
     MODULE.py:FACTORY:FILE.safetensors for one of your own (images in [-1, 1] to features, or to
     features and logits), fid for Inception-v3 (needs the extra fid)."""
+    timings: bool = False
+    """Print the seconds that each row of the table took."""
 
 
 def act(arguments: Evaluate) -> dict[str, Any]:
@@ -53,10 +55,15 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **how)
     tell(arguments, result.text())
+    if arguments.timings:
+        for rows, seconds in sorted(result.timings.items(), key=lambda each: -each[1]):
+            tell(arguments, f"{seconds:8.2f} s  {rows}")
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
         tell(arguments, f"{row.name}: {settings}.")
     found = read_json(run.folder / EVALUATION)
+    if arguments.timings:
+        found["timings"] = dict(result.timings)
     if found["density"]:
         tell(arguments, in_words(found["density"]))
     if len(steps) > 1:

@@ -144,5 +144,6 @@ def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Pat
         quick=arguments.quick,
         seed=arguments.seed,
         say=note,
+        component=text,
     )
     return report, out / "report.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from monge.flows import Composed, Integrated
 from monge.metrics.samples import random_rows
 from monge.paths import Kind
 from monge.progress import Say, quiet
+from monge.report.next_steps import command_of_advice
 from monge.report.report import REPORT, report_of, write_report
 from monge.report.words import map_laws
 from monge.runs.folder import monge_version
 from monge.runs.layout import QUALITY, VERIFY
+from monge.runs.provenance import flags
 from monge.runs.run import Run
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
@@ -122,6 +125,7 @@ def verify_run(
         **_head(run, pipeline, final),
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
+    report["advice"]["command"] = command_of_advice(run, report["advice"])
     write_json(run.folder / VERIFY, _portable(report))
     write_report(run.folder)
     return report
@@ -175,11 +179,13 @@ def verify_component(
     quick: bool = False,
     seed: int = 0,
     say: Say = quiet,
+    component: str = "COMPONENT",
 ) -> dict[str, Any]:
     """The same of a velocity field made elsewhere.
 
     Args:
         f: see `verify.foreign`.
+        component: how it is named on the command line, for the advice.
         autoencoder: of the latents it lives on, not standardised; none: it lives on the data.
         data: held-out and training data; a known target makes the velocity term exact.
         out: folder for ``evaluation/verify.json`` and ``report.html``: new or empty, or one that
@@ -236,9 +242,19 @@ def verify_component(
         },
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
+    how = {"component": component, "path": path, "clock": clock, "output": output}
+    how |= {} if autoencoder is None else {"autoencoder": autoencoder}
+    report["advice"]["command"] = _again(data, out, report["advice"]["change"], how)
     ownership.write(out / "evaluation", {Path(VERIFY).name: json_of(_portable(report)).encode()})
     ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
     return report
+
+
+def _again(data: Data, out: Path, change: str | None, how: dict[str, str]) -> str:
+    """The command that takes a component apart again, with the change or with more samples."""
+    words = ["monge", "verify", str(data.text), *flags(how)]
+    changed = shlex.split(change) if change else ["-n", "4000"]
+    return shlex.join([*words, *changed, "--out", f"{out}-changed"])
 
 
 def _effort(n: int | None, quick: bool) -> Effort:
@@ -507,7 +523,8 @@ def text(report: dict[str, Any]) -> str:
     """The budget for the terminal."""
     terms = [Term(**t) for t in report["terms"]]
     most = max((t.value for t in terms), default=0.0) or 1.0
-    lines = [f"W2 budget in {report['units']}; n = {report['n']}, seed {report['seed']}"]
+    lines = [report["advice"]["text"]]
+    lines += [f"W2 budget in {report['units']}; n = {report['n']}, seed {report['seed']}"]
     for term in terms:
         bar = "█" * round(24 * term.value / most)
         value = f"{term.value:.4g} ± {term.stderr:.2g}"
@@ -529,7 +546,8 @@ def text(report: dict[str, Any]) -> str:
     lines += [
         f"  {line}" for line in certified.in_words(report.get("certified"), report["lipschitz"])
     ]
-    lines.append(report["advice"]["text"])
+    if command := report["advice"].get("command"):
+        lines.append(f"Next: {command}")
     return "\n".join(lines)
 
 

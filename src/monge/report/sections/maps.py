@@ -59,7 +59,7 @@ def by_evaluations(folder: Path) -> str | None:
         + "".join(
             f"<td class='n'>{number(p[key])}</td>"
             for key in ("energy", "auc", "frechet", "features")
-            if p[key] is not None
+            if p[key] is not None or key == "frechet"
         )
         + "</tr>"
         for p in found["points"]
@@ -69,12 +69,15 @@ def by_evaluations(folder: Path) -> str | None:
         f"<td class='n'>{number(floor[key])}</td>" for key in ("energy", "auc", "frechet")
     )
     seen = f"<th>Frechet ({escaped(found['network'])})</th>" if found["network"] else ""
-    return card(_figure(found)) + card(
+    withheld = found.get("withheld") or ""
+    drawn = "" if withheld and not found["network"] else card(_figure(found))
+    return drawn + card(
         "<div class='wide'><table><thead><tr><th></th><th>by</th><th>evaluations</th>"
         "<th>energy distance (latent)</th><th>C2ST AUC (latent)</th><th>Frechet (latent)</th>"
         f"{seen}</tr></thead><tbody>{rows}</tr></tbody></table></div><p class='small'>n = "
         f"{found['n']} samples and held-out examples, seed {found['seed']}, the same noise for "
-        "all; the teacher by the best of its solvers at as many evaluations.</p>"
+        "all; the teacher by the best of its solvers at as many evaluations."
+        f"{f' Frechet (latent) {escaped(withheld)}.' if withheld else ''}</p>"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
+from monge.metrics.findings import resolution, standing
 from monge.metrics.table import SIGNS, Row, Table
 from monge.report import figures
 from monge.report.page import Markup, card, count, escaped, facts, number, picture, read_facts
@@ -28,25 +29,16 @@ def rows_of(evaluation: Mapping[str, Any]) -> list[Row]:
         raise UserError(f"{EVALUATION}: {error}") from None
 
 
-def at_floor(row: Row) -> bool:
-    """Whether a value cannot be told from what two real samples give.
-
-    >>> at_floor(Row("W2", 1.2, (0.9, 1.5), "bootstrap", 1.0, {"gaussian": 4.0}, 100, {}))
-    True
-    """
-    if row.p_value is not None and row.p_value < 0.05:
-        return False
-    low, high = row.interval
-    reached = {"lower": low <= row.floor, "higher": high >= row.floor}
-    return reached.get(row.better, low <= row.floor <= high)
-
-
 def in_words(folder: Path) -> str | None:
     evaluation = read_facts(folder, EVALUATION)
     if evaluation is None:
         return None
-    lines = [_sentence(row) for row in rows_of(evaluation)[:1]]
-    lines += [escaped(verdict) for verdict in evaluation.get("verdicts") or []]
+    lines = [escaped(verdict) for verdict in evaluation.get("verdicts") or []]
+    lines += [
+        f"Next: {escaped(step['why'])}: <code>{escaped(step['command'])}</code>"
+        for step in evaluation.get("next") or []
+    ]
+    lines += [_sentence(row) for row in rows_of(evaluation)[:1]]
     if memorisation_first(folder):
         lines.sort(key=lambda line: "copies of a training example" not in line)
     items = "".join(f"<li>{line}</li>" for line in lines)
@@ -97,7 +89,8 @@ def measurements(folder: Path) -> str | None:
         "</div>"
         "<p class='small'>Below each value its 95 % interval. The floor is what the same estimator "
         "gives for two real samples of equal size, the best that can be measured; "
-        "<span class='badge'>at the floor</span> marks values whose interval reaches it.</p>"
+        "<span class='badge'>at the floor</span> marks values whose interval reaches it and "
+        "excludes the simple baselines.</p>"
         f"<details><summary>How each was measured</summary>{protocols}</details>"
     ) + card(
         figures.intervals(rows)
@@ -113,7 +106,11 @@ def _heading(title: str, columns: int) -> str:
 
 
 def _table_row(row: Row, names: Sequence[str]) -> str:
-    badge = " <span class='badge'>at the floor</span>" if at_floor(row) else ""
+    badge = {
+        "at the floor": " <span class='badge'>at the floor</span>",
+        "cannot tell": f"<small>cannot tell at this n: {resolution(row)}</small>",
+        "not measured": f"<small>{escaped(row.note)}</small>",
+    }.get(standing(row), "")
     method = escaped(row.interval_method)
     cells = [
         f"<b>{number(row.value)}</b>{badge}"

@@ -29,9 +29,14 @@ def budget(folder: Path) -> str | None:
     told += "".join(f" {escaped(why)}." for t in report["terms"] if (why := Term(**t).loose))
     return (
         f"<p class='lead'>{escaped(report['advice']['text'])}.</p>"
+        + _command(report["advice"].get("command"))
         + card(verify_figures.waterfall(report) + f"<p class='small'>{told}</p>")
         + card(_table(report))
     )
+
+
+def _command(command: str | None) -> str:
+    return f"<p>Next: <code>{escaped(command)}</code></p>" if command else ""
 
 
 def _table(report: Mapping[str, Any]) -> str:

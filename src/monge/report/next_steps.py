@@ -1,0 +1,122 @@
+"""What to try next with a run, each with the command that does it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from monge.files import read_json
+from monge.metrics.column_rows import WORST
+from monge.metrics.evaluate import TableOf
+from monge.metrics.findings import Findings, findings
+from monge.metrics.table import Table
+from monge.runs.folder import CONFIG
+from monge.runs.run import Run
+
+FEW_VALUES = 20
+"""A number with so few different values may be learned as a category."""
+
+MORE = 2
+"""Times the training steps."""
+
+SAMPLING = ("--solver", "--steps", "--grid", "--guidance", "--final")
+
+Step = tuple[str, str]
+"""Why, and the command."""
+
+
+def next_steps(run: Run, table: Table, n: int, rows: TableOf | None) -> list[Step]:
+    """At most three steps, the most urgent first; at least one."""
+    found = findings(table)
+    steps: list[Step] = []
+    if found.copies:
+        shorter = max(_trained(run) // MORE, 1)
+        steps.append(
+            (
+                "train for fewer steps: samples repeat training examples",
+                retrain(run, ["--steps", str(shorter)], "-shorter"),
+            )
+        )
+    steps += _of_columns(run, table, rows)
+    if found.labels_wrong and run.spec.label_drop > 0 and not run.learned.guided_as_trained:
+        steps.append(
+            ("guide more strongly towards the label", f"monge evaluate {_word(run)} --guidance 2")
+        )
+    if found.differs or found.uncovered:
+        steps += _of_training(run, found)
+    if not steps:
+        more = f"monge evaluate {_word(run)} -n {4 * n}"
+        steps.append(("look closer, with more samples", more))
+    return steps[:3]
+
+
+def _of_columns(run: Run, table: Table, rows: TableOf | None) -> list[Step]:
+    """What the worst column asks for: a number with few values learned as a category."""
+    worst = [row for row in table if row.name == WORST and (row.p_value or 0.0) < 0.05]
+    if rows is None or not worst or worst[0].reaches_floor:
+        return []
+    name = str(worst[0].protocol["column"])
+    if name not in rows.columns.names:
+        return []
+    j = rows.columns.names.index(name)
+    few = len(rows.train[:, j].unique()) <= FEW_VALUES
+    if rows.columns.categorical[j] or not few:
+        return []
+    listed = ",".join(filter(None, [run.spec.categorical, f'"{name}"' if "," in name else name]))
+    why = f"learn column {name!r}, which has few values, as a category"
+    return [(why, retrain(run, ["--categorical", listed], "-categories"))]
+
+
+def _of_training(run: Run, found: Findings) -> list[Step]:
+    """More training, or more jumps; and where the error comes from."""
+    steps: list[Step] = []
+    if run.learned.few_steps:
+        steps.append(
+            ("see whether more jumps help", f"monge evaluate {_word(run)} --steps 1,2,4,8,16")
+        )
+    elif not found.copies and _trained(run):
+        longer = ["--steps", str(MORE * _trained(run))]
+        steps.append((f"go on training, to {longer[1]} steps", retrain(run, longer)))
+    verify = f"monge verify {_word(run)}"
+    return [*steps, ("learn which part of the pipeline the error comes from", verify)]
+
+
+def retrain(run: Run, change: list[str], suffix: str = "") -> str:
+    """The command that trains with a change: goes on in the folder, or begins another one."""
+    folder = str(run.folder)
+    out = folder.rstrip("/") + suffix
+    return shlex.join(["monge", "train", "--config", f"{folder}/{CONFIG}", *change, "--out", out])
+
+
+def command_of_advice(run: Run, advice: dict[str, Any]) -> str:
+    """The command for what `verify` advises."""
+    change = shlex.split(advice["change"] or "")
+    if not change:
+        return _untried(run, advice["term"])
+    if advice["term"] == "velocity":
+        return retrain(run, change)
+    if set(change[::2]) <= set(SAMPLING):
+        return shlex.join(["monge", "evaluate", str(run.folder), *change])
+    return retrain(run, change, "-changed")
+
+
+def _untried(run: Run, term: str) -> str:
+    """The command where no change was tried."""
+    if run.learned.few_steps:
+        return f"monge evaluate {_word(run)} --steps 1,2,4,8,16"
+    if term == "source":
+        return retrain(run, ["--path", "linear"], "-linear")
+    if term in ("velocity", "reconstruction") and _trained(run):
+        return retrain(run, ["--steps", str(MORE * _trained(run))])
+    return f"monge evaluate {_word(run)}"
+
+
+def _word(run: Run) -> str:
+    return shlex.quote(str(run.folder))
+
+
+def _trained(run: Run) -> int:
+    """Training steps that were taken."""
+    cost = run.folder / "cost.json"
+    known = read_json(cost) if cost.exists() else {}
+    return int(known.get("steps") or run.spec.steps or 0)

@@ -1,0 +1,96 @@
+"""Advice after an evaluation: the right step for each planted finding, as a command that parses."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+from monge.metrics.columns import Columns
+from monge.metrics.evaluate import TRAINING_SET, TableOf, evaluate
+from monge.metrics.table import Table
+from monge.report.next_steps import command_of_advice, next_steps
+from monge.runs.spec import TrainSpec
+from monge.tensors import stream
+from monge.verbs.evaluate import Evaluate
+from monge.verbs.train import Train
+from monge.verbs.verify import Verify
+
+VERBS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "verify": Verify}
+
+
+def run_in(folder: Path, **spec: Any) -> Any:
+    folder.mkdir(exist_ok=True)
+    (folder / "cost.json").write_text(json.dumps({"steps": 500}))
+    return SimpleNamespace(folder=folder, spec=TrainSpec(data="rows.csv", **spec))
+
+
+def parsed(command: str) -> Any:
+    """The arguments of a command, read as the command line reads them."""
+    monge, verb, *words = shlex.split(command)
+    assert monge == "monge"
+    return tyro.cli(VERBS[verb], args=words)
+
+
+def normals(n: int, key: str) -> torch.Tensor:
+    return torch.randn(n, 2, generator=stream(0, key), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, tuple[Table, TableOf]]:
+    train, real = normals(300, "t"), normals(100, "r")
+    train[:, 1], real[:, 1] = train[:, 1].round(), real[:, 1].round()
+    good = normals(150, "g")
+    good[:, 1] = good[:, 1].round()
+    cases = {"good": good, "copies": train[:150], "smeared": normals(150, "s"), "far": good + 1.0}
+    found = {}
+    for name, x in cases.items():
+        beside = {"gaussian": normals(150, "b")}
+        plain = {**beside, TRAINING_SET: train}
+        rows = TableOf(Columns(("a", "k"), (False, False)), x, train, real, plain)
+        found[name] = evaluate(x, train, real, baselines=beside, table=rows).table, rows
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("copies", ["--steps", "250", "--out", "shorter"]),
+        ("smeared", ["--categorical", "k", "--out", "categories"]),
+        ("far", ["--steps", "1000"]),
+        ("good", ["-n", "600"]),
+    ],
+)
+def test_the_first_step_fits_what_was_found(tables, tmp_path, case, expected) -> None:
+    run = run_in(tmp_path / "a run")
+    steps = next_steps(run, *tables[case][:1], 150, tables[case][1])
+    assert 1 <= len(steps) <= 3
+    first = steps[0][1] if case != "far" else " ".join(command for _, command in steps)
+    assert all(word in first for word in expected), steps
+    for why, command in steps:
+        assert why and parsed(command)
+        assert str(run.folder) in " ".join(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("term", "change", "expected"),
+    [
+        ("discretisation", "--solver heun --steps 40", "monge evaluate"),
+        ("velocity", "--steps 900", "monge train"),
+        ("reconstruction", "--autoencoder pca:dim=8 --network auto", "-changed"),
+        ("source", None, "--path linear"),
+        ("velocity", None, "--steps 1000"),
+        ("guidance", None, "monge evaluate"),
+    ],
+)
+def test_advice_always_has_a_command(tmp_path, term, change, expected) -> None:
+    run = run_in(tmp_path / "run")
+    command = command_of_advice(run, {"term": term, "change": change})
+    assert expected in command and parsed(command)
+    assert all(word in command for word in (change or "").split())
