@@ -21,10 +21,11 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics.comparisons import comparisons, draw
+from monge.metrics.copies import Searched, copies_in_words, copies_row
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
 from monge.metrics.labels import Labelled, as_labels
-from monge.metrics.memorisation import Neighbours, memorisation_rows, nearest_neighbours
+from monge.metrics.memorisation import Neighbours, distance_rows, nearest_neighbours
 from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
 from monge.metrics.table import Row, Table
@@ -83,6 +84,7 @@ def evaluate(
     heldout_labels: Tensor | None = None,
     baselines: Mapping[str, Tensor] | None = None,
     baseline_labels: Mapping[str, Tensor] | None = None,
+    searched: Searched | None = None,
     seed: int = 0,
     max_n: int = MAX_N,
     progress: Progress | None = None,
@@ -100,6 +102,8 @@ def evaluate(
         baselines: other sets in the samples' place, by name, independent of `heldout` and at
             least n. The training set itself is always among them.
         baseline_labels: labels of those baselines that have them.
+        searched: where copies of training examples are looked for, if not among the examples
+            themselves: reconstructions, where samples come from an autoencoder.
         max_n: the most held-out examples that enter, and so the largest n of a comparison.
         progress: told before each part.
 
@@ -142,7 +146,13 @@ def evaluate(
     tell(len(listed))
     near, far = nearest_neighbours(x, known), nearest_neighbours(real, known)
     beside = {name: nearest_neighbours(data, known) for name, data in draws.baselines.items()}
-    rows += memorisation_rows(near, far, beside, len(known))
+    apart = dict(draws.baselines)
+    if searched is None:
+        searched = Searched.directly(x, real, known, seed)
+    else:  # training examples as they are do not stand among reconstructions
+        del apart[TRAINING_SET]
+    rows.append(copies_row(searched, apart))
+    rows += distance_rows(near, far, beside, len(known))
 
     report = None
     if labels:
@@ -198,19 +208,14 @@ def _labelled(
 
 
 def _verdicts(table: Table) -> tuple[str, ...]:
-    energy, memorised, coverage = (
-        table[name] for name in ("energy distance", "memorised fraction", "coverage")
-    )
+    energy, coverage = table["energy distance"], table["coverage"]
     told = energy.p_value is not None and energy.p_value < 0.05
     apart = "differ from" if told else "cannot be told from"
-    copied = memorised.p_value is not None and memorised.p_value < 0.05
-    more = "more" if copied else "not more"
     lines = [
         f"Samples {apart} held-out data by energy distance at n = {energy.n} "
         f"(p = {energy.p_value:.2g}).",
         f"Coverage is {coverage.value / coverage.floor:.2f} of the real-against-real value.",
-        f"{100 * memorised.value:.1f} % of samples pass as copies of a training example, {more} "
-        f"than the {100 * memorised.floor:.1f} % of held-out examples.",
+        copies_in_words(table),
     ]
     if "label agreement" in {row.name for row in table}:
         agreed, worst = table["label agreement"], table["label agreement, worst class"]
