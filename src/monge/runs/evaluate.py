@@ -14,6 +14,7 @@ from torch import Tensor
 from monge.data.arrays import Examples
 from monge.data.base import Data
 from monge.files import write_json
+from monge.metrics.copies import Searched
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
 from monge.metrics.feature_sources import load_network
@@ -23,6 +24,7 @@ from monge.metrics.table import Row, Table
 from monge.runs import images
 from monge.runs.baselines import baselines, gaussian_latents
 from monge.runs.card import write_card
+from monge.runs.copies import Copies, where_copies_are
 from monge.runs.density import heldout_density
 from monge.runs.folder import add_costs
 from monge.runs.known_target import target_rows
@@ -79,6 +81,7 @@ def evaluate_run(
     scale = _scale(known, data.kind)
     latents = gaussian_latents(run, data, n, seed)
     others = baselines(run, data, latents, seed)
+    copies = where_copies_are(run, samples, data, scale, seed)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -87,13 +90,14 @@ def evaluate_run(
         train_labels=known_label,
         heldout_labels=real_label,
         baselines={name: x / scale for name, x in others.items()},
+        searched=copies.scaled(scale),
         seed=seed,
     )
     flow = {k: v for k, v in sampling.items() if k != "final"}
-    rows = latent_rows(run, samples, data, latents, seed)
+    rows = latent_rows(run, samples, data, latents, seed) + copies.latent_rows(latents)
     rows += target_rows(run, data, samples, seed, **flow)
     if network is not None:
-        rows += _feature_rows(run, network, samples, data, others, seed)
+        rows += _feature_rows(run, network, samples, data, others, copies, seed)
     result = replace(result, table=Table([*result.table, *rows]))
     density = None
     if data.kind == "table":
@@ -166,6 +170,7 @@ def _feature_rows(
     samples: Samples,
     data: Data,
     others: Mapping[str, Tensor],
+    copies: Copies,
     seed: int,
 ) -> list[Row]:
     """What a feature network says of the samples."""
@@ -178,13 +183,21 @@ def _feature_rows(
     known = random_rows(len(data.train), MAX_KNOWN, stream(seed, "features", "train"))
     real = random_rows(len(data.heldout), MAX_N, stream(seed, "features", "heldout"))
     train = seen(data.train, data.train_label, known)
+    drawn = seen(samples.x, samples.label)
     return feature_rows(
         network,
-        seen(samples.x, samples.label),
+        drawn,
         train,
         seen(data.heldout, data.heldout_label, real),
         {**{name: seen(x) for name, x in others.items()}, TRAINING_SET: train},
         seed,
+        searched=Searched(
+            drawn.x,
+            seen(copies.heldout).x,
+            seen(copies.train).x if copies.decoded else train.x,
+            tuple(seen(x).x for x in copies.planted),
+            copies.examples if copies.decoded else len(train.x),
+        ),
     )
 
 
