@@ -24,6 +24,7 @@ from monge.errors import UserError, nearest
 from monge.fields import Counted, Final, Guided, Predict, final_map
 from monge.files import read_json, refuse_links
 from monge.flows import Composed, Density, Integrated, log_density
+from monge.flows.density import EXACT
 from monge.flows.jump_density import jump_log_density
 from monge.networks.exact import ExactNetwork
 from monge.paths import Path as InterpolationPath
@@ -266,7 +267,8 @@ class Run:
             x: (N, *shape), data; or rows of a table as its file has them, conditions included.
             label: (N,) class indices; None for no condition.
             vector: (N, K) standardised conditions; None for no condition.
-            probes: random signs for Hutchinson's estimator; None for the exact trace.
+            probes: random signs for Hutchinson's estimator; None for the exact trace, which is
+                also taken up to `flows.density.EXACT` dimensions.
             solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
                 `monge.flows.jump_density`), or another for that of its velocity.
         """
@@ -281,13 +283,16 @@ class Run:
         if reason:
             raise UserError(f"no log-density: {reason}")
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        if probes is not None and math.prod(self.autoencoder.latent_shape) <= EXACT:
+            probes = None
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
         found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
-        return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
+        value = found["value"] - (log_abs_det or 0.0)
+        return Density(value, found["stderr"], space, probes=probes or 0)
 
     def encode(self, source: str | Path | Tensor, to: Kind = "noise", **settings: Any) -> Encoded:
         """The noise or the latents of data; see `encoding.encode`."""
