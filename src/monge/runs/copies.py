@@ -24,6 +24,7 @@ from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row
 from monge.progress import quiet
 from monge.runs.autoencoding import latents_for
+from monge.runs.baselines import gaussian_name
 from monge.runs.latent_rows import GROUP
 from monge.runs.run import CHUNK, Run
 from monge.runs.samples import Samples
@@ -53,6 +54,7 @@ class Copies:
         latent: the same search in the latent space, where that is not the data in other units.
         exact: latents of training examples as the flow learns them, to be compared there.
         weight: (d,), by which standardised latents are measured.
+        gaussian_name: of the Gaussian baseline.
     """
 
     samples: Tensor
@@ -64,6 +66,7 @@ class Copies:
     latent: Searched | None = None
     exact: Tensor | None = None
     weight: Tensor | None = None
+    gaussian_name: str = "gaussian"
 
     def scaled(self, scale: Tensor) -> Searched:
         """The search among examples, measured in `scale`."""
@@ -80,7 +83,7 @@ class Copies:
         if self.latent is None or self.exact is None or self.weight is None:
             return []
         beside: Mapping[str, Tensor] = {
-            "gaussian": gaussian.flatten(1) * self.weight,
+            self.gaussian_name: gaussian.flatten(1) * self.weight,
             EXACT: self.exact,
         }
         settings = {"compared with": "the means of training examples' posteriors"}
@@ -157,6 +160,7 @@ def _through_autoencoder(
         ),
         measured(exact),
         weight,
+        gaussian_name(run),
     )
 
 

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.data.base import Data
+from monge.flows.density import EXACT
 from monge.metrics.densities import Divergences, divergences
 from monge.metrics.samples import Values
 from monge.metrics.table import Row
 from monge.paths import Linear
+from monge.runs.baselines import gaussian_name
 from monge.runs.run import Run
 from monge.runs.samples import Samples
 from monge.targets.base import Target
@@ -31,7 +33,7 @@ MOST_DENSITIES = 4000
 """Densities of the run that are computed: one for each example and label."""
 
 MOST_N = 1000
-MOST_DIM = 32
+MOST_DIM = EXACT
 """Dimensions up to which the trace, and so the run's density, is exact."""
 
 CHECKED = 40
@@ -85,7 +87,7 @@ def target_rows(run: Run, data: Data, samples: Samples, seed: int = 0, **flow: A
             interval=(estimate.interval.low, estimate.interval.high),
             interval_method=estimate.interval.method,
             floor=0.0,
-            baselines={"gaussian": other.value},
+            baselines={gaussian_name(run): other.value},
             n=n,
             protocol={**protocol, "stderr": estimate.stderr},
             unit="nats" if name.startswith("KL") else "",

@@ -18,6 +18,7 @@ from monge.metrics.evaluate import MAX_N, TRAINING_SET
 from monge.metrics.feature_rows import frechet
 from monge.metrics.samples import random_rows
 from monge.metrics.table import Row
+from monge.runs.baselines import gaussian_name
 from monge.runs.run import Run
 from monge.runs.samples import Samples
 from monge.tensors import stream
@@ -39,7 +40,7 @@ def latent_rows(run: Run, samples: Samples, data: Data, gaussian: Tensor, seed: 
         "train": latents_in_units(run, data.train, FLOOR_DRAWS * n, seed, "train"),
         "heldout": latents_in_units(run, data.heldout, n, seed, "heldout"),
     }
-    beside = {"gaussian": units(run, gaussian), TRAINING_SET: sets["train"]}
+    beside = {gaussian_name(run): units(run, gaussian), TRAINING_SET: sets["train"]}
     draws = draw(units(run, samples.z), sets["train"], sets["heldout"], beside, n, seed)
     settings = {"latents": "sampled from the posterior, in the bare autoencoder's units"}
     comparison = frechet("(latent)", draws.real, n, seed, "latent units²", GROUP, settings)
