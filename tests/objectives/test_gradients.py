@@ -90,3 +90,13 @@ def test_a_fixed_target_is_a_constant_of_the_gradient(
     direct = (2 * (u.detach() - target) * u).flatten(1).mean(1).sum()
     torch.testing.assert_close(gradient(loss, network), gradient(direct, network))
     assert gradient(loss, network).norm() > 1e-6
+
+
+def test_no_gradient_goes_through_what_a_residual_is_taken_towards() -> None:
+    objective, batch = made("eulerian:clip=0")
+    at = objective._rows(Small(), batch)
+    u = torch.randn(8, 3, generator=stream(0, "u")).double().requires_grad_()
+    target = torch.randn(8, 3, generator=stream(0, "target")).double().requires_grad_()
+    at.towards(u, target).square().sum().backward()
+    assert target.grad is None
+    torch.testing.assert_close(u.grad, 2 * (u - target).detach())
