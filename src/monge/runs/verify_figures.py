@@ -54,7 +54,9 @@ def waterfall(report: Mapping[str, Any]) -> str:
     ax.set_ylim(len(terms) + 0.5, -0.6 - 0.5 * len(bounds))
     ax.set_xlim(0, 1.14 * most)
     ax.set_xlabel(f"W2 ({report['units']})")
-    return svg(figure, "The terms of the budget, their sum and lower bounds, with two standard errors")
+    return svg(
+        figure, "The terms of the budget, their sum and lower bounds, with two standard errors"
+    )
 
 
 def over_time(bins: Sequence[Mapping[str, float]], against: str) -> str:
