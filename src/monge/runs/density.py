@@ -47,8 +47,7 @@ def heldout_density(
     if reason := run.without_density(flow.get("solver")):
         return {"refused": reason}
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "density"))[:n]
-    size = math.prod(data.shape)
-    probes = None if size <= EXACT else PROBES
+    probes = None if math.prod(data.shape) <= EXACT else PROBES
     label = None if data.heldout_label is None else data.heldout_label[rows]
     vector = None if data.heldout_vector is None else data.heldout_vector[rows]
     x = data.heldout[rows]
@@ -57,18 +56,14 @@ def heldout_density(
         return {"refused": "the autoencoder is no affine bijection: latents have other densities"}
     value = found.value.double()
     gaussian = gaussian_log_density(data, x, label, vector)
-    integrated = run.flow(**flow)
-    sampling = run.describe_sampling(integrated)
-    protocol = {
+    sampling = run.describe_sampling(run.flow(**flow))
+    protocol: dict[str, Any] = {
         "trace": "exact" if probes is None else f"Hutchinson, {probes} probes",
         **{k: sampling[k] for k in ("solver", "grid", "guidance", "domain")},
         "seed": seed,
         "given": [k for k, c in (("label", label), ("conditions", vector)) if c is not None],
     }
-    if probes is not None:
-        known = found.stderr.double()
-        known = known[known.isfinite()]  # of the others the probes agree: no error is known
-        protocol["trace_stderr"] = float(known.square().mean().sqrt()) if len(known) else "unknown"
+    protocol |= {} if probes is None else {"trace_stderr": _rms(found.stderr)}
     spread = [] if run.codec is None else [c.name for c in run.codec.columns if c.spread]
     rounding, mean = None, _mean(value)
     if run.codec is not None and spread:
@@ -76,22 +71,28 @@ def heldout_density(
         protocol["rounding"] = (
             f"integrated over the cells, {POINTS} points in each of {min(MOST_CELLS, len(x))}"
         )
-        asked = {"probes": probes, "seed": seed, **flow}
-        rounding = _rounding(run, x, label, vector, asked)
+        rounding = _rounding(run, x, label, vector, {"probes": probes, "seed": seed, **flow})
         mean = _sum(mean, rounding)
         if gaussian is not None:
             gaussian = _gaussian_over_cells(run, data, x, label, vector)
     gain = None if gaussian is None else _mean(value - gaussian)
+    gain = gain if gain is None or rounding is None else _sum(gain, rounding)
     return {
         **mean,
         "gaussian": None if gaussian is None else _mean(gaussian),
         "gaussian_is": which_gaussian(label is not None, vector is not None),
-        "gain": gain if gain is None or rounding is None else _sum(gain, rounding),
+        "gain": gain,
         "rounding": rounding,
         "n": len(rows),
         "units": "nats",
         "protocol": protocol,
     }
+
+
+def _rms(stderr: Tensor) -> float | str:
+    """The root mean square of the rows' errors; where all probes of a row agree none is known."""
+    known = stderr.double()[stderr.isfinite()]
+    return float(known.square().mean().sqrt()) if len(known) else "unknown"
 
 
 def _mean(values: Float64[Tensor, "n"]) -> dict[str, float]:
