@@ -112,6 +112,86 @@ def test_equal_examples_are_said_to_be_and_shared_ones_counted() -> None:
     assert any(note.startswith("30 of the 120 examples of A occur in B") for note in notes)
 
 
+# Sets that are not independent
+
+
+def discrete(n: int, *key: int | str) -> Tensor:
+    """Rows of a law with many ties: four columns of counts."""
+    return torch.poisson(torch.full((n, 4), 2.0), generator=stream(0, "discrete", *key)).double()
+
+
+def why(a: Tensor, b: Tensor) -> str | None:
+    ids = duplicates.identities(a, b)
+    return duplicates.dependence(("A", "B"), (ids[0], ids[1]), (a, b))
+
+
+@pytest.mark.parametrize("n", [40, 120, 400])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_examples_in_common_are_found(n: int, noise: float) -> None:
+    a, b = near(0, "a", n), near(0, "b", n)
+    copies = a[: 3 * n // 10]
+    b[-len(copies) :] = copies + noise * near(0, "noise", len(copies)) / n**0.5
+    told = why(a, b)
+    assert told is not None and told.startswith("A and B are not independent")
+    if noise == 0:
+        assert f"{len(copies)} of the {n} examples of A occur in B" in told
+
+
+def test_examples_in_common_are_the_verdict() -> None:
+    a = near(0, "a", 40)
+    verdict = compare(a, torch.cat([a[:12], near(0, "b", 28)])).verdict
+    assert verdict.word == "not independent" and not verdict.differs
+    assert verdict.text.startswith("A and B are not independent: 12 of the 40 examples")
+
+
+def test_a_difference_is_told_beside_examples_in_common() -> None:
+    a = near(0, "a", 40)
+    verdict = compare(a, torch.cat([a[:12], near(3.0, "b", 28)])).verdict
+    assert verdict.word == "different" and verdict.text.startswith("A and B are not independent")
+    assert "A and B differ by" in verdict.text
+
+
+def test_examples_of_the_reference_in_a_set_are_the_verdict() -> None:
+    real = near(0, "r", 120)
+    leaked = torch.cat([real[:30], real[60:90]])
+    verdict = compare(leaked, near(0, "b", 60), real).verdict
+    assert verdict.word == "not independent"
+    assert "A and the reference are not independent" in verdict.text
+    # In common of A and B alone: both are still as far from the reference as they are.
+    a = near(0, "a", 60)
+    both = compare(a, torch.cat([a[:30], near(0, "b", 30)]), real).verdict
+    assert both.word == "not distinguishable"
+
+
+def test_chance_alone_is_no_dependence() -> None:
+    told = {"ties": 0, "continuous": 0, "on a line": 0, "narrow in wide": 0}
+    for k in range(100):
+        pairs = {
+            "ties": (discrete(60, "a", k), discrete(60, "b", k)),
+            "continuous": (normals(60, 3, key="a", seed=k), normals(60, 3, key="b", seed=k)),
+            "on a line": (normals(60, 1, key="a", seed=k), normals(90, 1, key="b", seed=k)),
+            "narrow in wide": (
+                normals(60, 2, key="a", seed=k),
+                0.05 * normals(60, 2, key="b", seed=k),
+            ),
+        }
+        for name, (x, y) in pairs.items():
+            told[name] += why(x, y) is not None
+    assert all(count <= 5 for count in told.values()), told  # P(more) = 0.0005 at 1 %
+
+
+def test_pairs_are_counted_by_hand() -> None:
+    # Equal pairs: 1 across, 2 within A; 3 occurs three times.
+    pairs = duplicates.equal_pairs(torch.tensor([1, 2, 2, 3, 3, 4]), torch.tensor([1, 3, 5, 6]))
+    assert (pairs.across, pairs.within) == (1, 1)
+    assert pairs.chance == pytest.approx(2 * 6 * 4 / (10 * 9))
+    c = pairs.chance
+    assert pairs.p_value == pytest.approx(1 - (1 - c) ** 2)
+    x = torch.tensor([[0.0], [10.0], [10.2], [20.0], [30.0]])
+    found = duplicates.near_pairs(x, torch.tensor([[0.1], [21.0], [24.5], [40.0]]))
+    assert (found.across, found.within) == (1 + 1, 1)  # 20 and 21, with 24.5 the next
+
+
 def test_a_reference_is_halved_by_content() -> None:
     own = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7])
     first, second = duplicates.halves(own, stream(0))

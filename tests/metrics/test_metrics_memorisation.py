@@ -1,4 +1,4 @@
-"""Copies are flagged, fresh examples are not, and the search is exact."""
+"""Copies have small ratios, fresh examples have not, and the search is exact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge.errors import UserError
 from monge.metrics import memorisation
-from monge.metrics.memorisation import memorisation_rows, nearest_neighbours
+from monge.metrics.memorisation import distance_rows, nearest_neighbours
 from monge.tensors import stream
 
 
@@ -32,16 +32,16 @@ def test_search_is_that_of_all_distances(
     torch.testing.assert_close(found.second, two.values[:, 1])
 
 
-def test_copies_are_flagged_and_fresh_examples_are_not() -> None:
+def test_copies_have_small_ratios_and_fresh_examples_have_not() -> None:
     train = normal(300, 16, 1)
     exact = train[:40]
     near = train[40:80] + 0.05 * normal(40, 16, 2)
     fresh = normal(200, 16, 3)
-    assert nearest_neighbours(exact, train).flagged.all()
+    assert (nearest_neighbours(exact, train).ratio == 0).all()
     assert (nearest_neighbours(exact, train).distance == 0).all()
     assert torch.equal(nearest_neighbours(near, train).index, torch.arange(40, 80))
-    assert nearest_neighbours(near, train).flagged.all()
-    assert not nearest_neighbours(fresh, train).flagged.any()
+    assert (nearest_neighbours(near, train).ratio < 0.2).all()
+    assert (nearest_neighbours(fresh, train).ratio > 0.4).all()
 
 
 def test_copies_far_from_the_origin_have_distance_zero() -> None:
@@ -50,40 +50,45 @@ def test_copies_far_from_the_origin_have_distance_zero() -> None:
     assert (found.distance == 0).all() and torch.equal(found.index, torch.arange(5))
 
 
-def test_copies_of_repeated_examples_are_flagged() -> None:
+def test_copies_of_repeated_examples_have_small_ratios() -> None:
     train = torch.cat([normal(100, 8, 1), normal(1, 8, 2).expand(3, 8)])
     near = train[-1:] + 0.01
     found = nearest_neighbours(torch.cat([train[-1:], near]), train)
-    assert found.flagged.all()
+    assert (found.ratio < 0.05).all()
     assert (found.second > 0.5).all()
 
 
 def test_nothing_but_repetitions() -> None:
     found = nearest_neighbours(torch.zeros(2, 3) + torch.tensor([[0.0], [1.0]]), torch.zeros(9, 3))
-    assert found.flagged.tolist() == [True, False]
+    assert found.ratio.tolist() == [0, 1]
     assert found.second[1] == pytest.approx(math.sqrt(3))
 
 
-def test_rows_state_the_floor_of_held_out_examples_and_the_test() -> None:
+def test_an_example_and_its_mirror_image_are_one() -> None:
+    images = normal(40, 12, 1)
+    images[0] = images[0] + 0.01 * normal(1, 12, 2)[0]
+    twice = torch.cat([images, images.flip(1)])
+    twice[40] = twice[0] + 0.01  # nearly symmetric: its mirror image is next to it
+    query = twice[:1] + 0.003
+    assert nearest_neighbours(query, twice).ratio > 0.4
+    found = nearest_neighbours(query, twice, 40)
+    assert found.index.item() == 0 and found.ratio < 0.02
+    others = torch.cat([twice[1:40], twice[41:]])
+    assert found.second.item() == pytest.approx(float((others - query).norm(dim=1).min()))
+
+
+def test_distances_stand_beside_those_of_held_out_examples() -> None:
     train, heldout = normal(300, 16, 1), normal(100, 16, 4)
     samples = torch.cat([train[:10], normal(90, 16, 3)])
-    rows = memorisation_rows(
+    rows = distance_rows(
         nearest_neighbours(samples, train),
         nearest_neighbours(heldout, train),
         {"training set": nearest_neighbours(train[:50], train)},
         len(train),
     )
-    share, *quantiles = rows
-    assert share.value == pytest.approx(0.1) and share.floor == 0
-    assert share.interval[0] < 0.1 < share.interval[1]
-    assert share.baselines == {"training set": 1.0}
-    # Hypergeometric: all ten of the 200 pooled flags fall on the samples.
-    assert share.p_value == pytest.approx(math.comb(100, 10) / math.comb(200, 10))
-    assert [row.name for row in quantiles] == [
-        f"distance to training, {q} %" for q in ("1", "5", "50")
-    ]
-    assert quantiles[0].value == 0 and quantiles[0].floor > 1
-    assert all(row.interval[0] <= row.value <= row.interval[1] for row in quantiles)
+    assert [row.name for row in rows] == [f"distance to training, {q} %" for q in ("1", "5", "50")]
+    assert rows[0].value == 0 and rows[0].floor > 1
+    assert all(row.interval[0] <= row.value <= row.interval[1] for row in rows)
 
 
 def test_bad_input_is_named() -> None:

@@ -55,7 +55,7 @@ def check(table: Table, report: str, n: int) -> tuple[Row, Row]:
         "memorised fraction (lenet5)",
         *(f"distance to training, {q} % (lenet5)" for q in (1, 5, 50)),
     ]
-    assert {"gaussian", "reconstructions", "training set"} == set(distance.baselines)
+    assert {"gaussian without labels", "reconstructions", "training set"} == set(distance.baselines)
     assert {"training set", "shuffled labels"} == set(agreed.baselines)
     assert distance.n == n and agreed.n == 80
     assert f"<th>{distance.name}<small>" in report

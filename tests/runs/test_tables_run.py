@@ -178,6 +178,11 @@ def test_evaluation_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert density["protocol"]["trace"] == "exact"
     assert density["protocol"]["given"] == ["label", "conditions"]
     assert "count" in density["protocol"]["dequantised"]
+    assert density["rounding"]["value"] > 0 and density["rounding"]["stderr"] > 0
+    assert density["gaussian_is"] == (
+        "a Gaussian with a mean for each label and a mean linear in the conditions and one "
+        "covariance"
+    )
     # An untrained flow is about N(mean, deviation), which is nearly what the Gaussian is.
     assert abs(density["value"] - density["gaussian"]["value"]) < 3
     gain = density["value"] - density["gaussian"]["value"]

@@ -15,6 +15,12 @@ from monge.tensors import CHUNK, stream
 from monge.types import Posterior
 
 
+def gaussian_name(run: GenerativeModel) -> str:
+    """The name of a Gaussian fitted to all examples: it says where it ignores conditions."""
+    given = [*["labels"] * bool(run.label_names), *["conditions"] * bool(run.facts.n_vector)]
+    return "gaussian" if not given else f"gaussian without {' and '.join(given)}"
+
+
 def gaussian_latents(run: GenerativeModel, data: Data, n: int, seed: int) -> Tensor:
     """n standardised latents (n, *latent) of a Gaussian with the moments of the training ones."""
     latents = run.training_latents(data)
@@ -42,7 +48,7 @@ def baselines(run: GenerativeModel, data: Data, latents: Tensor, seed: int) -> d
         gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
     elif run.codec is not None:
         gaussian, rebuilt = run.codec.harden(gaussian), run.codec.harden(rebuilt)
-    return {"gaussian": gaussian, "reconstructions": rebuilt}
+    return {gaussian_name(run): gaussian, "reconstructions": rebuilt}
 
 
 def _moments(posteriors: Iterable[Posterior]) -> tuple[Tensor, Tensor]:

@@ -11,15 +11,20 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from monge.data.base import Data
+from monge.evaluation.rounding import over_cells
+from monge.flows.density import EXACT
 from monge.sampling.model import GenerativeModel
 from monge.tensors import stream
 
 MOST_ROWS = 1000
-EXACT = 32
-"""Dimensions up to which the trace of the flow's derivative is computed exactly."""
+PROBES = 8
+"""Random signs of Hutchinson's estimator above `EXACT` dimensions."""
 
-PROBES = 4
-"""Random signs of Hutchinson's estimator above that."""
+POINTS = 8
+"""Of each cell of rounded columns."""
+
+MOST_CELLS = 250
+"""Rows whose cells the run's density is integrated over."""
 
 
 def heldout_density(
@@ -34,14 +39,15 @@ def heldout_density(
     Returns:
         ``value`` and ``stderr`` over rows; ``gaussian``, the same of a Gaussian fitted to the
         training rows (its mean linear in the conditions), None where its covariance is
-        singular; ``gain``, the mean difference with its error; ``n``, ``units``, ``protocol``.
+        singular; ``gaussian_is``, which Gaussian in words; ``gain``, the mean difference with its
+        error; ``rounding``, by how much integrating over the cells of rounded columns has raised
+        the value, None without such columns; ``n``, ``units``, ``protocol``.
         Or ``refused``, the reason why there is no density.
     """
     if reason := run.without_density(flow.get("solver")):
         return {"refused": reason}
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "density"))[:n]
-    size = math.prod(data.shape)
-    probes = None if size <= EXACT else PROBES
+    probes = None if math.prod(data.shape) <= EXACT else PROBES
     label = None if data.heldout_label is None else data.heldout_label[rows]
     vector = None if data.heldout_vector is None else data.heldout_vector[rows]
     x = data.heldout[rows]
@@ -50,32 +56,106 @@ def heldout_density(
         return {"refused": "the autoencoder is no affine bijection: latents have other densities"}
     value = found.value.double()
     gaussian = gaussian_log_density(data, x, label, vector)
-    integrated = run.flow(**flow)
-    sampling = run.describe_sampling(integrated)
-    protocol = {
+    sampling = run.describe_sampling(run.flow(**flow))
+    protocol: dict[str, Any] = {
         "trace": "exact" if probes is None else f"Hutchinson, {probes} probes",
         **{k: sampling[k] for k in ("solver", "grid", "guidance", "domain")},
         "seed": seed,
         "given": [k for k, c in (("label", label), ("conditions", vector)) if c is not None],
     }
-    if probes is not None:
-        protocol["trace_stderr"] = float(found.stderr.double().square().mean().sqrt())
+    protocol |= {} if probes is None else {"trace_stderr": _rms(found.stderr)}
     spread = [] if run.codec is None else [c.name for c in run.codec.columns if c.spread]
-    if spread:
+    rounding, mean = None, _mean(value)
+    if run.codec is not None and spread:
         protocol["dequantised"] = f"uniform noise of one step in {', '.join(spread)}"
+        protocol["rounding"] = (
+            f"integrated over the cells, {POINTS} points in each of {min(MOST_CELLS, len(x))}"
+        )
+        rounding = _rounding(run, x, label, vector, {"probes": probes, "seed": seed, **flow})
+        mean = _sum(mean, rounding)
+        if gaussian is not None:
+            gaussian = _gaussian_over_cells(run, data, x, label, vector)
+    gain = None if gaussian is None else _mean(value - gaussian)
+    gain = gain if gain is None or rounding is None else _sum(gain, rounding)
     return {
-        **_mean(value),
+        **mean,
         "gaussian": None if gaussian is None else _mean(gaussian),
-        "gain": None if gaussian is None else _mean(value - gaussian),
+        "gaussian_is": which_gaussian(label is not None, vector is not None),
+        "gain": gain,
+        "rounding": rounding,
         "n": len(rows),
         "units": "nats",
         "protocol": protocol,
     }
 
 
+def _rms(stderr: Tensor) -> float | str:
+    """The root mean square of the rows' errors; where all probes of a row agree none is known."""
+    known = stderr.double()[stderr.isfinite()]
+    return float(known.square().mean().sqrt()) if len(known) else "unknown"
+
+
 def _mean(values: Float64[Tensor, "n"]) -> dict[str, float]:
     deviation = float(values.std()) if len(values) > 1 else math.nan
     return {"value": float(values.mean()), "stderr": deviation / math.sqrt(len(values))}
+
+
+def _rounding(
+    run: GenerativeModel,
+    x: Tensor,
+    label: Tensor | None,
+    vector: Tensor | None,
+    asked: Mapping[str, Any],
+) -> dict[str, float]:
+    """By how much integrating over cells raises the run's log-density at random points of them."""
+    assert run.codec is not None
+    given = [None if c is None else _repeated(c[:MOST_CELLS]) for c in (label, vector)]
+
+    def of_run(z: Tensor) -> Tensor:
+        return run.log_density(z, *given, **asked).value.double()
+
+    rng = stream(asked["seed"], "density", "cells")
+    inside, point = over_cells(of_run, run.codec, x[:MOST_CELLS], POINTS, rng)
+    return _mean(inside - point)
+
+
+def _gaussian_over_cells(
+    run: GenerativeModel, data: Data, x: Tensor, label: Tensor | None, vector: Tensor | None
+) -> Float64[Tensor, "n"]:
+    """The same Gaussian's log-density of rows, integrated over their cells."""
+    assert run.codec is not None
+    given = [None if c is None else _repeated(c) for c in (label, vector)]
+
+    def of_gaussian(z: Tensor) -> Tensor:
+        found = gaussian_log_density(data, z, *given)
+        assert found is not None
+        return found
+
+    return over_cells(of_gaussian, run.codec, x, POINTS, stream(0, "density", "gaussian"))[0]
+
+
+def _sum(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "value": a["value"] + b["value"],
+        "stderr": math.hypot(a["stderr"], b["stderr"]),
+    }
+
+
+def _repeated(condition: Tensor) -> Tensor:
+    """Conditions for the points of each row's cell."""
+    return condition.repeat(POINTS, *[1] * (condition.ndim - 1))
+
+
+def which_gaussian(label: bool, vector: bool) -> str:
+    """A fitted Gaussian in words: what it is given.
+
+    >>> which_gaussian(True, False)
+    'a Gaussian with a mean for each label and one covariance'
+    """
+    if not (label or vector):
+        return "a Gaussian"
+    given = [*["a mean for each label"] * label, *["a mean linear in the conditions"] * vector]
+    return f"a Gaussian with {' and '.join(given)} and one covariance"
 
 
 def gaussian_log_density(
@@ -124,7 +204,7 @@ def in_words(density: Mapping[str, Any]) -> str:
     if reason := density.get("refused"):
         return f"No log-density: {reason}."
     beside = density["gaussian"]
-    other = "" if beside is None else f"; a Gaussian has {beside['value']:.3f}"
+    other = "" if beside is None else f"; {density['gaussian_is']} has {beside['value']:.3f}"
     return (
         f"Held-out log-density {density['value']:.3f} ± {density['stderr']:.3f} {density['units']} "
         f"(mean and standard error, n = {density['n']}){other}."

@@ -15,11 +15,13 @@ from monge.data.arrays import in_memory
 from monge.data.base import Data
 from monge.data.plain_columns import plain_columns
 from monge.evaluation.baselines import baselines, gaussian_latents
+from monge.evaluation.copies import Copies, where_copies_are
 from monge.evaluation.density import heldout_density
 from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
 from monge.files import write_json
 from monge.metrics.columns import Columns
+from monge.metrics.copies import Searched
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
 from monge.metrics.feature_sources import load_network
@@ -151,6 +153,7 @@ def measure(
     latents = gaussian_latents(run, data, n, seed)
     others = baselines(run, data, latents, seed)
     columns = table_of(data, samples.x, known, real, others)
+    copies = where_copies_are(run, samples, data, scale, seed)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -160,13 +163,14 @@ def measure(
         heldout_labels=real_label,
         baselines={name: x / scale for name, x in others.items()},
         table=columns,
+        searched=copies.scaled(scale),
         seed=seed,
     )
     flow = {k: v for k, v in sampling.items() if k != "final"}
-    rows = latent_rows(run, samples, data, latents, seed)
+    rows = latent_rows(run, samples, data, latents, seed) + copies.latent_rows(latents)
     rows += target_rows(run, data, samples, seed, **flow)
     if network is not None:
-        rows += _feature_rows(run, network, samples, data, others, seed)
+        rows += _feature_rows(run, network, samples, data, others, copies, seed)
     table = Table([*result.table, *rows])
     result = replace(result, table=table)
     density = None
@@ -225,6 +229,7 @@ def _feature_rows(
     samples: Samples,
     data: Data,
     others: Mapping[str, Tensor],
+    copies: Copies,
     seed: int,
 ) -> list[Row]:
     """What a feature network says of the samples."""
@@ -237,13 +242,21 @@ def _feature_rows(
     known = random_rows(len(data.train), MAX_KNOWN, stream(seed, "features", "train"))
     real = random_rows(len(data.heldout), MAX_N, stream(seed, "features", "heldout"))
     train = seen(data.train, data.train_label, known)
+    drawn = seen(samples.x, samples.label)
     return feature_rows(
         network,
-        seen(samples.x, samples.label),
+        drawn,
         train,
         seen(data.heldout, data.heldout_label, real),
         {**{name: seen(x) for name, x in others.items()}, TRAINING_SET: train},
         seed,
+        searched=Searched(
+            drawn.x,
+            seen(copies.heldout).x,
+            seen(copies.train).x if copies.decoded else train.x,
+            tuple(seen(x).x for x in copies.planted),
+            copies.examples if copies.decoded else len(train.x),
+        ),
     )
 
 

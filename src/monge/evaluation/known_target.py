@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.data.base import Data
+from monge.evaluation.baselines import gaussian_name
+from monge.flows.density import EXACT
 from monge.metrics.divergences import Divergences, divergences
 from monge.metrics.samples import Values
 from monge.metrics.table import Row
@@ -32,7 +34,7 @@ MOST_DENSITIES = 4000
 """Densities of the run that are computed: one for each example and label."""
 
 MOST_N = 1000
-MOST_DIM = 32
+MOST_DIM = EXACT
 """Dimensions up to which the trace, and so the run's density, is exact."""
 
 CHECKED = 40
@@ -86,7 +88,7 @@ def target_rows(
             interval=(estimate.interval.low, estimate.interval.high),
             interval_method=estimate.interval.method,
             floor=0.0,
-            baselines={"gaussian": other.value},
+            baselines={gaussian_name(run): other.value},
             n=n,
             protocol={**protocol, "stderr": estimate.stderr},
             unit="nats" if name.startswith("KL") else "",

@@ -13,6 +13,7 @@ from torch import Tensor
 from monge.data import latents as latent_data
 from monge.data.arrays import Examples
 from monge.data.base import Data
+from monge.evaluation.baselines import gaussian_name
 from monge.metrics.catalogue import FLOOR_DRAWS, draw
 from monge.metrics.evaluate import MAX_N, TRAINING_SET
 from monge.metrics.feature_rows import frechet
@@ -41,7 +42,7 @@ def latent_rows(
         "train": latents_in_units(run, data.train, FLOOR_DRAWS * n, seed, "train"),
         "heldout": latents_in_units(run, data.heldout, n, seed, "heldout"),
     }
-    beside = {"gaussian": units(run, gaussian), TRAINING_SET: sets["train"]}
+    beside = {gaussian_name(run): units(run, gaussian), TRAINING_SET: sets["train"]}
     draws = draw(units(run, samples.z), sets["train"], sets["heldout"], beside, n, seed)
     settings = {"latents": "sampled from the posterior, in the bare autoencoder's units"}
     comparison = frechet("(latent)", draws.real, n, seed, "latent units²", GROUP, settings)

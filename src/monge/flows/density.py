@@ -21,21 +21,34 @@ from monge.solvers import RightHandSide
 from monge.tensors import noise, sum_except_batch, value_and_divergence
 from monge.types import Cond, PerExample, State, Time, VelocityField
 
+EXACT = 32
+"""Dimensions up to which the trace of the flow's derivative is computed exactly in a run."""
+
 
 @dataclass(frozen=True)
 class Density:
     """log-density of each example and the standard error of its estimate, in nats.
 
     Attributes:
-        value, stderr: (B,); stderr is 0 where the trace was exact.
+        value, stderr: (B,); stderr is 0 where the trace was exact, and NaN where all probes
+            agree, so that no error is known.
         space: where the density lives: "data" or "latent".
         units: what its volume is measured in.
+        probes: of which the stderr is one; 0 where the trace was exact.
     """
 
     value: PerExample
     stderr: PerExample
     space: str = "latent"
     units: str = "nats"
+    probes: int = 0
+
+    def interval(self, level: float = 0.95) -> tuple[PerExample, PerExample]:
+        """Ends (B,) of the interval of the estimate, by Student's t; both the value if exact."""
+        from scipy.stats import t
+
+        reach = float(t.ppf((1 + level) / 2, self.probes - 1)) if self.probes else 0.0
+        return self.value - reach * self.stderr, self.value + reach * self.stderr
 
 
 def standard_normal_log_density(x: State) -> PerExample:
@@ -62,15 +75,18 @@ def log_density(
         flow: solved backwards from x; its steps bound the error, which is not part of stderr.
         x: (B, ...).
         probes: None for the exact trace, else the number of random signs per example for
-            Hutchinson's estimator, held fixed along the way and keyed by (seed, example).
+            Hutchinson's estimator, held fixed along the way and keyed by (seed, example). As
+            many as there are dimensions cost what the exact trace costs, which is then taken.
         first: the number of the first example, where x is a chunk of a larger batch.
         source: the log-density at the start, standard normal unless given.
     """
     lo, hi = flow.domain
     signs = None
+    if probes is not None and probes < 2:
+        raise UserError(f"Hutchinson's standard error needs at least 2 probes, not {probes}")
+    if probes is not None and probes >= x[0].numel():
+        probes = None
     if probes is not None:
-        if probes < 2:
-            raise UserError(f"Hutchinson's standard error needs at least 2 probes, not {probes}")
         signs = torch.stack(
             [
                 noise(seed, first, first + len(x), tuple(x.shape[1:]), "probe", k, signs=True)
@@ -94,4 +110,5 @@ def log_density(
         value = log_p + integral
         return Density(value, torch.zeros_like(value))
     stderr = integral.std(dim=1) / math.sqrt(probes)
-    return Density(log_p + integral.mean(dim=1), stderr)
+    stderr = torch.where(stderr > 0, stderr, torch.nan)
+    return Density(log_p + integral.mean(dim=1), stderr, probes=probes)

@@ -9,6 +9,9 @@ What is asked is which set is *closer*: see `differences`. Each metric is told o
 the verdict takes all together by Holm's rule. The worst column of each stands in its table and
 is no part of the verdict, which is about the distance.
 
+Where sets are not independent, because they have more examples in common than chance gives, the
+verdict is about that.
+
 Without a reference it is asked whether A and B are of one law. The floor is the same estimator
 between two sets into which the 2n examples are dealt at random, A and B mixed. The tests are those
 of the rows with a p-value, together by Holm's rule. Where they see nothing, the smallest shift
@@ -41,7 +44,7 @@ from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
 from monge.metrics.spaces import GAUSSIAN, Chosen, Given
 from monge.metrics.table import Row, Table
-from monge.metrics.verdicts import Compared, apart, closer
+from monge.metrics.verdicts import Compared, apart, closer, of_dependent
 from monge.tensors import stream
 
 MAX_N = 1000
@@ -163,12 +166,27 @@ def compare(
         progress("done", 1.0)
     tables = tuple(map(Table, rows))
     same = duplicates.same(ids["A"], ids["B"])
+    dependent = _dependent(ids, parts[0][1])
     if found:
         tested = with_holm(found)
-        return Compared(tables, tested, closer(tested, n, same), tuple(notes), n, seed)
+        verdict = of_dependent(closer(tested, n, same), dependent)
+        return Compared(tables, tested, verdict, tuple(notes), n, seed)
     drawn = parts[0][1][0].seen("numbers", any_size=True)
-    verdict = apart(tables[0], drawn.samples, drawn.real, same, seed)
+    verdict = of_dependent(apart(tables[0], drawn.samples, drawn.real, same, seed), dependent)
     return Compared(tables, (), verdict, tuple(notes), n, seed)
+
+
+def _dependent(ids: dict[str, Rows], drawn: Sequence[Draws]) -> list[str]:
+    """Which of the compared pairs of sets are not independent: A and B, or each and the reference.
+
+    That A and B have examples in common makes no difference to their distances from a reference.
+    """
+    real = "the reference" if len(drawn) == 2 else "B"
+    found = [
+        duplicates.dependence((name, real), (ids[name], ids[real]), (side.samples, side.real))
+        for name, side in zip("AB", drawn, strict=False)
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def _given(x: Set, name: str) -> Given:

@@ -28,12 +28,13 @@ from monge.metrics.catalogue import LAWS, comparisons
 from monge.metrics.classifiers import Judges, image_shape
 from monge.metrics.column_rows import WORST, ColumnReport, column_report
 from monge.metrics.columns import MOST_COLUMNS, Columns
+from monge.metrics.copies import Searched, copies_row
 from monge.metrics.draws import draw
 from monge.metrics.findings import findings
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
 from monge.metrics.labels import Labelled, as_labels
-from monge.metrics.memorisation import Neighbours, memorisation_rows, nearest_neighbours
+from monge.metrics.memorisation import Neighbours, distance_rows, nearest_neighbours
 from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
 from monge.metrics.table import Row, Table
@@ -128,6 +129,7 @@ def evaluate(
     baselines: Mapping[str, Tensor] | None = None,
     baseline_labels: Mapping[str, Tensor] | None = None,
     table: TableOf | None = None,
+    searched: Searched | None = None,
     seed: int = 0,
     max_n: int = MAX_N,
     progress: Progress | None = None,
@@ -147,6 +149,8 @@ def evaluate(
         baseline_labels: labels of those baselines that have them.
         table: the same sets with their columns in their own units, where examples are the rows of
             a table; two-dimensional `samples` are their own table if None.
+        searched: where copies of training examples are looked for, if not among the examples
+            themselves: reconstructions, where samples come from an autoencoder.
         max_n: the most held-out examples that enter, and so the largest n of a comparison.
         progress: told before each part.
 
@@ -221,7 +225,13 @@ def evaluate(
     tell(part)
     near, far = nearest_neighbours(x, known), nearest_neighbours(real, known)
     beside = {name: nearest_neighbours(data, known) for name, data in plain.baselines.items()}
-    rows += memorisation_rows(near, far, beside, len(known))
+    apart = dict(plain.baselines)
+    if searched is None:
+        searched = Searched.directly(x, real, known, seed)
+    else:  # training examples as they are do not stand among reconstructions
+        del apart[TRAINING_SET]
+    rows.append(copies_row(searched, apart))
+    rows += distance_rows(near, far, beside, len(known))
 
     report = None
     if labels:

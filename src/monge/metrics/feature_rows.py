@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from monge.errors import UserError
 from monge.metrics import intervals
 from monge.metrics.catalogue import Comparison, Head, draw
+from monge.metrics.copies import Searched, copies_row
+from monge.metrics.evaluate import TRAINING_SET
 from monge.metrics.features import FeatureNetwork, FeatureSet
 from monge.metrics.frechet import PARTS, frechet_at_infinity, frechet_distance, frechet_floor
 from monge.metrics.intervals import Interval
 from monge.metrics.labels import SHUFFLED, agreement, agreement_if_shuffled
-from monge.metrics.memorisation import memorisation_rows, nearest_neighbours
+from monge.metrics.memorisation import distance_rows, nearest_neighbours
 from monge.metrics.mmd import BLOCK, kernel_distance
 from monge.metrics.samples import Samples
 from monge.metrics.table import Row
@@ -37,6 +39,7 @@ def feature_rows(
     baselines: Mapping[str, FeatureSet],
     seed: int = 0,
     max_n: int = MAX_N,
+    searched: Searched | None = None,
 ) -> list[Row]:
     """Frechet and kernel distance, label agreement and copies under a feature network.
 
@@ -47,6 +50,7 @@ def feature_rows(
     Args:
         train: the training examples, or as many as can be had.
         baselines: other sets in the samples' place, at least n, by name; at least one.
+        searched: features among which copies are looked for, if not in those of `train`.
 
     Raises:
         UserError: fewer than 20 examples in a set, or a baseline of fewer than n.
@@ -64,7 +68,11 @@ def feature_rows(
         rows += _agreement(network, samples, heldout, baselines, seed, group)
     beside = {k: nearest_neighbours(x, train.x) for k, x in draws.baselines.items()}
     near, far = (nearest_neighbours(x.x, train.x) for x in (samples, heldout))
-    return rows + memorisation_rows(
+    direct = searched is None
+    searched = searched or Searched.directly(samples.x, heldout.x, train.x, seed)
+    apart = {k: x for k, x in draws.baselines.items() if direct or k != TRAINING_SET}
+    rows.append(copies_row(searched, apart, space=network.name, group=group, settings=settings))
+    return rows + distance_rows(
         near, far, beside, len(train.x), space=network.name, group=group, settings=settings
     )
 

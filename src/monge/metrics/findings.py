@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from monge.metrics.column_rows import WORST, in_words
+from monge.metrics.copies import copies_in_words, copies_told
 from monge.metrics.table import Row, Table, short
 from monge.metrics.verdicts import told_apart
 
@@ -90,8 +91,9 @@ def findings(table: Table) -> Findings:
     text = f"coverage is {share:.2f} of the real-against-real value."
     uncovered = not covered.reaches_floor and share < CLOSE
     (bad if uncovered else good).append(text)
-    copies, text = _copies(table)
-    (bad if copies else good).append(text)
+    found = copies_told(table)
+    copies = bool(found)
+    (unclear if found is None else bad if found else good).append(copies_in_words(table))
     wrong = False
     if "label agreement" in {row.name for row in table}:
         wrong, text = _labels(table)
@@ -118,15 +120,6 @@ def _law(table: Table) -> tuple[bool, str]:
     return False, (
         f"samples cannot be told from held-out data by {len(found)} tests together "
         f"(least p = {short(least)} by Holm's rule; {sizes})."
-    )
-
-
-def _copies(table: Table) -> tuple[bool, str]:
-    row = table["memorised fraction"]
-    copies = row.p_value is not None and row.p_value < 0.05
-    return copies, (
-        f"{100 * row.value:.1f} % of samples pass as copies of a training example, "
-        f"{'more' if copies else 'not more'} than the {100 * row.floor:.1f} % of held-out examples."
     )
 
 

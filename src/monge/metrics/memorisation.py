@@ -1,15 +1,15 @@
-r"""Does the generator repeat its training examples?
+r"""The training examples nearest to samples, and how far they are.
 
-For each sample the two nearest training examples are found, at distances :math:`d_1 \le d_2`. A
-sample is *flagged* when :math:`d_1 < d_2 / 3`: it belongs to one training example and to no other.
-Held-out examples are never copies, so the fraction of them that is flagged is the false-positive
-floor, and the quantiles of their :math:`d_1` say how near is near.
+For each sample the two nearest training examples are found, at distances :math:`d_1 \le d_2`. Where
+:math:`d_1` is a small part of :math:`d_2` a sample belongs to one training example and to no other;
+`copies` makes a test of that. The quantiles of the :math:`d_1` of held-out examples say how near is
+near.
 
 Training sets repeat themselves, and repeated examples are the ones most often memorised, so
-:math:`d_2` is the nearest *larger* distance: exact repetitions count once.
+:math:`d_2` is the nearest *larger* distance: exact repetitions count once. An example and its
+mirror image count as one, too.
 
 References:
-    | Diffusion probabilistic models generalize when they fail to memorize (Yoon et al., 2023)
     | Why diffusion models don't memorize (Bonnaire et al., 2025) -- https://arxiv.org/abs/2505.17638
 """
 
@@ -18,24 +18,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
-from monge.metrics.intervals import quantile_interval, wilson
+from monge.metrics.intervals import quantile_interval
 from monge.metrics.samples import Rows, Values, as_matrix, require_same_dimension
 from monge.metrics.table import Row
 
-RATIO = 1 / 3
 CANDIDATES = 8
 QUANTILES = (0.01, 0.05, 0.5)
 GROUP = "Copies of training examples?"
 CHUNK_ENTRIES = 2**23
 """Numbers in the largest intermediate of a search."""
-
-Flags: TypeAlias = Bool[Tensor, "_n"]
 
 
 @dataclass(frozen=True)
@@ -53,16 +48,12 @@ class Neighbours:
     second: Values
 
     @property
-    def flagged(self) -> Flags:
-        """Which queries pass the ratio test as copies; exact ones always do."""
-        return (self.distance < RATIO * self.second) | (self.distance == 0)
-
-    @property
-    def flagged_fraction(self) -> float:
-        return float(self.flagged.double().mean())
+    def ratio(self) -> Values:
+        """The distance over the second, in [0, 1]; 0 for exact copies."""
+        return torch.where(self.distance > 0, self.distance / self.second, 0.0)
 
 
-def nearest_neighbours(queries: Tensor, train: Tensor) -> Neighbours:
+def nearest_neighbours(queries: Tensor, train: Tensor, examples: int | None = None) -> Neighbours:
     """The nearest training example of each query, by exhaustive search in bounded memory.
 
     Candidates are ranked in single precision by one matrix product for each chunk, and measured
@@ -71,6 +62,7 @@ def nearest_neighbours(queries: Tensor, train: Tensor) -> Neighbours:
     Args:
         queries: (n, ...).
         train: (N, ...), at least two.
+        examples: row i of `train` shows the example i mod this number; none: rows are examples.
 
     Raises:
         UserError: different dimensions or bad entries.
@@ -88,15 +80,18 @@ def nearest_neighbours(queries: Tensor, train: Tensor) -> Neighbours:
         candidates = rank.topk(k, dim=1, largest=False).indices
         exact = (y[candidates].double() - part[:, None].double()).norm(dim=2)
         distance, best = exact.min(dim=1)
-        # All candidates at one distance: nothing larger was found, so the ratio is one.
-        larger = exact.masked_fill(exact <= distance[:, None], torch.inf).amin(dim=1)
+        # All candidates at one distance or of one example: nothing larger was found, so the
+        # ratio is one.
+        shown = candidates % (examples or len(y))
+        same = shown == shown.gather(1, best[:, None])
+        larger = exact.masked_fill(same | (exact <= distance[:, None]), torch.inf).amin(dim=1)
         second = torch.where(larger.isfinite(), larger, distance)
         found.append((candidates.gather(1, best[:, None])[:, 0], distance, second))
     index, distance, second = map(torch.cat, zip(*found, strict=True))
     return Neighbours(index, distance, second)
 
 
-def memorisation_rows(
+def distance_rows(
     samples: Neighbours,
     heldout: Neighbours,
     baselines: Mapping[str, Neighbours],
@@ -106,44 +101,21 @@ def memorisation_rows(
     group: str = GROUP,
     settings: Mapping[str, str | int | float] = MappingProxyType({}),
 ) -> list[Row]:
-    """The flagged fraction, and quantiles of the distance to the training set.
-
-    The fraction's p-value is Fisher's exact test that samples are flagged no more often than
-    held-out examples.
+    """Quantiles of the distance to the training set.
 
     Args:
         space: what distances are measured between, if not the data: part of the rows' names.
         group: the part of the table that the rows stand in.
         settings: more of the protocol.
     """
-    from scipy.stats import fisher_exact
-
     n, n_heldout = len(samples.distance), len(heldout.distance)
-    flagged, by_chance = int(samples.flagged.sum()), int(heldout.flagged.sum())
-    counts = [[flagged, n - flagged], [by_chance, n_heldout - by_chance]]
-    _, p_value = fisher_exact(counts, alternative="greater")
-    share = wilson(flagged / n, n)
     where, unit = ("", "data units") if space == "data" else (f" ({space})", "feature units")
     protocol: dict[str, str | int | float] = {
         **settings,
         "training examples": n_train,
         "floor": f"{n_heldout} held-out examples",
     }
-    rows = [
-        Row(
-            name=f"memorised fraction{where}",
-            value=flagged / n,
-            interval=(share.low, share.high),
-            interval_method=share.method,
-            floor=by_chance / n_heldout,
-            baselines={name: found.flagged_fraction for name, found in baselines.items()},
-            n=n,
-            protocol={**protocol, "flagged if": f"d1 < {RATIO:.3g} d2", "p-value": "Fisher exact"},
-            better="lower",
-            p_value=float(p_value),  # type: ignore[arg-type]
-            group=group,
-        )
-    ]
+    rows = []
     for q in QUANTILES:
         between = quantile_interval(samples.distance, q)
         rows.append(

@@ -15,7 +15,9 @@ from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table, aligned, portable, short
 from monge.tensors import stream
 
-Word = Literal["A", "B", "mixed", "different", "not distinguishable", "same examples"]
+Word = Literal[
+    "A", "B", "mixed", "different", "not distinguishable", "same examples", "not independent"
+]
 
 
 @dataclass(frozen=True)
@@ -164,3 +166,19 @@ def would_have_seen(table: Iterable[Row], x: Samples, y: Samples, level: float, 
             lines.append(f"{gap:.2g} % of one column's values on another side of a threshold")
     joined = " and ".join(filter(None, [", ".join(lines[:-1]), lines[-1]]))
     return f"{joined} would have been seen in 80 % of such comparisons."
+
+
+def of_dependent(verdict: Verdict, found: Sequence[str]) -> Verdict:
+    """A verdict on sets that are not independent: it is about that.
+
+    A difference of A and B that was told stands beside it, because common examples hide
+    differences.
+
+    Args:
+        found: why two of the sets are not independent, as `duplicates.dependence` has it.
+    """
+    if not found or verdict.word == "same examples":
+        return verdict
+    if verdict.word == "different":
+        return Verdict("different", " ".join([*found, verdict.text]))
+    return Verdict("not independent", " ".join(found))

@@ -131,6 +131,11 @@ class Run(Generator):
         return f"Run({str(self.folder)!r}, {self.spec.data}, {self.spec.network})"
 
     @property
+    def mirrored(self) -> bool:
+        """Whether the mirror images of the training data were learned too."""
+        return self.spec.flip == "yes"
+
+    @property
     def digest(self) -> str:
         """Eight hex digits of the specification."""
         return self.spec.digest()

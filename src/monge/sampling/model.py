@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any, cast
@@ -20,6 +21,7 @@ from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.fields import Final, final_map
 from monge.flows import Density, Walk
+from monge.flows.density import EXACT
 from monge.learned.base import Draw, Learned
 from monge.paths import Path as InterpolationPath
 from monge.progress import quiet
@@ -99,6 +101,11 @@ class GenerativeModel:
     @property
     def label_names(self) -> list[str]:
         return list(self.facts.label_names)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the mirror images of the training data were learned too."""
+        return False
 
     @property
     def digest(self) -> str:
@@ -204,7 +211,8 @@ class GenerativeModel:
             x: (N, *shape), data; or rows of a table as its file has them, conditions included.
             label: (N,) class indices; None for no condition.
             vector: (N, K) standardised conditions; None for no condition.
-            probes: random signs for Hutchinson's estimator; None for the exact trace.
+            probes: random signs for Hutchinson's estimator; None for the exact trace, which is
+                also taken up to `flows.density.EXACT` dimensions.
             solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
                 `monge.flows.jump_density`), or another for that of its velocity.
         """
@@ -215,6 +223,8 @@ class GenerativeModel:
         reason = self.learned.without_asked_density(solver, steps, grid, probes)
         if reason := reason or self._without_categories():
             raise UserError(f"no log-density: {reason}")
+        if probes is not None and math.prod(self.autoencoder.latent_shape) <= EXACT:
+            probes = None
         asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
@@ -222,7 +232,8 @@ class GenerativeModel:
         found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
         log_abs_det = self.autoencoder.log_abs_det
         space = "latent" if log_abs_det is None else "data"
-        return Density(found["value"] - (log_abs_det or 0.0), found["stderr"], space)
+        value = found["value"] - (log_abs_det or 0.0)
+        return Density(value, found["stderr"], space, probes=probes or 0)
 
     # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.
 

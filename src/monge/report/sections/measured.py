@@ -186,8 +186,11 @@ def density(folder: Path) -> str | None:
         return card(f"<p class='small'>None: {escaped(reason)}.</p>", title)
     lines = {"this run": _nats(found)}
     if beside := found.get("gaussian"):
-        lines["a Gaussian fitted to the training rows"] = _nats(beside)
+        name = found.get("gaussian_is", "a Gaussian")
+        lines[f"{name}, fitted to the training rows"] = _nats(beside)
         lines["this run above the Gaussian"] = _nats(found["gain"])
+    if rounding := found.get("rounding"):
+        lines["of it, from integrating over the cells of rounded columns"] = _nats(rounding)
     protocol = "; ".join(f"{name} {value}" for name, value in found["protocol"].items())
     body = facts({**lines, "rows": number(found["n"])})
     return card(f"{body}<p class='small'>Mean and standard error. {escaped(protocol)}.</p>", title)

@@ -23,12 +23,13 @@ COLOURS = (ACCENT, SECOND, GOOD, SOFT)
 
 
 def waterfall(report: Mapping[str, Any]) -> str:
-    """The terms on top of each other, up to their sum, each with two standard errors, and the
-    lower bounds as lines."""
+    """The terms on top of each other, up to their sum, and the lower bounds as lines; each with
+    two standard errors."""
     terms = [t for t in report["terms"] if t["value"] > 0 or t["stderr"] > 0]
     bounds = report["lower_bounds"]
     figure, ax = start_figure(6.4, 0.6 + 0.34 * (len(terms) + 1) + 0.2 * len(bounds))
-    height, most = 0.0, max((b["value"] for b in bounds.values()), default=0.0)
+    height = 0.0
+    most = max((b["value"] + 2 * b["stderr"] for b in bounds.values()), default=0.0)
     rows = [*terms, {"name": "sum", "kind": "sum", **report["sum"]}]
     for row, term in enumerate(rows):
         total, estimate = term["kind"] == "sum", term["kind"] == "estimate"
@@ -45,12 +46,17 @@ def waterfall(report: Mapping[str, Any]) -> str:
         most = max(most, end)
     for k, ((name, bound), style) in enumerate(zip(bounds.items(), ("--", ":"), strict=False)):
         ax.axvline(bound["value"], color=GOOD, ls=style, lw=1.6)
-        ax.text(bound["value"], -0.75 - 0.5 * k, f" {name}", size=8, color=GOOD, va="center")
+        value, error = bound["value"], 2 * bound["stderr"]
+        row = -0.75 - 0.5 * k
+        ax.plot([max(value - error, 0), value + error], [row, row], color=GOOD, lw=1.2, gid="bound")
+        ax.text(value + error, row, f" {name}", size=8, color=GOOD, va="center")
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
     ax.set_ylim(len(terms) + 0.5, -0.6 - 0.5 * len(bounds))
     ax.set_xlim(0, 1.14 * most)
     ax.set_xlabel(f"W2 ({report['units']})")
-    return svg(figure, "The terms of the budget and their sum, with two standard errors")
+    return svg(
+        figure, "The terms of the budget, their sum and lower bounds, with two standard errors"
+    )
 
 
 def over_time(bins: Sequence[Mapping[str, float]], against: str) -> str:

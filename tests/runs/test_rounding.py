@@ -1,0 +1,76 @@
+"""Rounded columns: the probability of a cell in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from monge.data.columns import TableCodec
+from monge.data.coordinates import Column, centred
+from monge.data.grids import Grid
+from monge.evaluation.rounding import over_cells, redrawn
+from monge.tensors import stream
+
+WIDTH, SIGMA = 0.5, 1.2
+GRID = Grid(0, 5, 1)
+COLUMNS = (
+    Column("a", "number", 3.0, grid=GRID, spread=True),
+    Column("b", "number", 0.5),
+    Column("c", "number", -2.0, grid=GRID, spread=True),
+)
+CODEC = TableCodec(COLUMNS, pa.schema([(c.name, pa.float64()) for c in COLUMNS]))
+
+
+def rows(n: int) -> tuple[Tensor, np.ndarray]:
+    """Coordinates (n, 3) of normal numbers, of which two columns are rounded; and these levels."""
+    values = SIGMA * torch.randn(n, 3, generator=stream(0, "rows")).double().numpy()
+    values[:, [0, 2]] = np.rint(values[:, [0, 2]] / WIDTH) * WIDTH
+    x = np.stack([centred(values[:, j], c) for j, c in enumerate(COLUMNS)], 1)
+    return torch.from_numpy(x), values
+
+
+def log_density(x: Tensor) -> Tensor:
+    """Of coordinates: the numbers are normal, and a coordinate is a number less its centre."""
+    offsets = torch.tensor([3.0 * WIDTH, 0.5, -2.0 * WIDTH], dtype=torch.float64)
+    return torch.distributions.Normal(0.0, SIGMA).log_prob(x.double() + offsets).sum(1)
+
+
+def closed(values: np.ndarray) -> Tensor:
+    """log of a cell's probability over its width; of the other column a density."""
+    law = torch.distributions.Normal(0.0, SIGMA)
+    v = torch.from_numpy(values)
+    cells = law.cdf(v + WIDTH / 2) - law.cdf(v - WIDTH / 2)
+    log_p = (cells / WIDTH).log()
+    log_p[:, 1] = law.log_prob(v[:, 1])
+    return log_p.sum(1)
+
+
+def test_points_stay_in_their_cell_and_fill_it() -> None:
+    x, values = rows(50)
+    drawn = redrawn(CODEC, x, 400, stream(1))
+    assert torch.equal(drawn[:, :, 1], x[:, 1].double().expand(400, 50))
+    for j, centre in ((0, 3.0), (2, -2.0)):
+        inside = (drawn[:, :, j] + centre * WIDTH - torch.from_numpy(values[:, j])) / WIDTH
+        assert inside.abs().max() <= 0.5
+        # One point in each of 400 parts.
+        parts = ((inside + 0.5) * 400).floor().sort(0).values
+        assert torch.equal(parts, torch.arange(400).double()[:, None].expand(400, 50))
+
+
+def test_the_integral_over_cells_is_that_of_the_closed_form() -> None:
+    x, values = rows(4000)
+    found, point = over_cells(log_density, CODEC, x, 8, stream(2))
+    truth = closed(values)
+    error = found - truth
+    assert float(error.mean().abs()) < 4 * float(error.std()) / math.sqrt(4000)
+    assert float(error.mean().abs()) < 5e-4
+    # Not integrating loses w^2 / (24 s^2) for each rounded column, in the leading order.
+    lost = float((truth - point).mean())
+    assert lost == pytest.approx(2 * WIDTH**2 / (24 * SIGMA**2), rel=0.15)
+    single = log_density(x)
+    assert float((truth - single).mean()) == pytest.approx(lost, abs=0.01)
