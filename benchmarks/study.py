@@ -26,7 +26,8 @@ from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.fields import Predict
 from monge.fitting.autoencoding import prepare_autoencoder
-from monge.fitting.train import latent_batches, loop_spec, make_objective, resolve
+from monge.fitting.objective import latent_batches, loop_spec, make_objective
+from monge.fitting.resolve import resolve
 from monge.flows import Integrated
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.networks.layers import Attention, FeedForward

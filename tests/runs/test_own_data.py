@@ -18,7 +18,8 @@ from monge.data import cache
 from monge.data.arrays import mirrored
 from monge.data.sources import from_arrays
 from monge.errors import UserError
-from monge.fitting.train import resolve, train
+from monge.fitting.resolve import resolve
+from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 

@@ -16,13 +16,8 @@ from monge.fitting.autoencoding import (
     autoencoder_loop,
     is_folder,
 )
-from monge.fitting.train import (
-    check,
-    latent_batches,
-    loop_spec,
-    make_objective,
-    resolve,
-)
+from monge.fitting.objective import latent_batches, loop_spec, make_objective
+from monge.fitting.resolve import check, resolve
 from monge.networks.exact import ExactNetwork
 from monge.progress import Say, quiet, size
 from monge.runs import folder as folders

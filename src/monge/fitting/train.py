@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,50 +11,45 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from monge import autoencoders, lock, own_code, processes
-from monge.components import FAMILIES, build, class_of
+from monge import autoencoders, lock, processes
+from monge.components import class_of
 from monge.data import columns, sources
-from monge.data import latents as latent_data
 from monge.data.base import Data
 from monge.data.latents import Latents
-from monge.errors import UserError, nearest
+from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
 from monge.fitting.autoencoding import (
-    autoencoder_from,
-    is_folder,
     keep_autoencoder_of,
     prepare_autoencoder,
 )
 from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
+from monge.fitting.objective import (
+    latent_batches,
+    loop_spec,
+    make_matching,
+    make_objective,
+    reflow_batches,
+)
+from monge.fitting.resolve import DEFAULT_STEPS, check, resolve
 from monge.fitting.warm_start import initialise
 from monge.learned import kind_of
 from monge.networks.exact import ExactNetwork
 from monge.objectives.base import Objective
-from monge.objectives.flow_matching import FlowMatching, ReflowSpec
+from monge.objectives.flow_matching import ReflowSpec
 from monge.progress import Say, quiet
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
 from monge.runs import same_data
-from monge.runs.folder import read_config
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import Run
-from monge.runs.spec import TrainSpec, plain_source
+from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
-from monge.sampling.facts import DataFacts, n_vector_of
-from monge.tensors import CHUNK, noise, stream
+from monge.sampling.facts import DataFacts
+from monge.tensors import stream
 from monge.training import checkpoint
-from monge.training.loop import Fitted, LoopSpec, fit
-from monge.types import Posterior
-
-DEFAULT_STEPS = 5000
-"""Training steps where neither steps nor minutes are given."""
-
-FEW = 500
-"""Fewer training examples than these get dropout, and colour images their mirror images."""
-
-FEW_DROPOUT = "dropout=0.2"
+from monge.training.loop import Fitted, fit
 
 GRIDS = 8
 """Sample grids during a run, where no interval is given."""
@@ -194,164 +187,6 @@ def train_autoencoder(
     return folder, read_json(folder / QUALITY)
 
 
-def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:
-    """The specification with every "auto" decided for the data, its components in short texts.
-
-    Args:
-        folder: of the run, if it is known already; see `check`.
-    """
-    image, few = data.kind == "image", len(data.train) < FEW
-    changes: dict[str, Any] = {"data": plain_source(spec.data)}
-    if spec.steps is None and spec.minutes is None:
-        changes["steps"] = DEFAULT_STEPS
-    if spec.network == "auto" and spec.init_from is not None:
-        changes["network"] = read_config(Path(spec.init_from)).network
-    if spec.autoencoder == "auto" and spec.init_from is not None:
-        changes["autoencoder"] = spec.init_from
-    elif spec.autoencoder == "auto":
-        changes["autoencoder"] = _default_conv(data) if image else "identity"
-    kind = kind_of(spec.objective)
-    if spec.network == "auto" and spec.init_from is None:
-        shape = _latent_shape(dataclasses.replace(spec, **changes), data, folder)
-        changes["network"] = kind.default_network(_default_network(shape), FEW_DROPOUT * few)
-    changes["network"] = for_kind(changes.get("network", spec.network), spec)
-    if spec.grid == "auto":
-        changes["grid"] = f"uniform:n={kind.default_steps}"
-    if spec.flip == "auto":
-        # Grey images are often digits and letters, whose mirror images mean something else.
-        changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
-    if spec.flip == "yes" and not image:
-        raise UserError("flip is for images: leave it out")
-    if spec.network == "exact" and data.target is None:
-        raise UserError("network exact needs a known target: monge train target:mixture:...")
-    if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
-        raise UserError("network exact lives in data space: use --autoencoder identity")
-    return folders.in_short(dataclasses.replace(spec, **changes))
-
-
-def for_kind(network: str, spec: TrainSpec) -> str:
-    """The network with what the kind of model needs of it."""
-    component = build("network", network)
-    wanted = kind_of(spec.objective).network_of(component, spec)
-    return network if wanted == component else repr(wanted)
-
-
-def _default_network(latent_shape: tuple[int, ...]) -> str:
-    """A transformer for grids, of at most a quarter as many tokens as cells where those are many.
-
-    On a CPU sixteen tokens learn far more in the same time than sixty-four (docs/log.md).
-    """
-    if len(latent_shape) != 3:
-        return "mlp"
-    sides = latent_shape[1:]
-    halved = min(sides) >= 8 and all(side % 2 == 0 for side in sides)
-    return "transformer:patch=2" if halved else "transformer"
-
-
-def _default_conv(data: Data) -> str:
-    """A latent grid of about 8 x 8 with even sides, to which images are padded."""
-    sides = data.shape[1:]
-    grids = {down: -(-min(sides) // (2 * down)) * 2 for down in (1, 2, 4, 8)}
-    down = max(d for d, grid in grids.items() if d == 1 or grid >= (4 if d == 2 else 8))
-    padded = any(side % (2 * down) for side in sides)
-    return f"conv:down={down},channels=4" + ",multiple=2" * padded
-
-
-def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
-    """Refuse what would fail later, before anything is written.
-
-    A run whose folder has its autoencoder goes on without what that was made from.
-
-    Raises:
-        UserError: settings that do not fit each other or the data.
-    """
-    kind_of(spec.objective).check(spec, spec.teacher is not None)
-    for name in ("batch", "autoencoder_steps"):
-        if (value := getattr(spec, name)) is not None and value < 1:
-            raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")
-    for name, value in dataclasses.asdict(spec).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} must be a finite number, not {value}")
-    for name in ("seed", "weight_decay"):
-        if getattr(spec, name) < 0:
-            raise UserError(f"{name} must not be negative, not {getattr(spec, name)}")
-    if spec.precision == "bf16" and pick_device(spec.device).type != "cuda":
-        raise UserError("precision bf16 needs a CUDA device: use --precision auto or float32")
-    loop_spec(spec).check()
-    build("solver", spec.solver)
-    build("grid", spec.grid)
-    shape = _latent_shape(spec, data, folder)
-    if spec.network != "exact":
-        with torch.device("meta"):  # shapes alone: costs nothing at any size
-            component = build("network", spec.network)
-            component.build(shape, len(data.label_names) or None, n_vector_of(data))
-
-
-def _latent_shape(spec: TrainSpec, data: Data, folder: Path | None) -> tuple[int, ...]:
-    """The shape of the latents that the autoencoder of a specification gives the data."""
-    try:
-        return _built_shape(spec, data)
-    except UserError:
-        kept = folder / "autoencoder" / autoencoders.SETTINGS if folder else None
-        if kept is None or not kept.exists():
-            raise
-        settings = read_json(kept)
-        if tuple(settings["data_shape"]) != data.shape:
-            raise
-        return tuple(settings["latent_shape"])
-
-
-def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
-    name = spec.autoencoder.partition(":")[0]
-    if is_folder(spec.autoencoder):
-        return autoencoder_from(Path(spec.autoencoder), data).latent_shape
-    if name not in FAMILIES["autoencoder"] and not own_code.is_own(spec.autoencoder):
-        hint = nearest(name, FAMILIES["autoencoder"])
-        raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
-    return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
-
-
-def make_matching(spec: TrainSpec, data: Data) -> FlowMatching:
-    """The flow matching of a specification: its path, output, coupling and times."""
-    given = data.train_label is not None or data.train_vector is not None
-    return FlowMatching(
-        path=build("path", spec.path),
-        output=spec.output,
-        error=spec.error,
-        coupling=build("coupling", spec.coupling),
-        times=build("times", spec.times),
-        label_drop=spec.label_drop if given else 0.0,
-    )
-
-
-def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> Objective:
-    """The objective of a specification."""
-    matching = make_matching(spec, data)
-    if teacher is None and spec.guidance_range != (1.0, 1.0):
-        raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
-    learned = None if teacher is None else teacher.learned
-    return kind_of(spec.objective).objective(spec, matching, learned)
-
-
-def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
-    """The loop's part of a specification."""
-    names = {f.name for f in dataclasses.fields(LoopSpec)}
-    shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
-    shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
-    return LoopSpec(**{**shared, **changes})
-
-
-def latent_batches(
-    spec: TrainSpec, objective: Objective, latents: Latents, data: Data
-) -> latent_data.LatentBatches:
-    cond = {} if data.train_label is None else {"label": data.train_label}
-    if data.train_vector is not None:
-        cond["vector"] = data.train_vector.float()
-    plan = objective.coupling.plan_batch or 1
-    span = max(1, -(-plan // spec.batch))
-    return latent_data.LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
-
-
 def _fit(
     spec: TrainSpec,
     network: nn.Module,
@@ -395,36 +230,6 @@ def _fit(
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
         folders.add_costs(folder, **costs)
     return fitted
-
-
-def reflow_batches(
-    spec: TrainSpec,
-    objective: Objective,
-    data: Data,
-    teacher: Run,
-    say: Say,
-) -> latent_data.LatentBatches:
-    """Noise, and what the teacher makes of it, for as many as there are training examples."""
-    n = len(data.train)
-    say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
-    shape = tuple(teacher.autoencoder.latent_shape)
-    guidance = spec.guidance_range[0]
-    flow = teacher.learned.deterministic(guidance)
-    x0 = noise(spec.seed, 0, n, shape, "reflow")
-    cond = {} if data.train_label is None else {"label": data.train_label}
-    if data.train_vector is not None:
-        cond["vector"] = data.train_vector.float()
-    ends = []
-    with torch.no_grad():
-        for rows in torch.arange(n).split(CHUNK):
-            given = {k: c[rows].to(teacher.device) for k, c in cond.items()}
-            start = x0[rows].to(teacher.device)
-            ends.append(flow(start, *flow.domain, given or None).cpu())
-    posterior = Posterior(torch.cat(ends))
-    # What a batch brings as x0 is its noise, as if it were a condition.
-    return latent_data.LatentBatches(
-        posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed
-    )
 
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:

@@ -23,6 +23,7 @@ from monge.flows import (
     jump_log_density,
     log_density,
 )
+from monge.learned.at_scale import AtScale, with_scale
 from monge.learned.base import JUMPS, Draw, Learned, Program, Settings, with_settings
 from monge.learned.modules import Jump
 from monge.learned.velocity import counted_rows
@@ -35,7 +36,7 @@ from monge.paths import Kind, Path
 from monge.tensors import noise
 from monge.time_pairs import PairLaw
 from monge.times import Uniform
-from monge.types import Cond, Latent, State, Time, VelocityField, domain_of
+from monge.types import Cond, Latent, State, Time, VelocityField
 
 ERROR_STEPS = (1, 2, 4, 8, 16)
 """Numbers of jumps at which a map is held against the flow that it follows."""
@@ -380,23 +381,3 @@ def renoised(flow: Composed, path: Path, x: State, draw: Draw, cond: Cond = None
         fresh = noise(draw.seed, draw.first, draw.last, draw.shape, "renoised", k).to(x)
         x = flow.map(path.interpolate(fresh, x, t)[0], t, hi, cond)
     return x
-
-
-@dataclass(frozen=True)
-class AtScale:
-    """A field whose network takes a guidance scale, at one scale."""
-
-    field: VelocityField
-    scale: float
-
-    @property
-    def domain(self) -> tuple[float, float]:
-        return domain_of(self.field)
-
-    def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
-        return self.field(x, t, with_scale(x, cond, self.scale))
-
-
-def with_scale(x: State, cond: Cond, scale: float) -> dict[str, Tensor]:
-    """The condition with a guidance scale for each example."""
-    return {**(cond or {}), "guidance": x.new_full((len(x),), scale)}

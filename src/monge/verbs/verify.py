@@ -64,7 +64,7 @@ class Verify(Sampler):
 
 def act(arguments: Verify) -> dict[str, Any]:
     """Take an error apart: of a run, with its report renewed, or of a component."""
-    from monge.verification.verify import text
+    from monge.verification.text import text
 
     if arguments.selftest:
         return _selftest(arguments)

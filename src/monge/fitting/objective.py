@@ -1,0 +1,94 @@
+"""What a run is trained by: its objective, its batches, the settings of its loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from monge.components import build
+from monge.data import latents as latent_data
+from monge.data.base import Data
+from monge.data.latents import Latents
+from monge.errors import UserError
+from monge.learned import kind_of
+from monge.objectives.base import Objective
+from monge.objectives.flow_matching import FlowMatching
+from monge.progress import Say
+from monge.runs.run import Run
+from monge.runs.spec import TrainSpec
+from monge.tensors import CHUNK, noise
+from monge.training.loop import LoopSpec
+from monge.types import Posterior
+
+
+def make_matching(spec: TrainSpec, data: Data) -> FlowMatching:
+    """The flow matching of a specification: its path, output, coupling and times."""
+    given = data.train_label is not None or data.train_vector is not None
+    return FlowMatching(
+        path=build("path", spec.path),
+        output=spec.output,
+        error=spec.error,
+        coupling=build("coupling", spec.coupling),
+        times=build("times", spec.times),
+        label_drop=spec.label_drop if given else 0.0,
+    )
+
+
+def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> Objective:
+    """The objective of a specification."""
+    matching = make_matching(spec, data)
+    if teacher is None and spec.guidance_range != (1.0, 1.0):
+        raise UserError("teacher guidance is for distilling: monge distil RUN --guidance ..")
+    learned = None if teacher is None else teacher.learned
+    return kind_of(spec.objective).objective(spec, matching, learned)
+
+
+def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
+    """The loop's part of a specification."""
+    names = {f.name for f in dataclasses.fields(LoopSpec)}
+    shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
+    shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
+    return LoopSpec(**{**shared, **changes})
+
+
+def latent_batches(
+    spec: TrainSpec, objective: Objective, latents: Latents, data: Data
+) -> latent_data.LatentBatches:
+    cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
+    plan = objective.coupling.plan_batch or 1
+    span = max(1, -(-plan // spec.batch))
+    return latent_data.LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
+
+
+def reflow_batches(
+    spec: TrainSpec,
+    objective: Objective,
+    data: Data,
+    teacher: Run,
+    say: Say,
+) -> latent_data.LatentBatches:
+    """Noise, and what the teacher makes of it, for as many as there are training examples."""
+    n = len(data.train)
+    say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
+    shape = tuple(teacher.autoencoder.latent_shape)
+    guidance = spec.guidance_range[0]
+    flow = teacher.learned.deterministic(guidance)
+    x0 = noise(spec.seed, 0, n, shape, "reflow")
+    cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
+    ends = []
+    with torch.no_grad():
+        for rows in torch.arange(n).split(CHUNK):
+            given = {k: c[rows].to(teacher.device) for k, c in cond.items()}
+            start = x0[rows].to(teacher.device)
+            ends.append(flow(start, *flow.domain, given or None).cpu())
+    posterior = Posterior(torch.cat(ends))
+    # What a batch brings as x0 is its noise, as if it were a condition.
+    return latent_data.LatentBatches(
+        posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed
+    )
