@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from monge.runs.jumps import renoised
 from torch import Tensor
 
 from monge.data.latents import LatentBatches
@@ -16,10 +15,13 @@ from monge.evaluation.evaluate import _scale
 from monge.evaluation.step_curve import step_curve
 from monge.fitting.distil import distil
 from monge.flows import Composed
+from monge.learned import Draw
+from monge.learned.flow_map import renoised
 from monge.metrics.evaluate import evaluate
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear
 from monge.runs.run import Run
+from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
 from monge.tensors import stream
 from monge.times import Uniform
@@ -83,7 +85,7 @@ def test_the_covariance_of_sampled_latents_is_the_total_one() -> None:
 def test_labels_are_drawn_as_often_as_they_are_in_the_data() -> None:
     from scipy.stats import chisquare
 
-    facts = {"label_names": ["a", "b", "c"], "label_counts": [900, 90, 10]}
+    facts = DataFacts("table", (2,), ("a", "b", "c"), (900, 90, 10))
     label = asked_labels(None, facts, 10_000, seed=0)
     assert label is not None
     counts = torch.bincount(label, minlength=3).numpy()
@@ -102,7 +104,7 @@ def test_each_jump_of_a_consistency_model_has_noise_of_its_own() -> None:
     flow = Composed(constant, Uniform(4))
     n = 4000
     x0 = torch.randn(n, 1, generator=stream(0, "x0"))
-    renoised(flow, Linear(), x0, (0, 0, n, (1,), "sample"))
+    renoised(flow, Linear(), x0, Draw(0, 0, n, (1,)))
     assert len(seen) == 4
     inner = torch.cat([x0, *seen[1:]], 1)
     for column, t in zip(inner.T[1:], (0.25, 0.5, 0.75), strict=True):
@@ -116,7 +118,8 @@ def test_a_run_trained_with_guidance_samples_with_it(table_run: Run) -> None:
     import dataclasses
 
     spec = dataclasses.replace(table_run.spec, guidance=2.0)
-    guided = dataclasses.replace(table_run, spec=spec)
+    run = table_run
+    guided = Run.of(run.folder, spec, run.facts, run.autoencoder, run.network, run.device)
     own, asked = guided.sample(20, seed=3), table_run.sample(20, seed=3, guidance=2)
     plain = guided.sample(20, seed=3, guidance=1)
     assert torch.equal(own.x, asked.x) and not torch.equal(own.x, plain.x)

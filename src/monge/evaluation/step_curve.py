@@ -7,7 +7,7 @@ every row. The floor is that of training examples in the samples' place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,23 +155,12 @@ def step_curve(
             best = Run.load(run.folder, str(run.device), "best")
             for k in steps:
                 add(best, "map, best weights", steps=k, guidance=guidance)
-        teacher = run.teacher
-        scale = run.learned.guidance_of(run.flow(guidance=guidance), guidance)
-        if teacher is not None:
-            # Guidance evaluates twice, unless it is an input or part of a map.
-            doubled = 2 if scale != 1 and not teacher.learned.guided_as_trained else 1
-            for k in steps:
-                tried = []
-                for solver, cost in SOLVERS.items():
-                    if k % (cost * doubled) == 0:
-                        many = k // (cost * doubled)
-                        sampling = {"solver": solver, "steps": many, "guidance": scale}
-                        samples = teacher.sample(judge.n, seed=seed, **sampling)
-                        tried.append(judge.of(teacher, samples, "teacher"))
-                if tried:
-                    points.append(min(tried, key=_distance))
-                    say(in_words(points[-1]))
-            add(teacher, "teacher as it is", guidance=scale)
+        if run.teacher is not None:
+            scale = run.learned.guidance_of(run.flow(guidance=guidance), guidance)
+            for point in _at_equal_evaluations(judge, run.teacher, steps, scale, seed):
+                points.append(point)
+                say(in_words(point))
+            add(run.teacher, "teacher as it is", guidance=scale)
     floors = [
         judge.numbers(latents_in_units(run, data.train, judge.n, seed, f"floor {k}"))
         for k in range(FLOORS)
@@ -196,6 +185,24 @@ def step_curve(
     }
     write_json(run.folder / STEPS, found)
     return found
+
+
+def _at_equal_evaluations(
+    judge: Judge, teacher: Run, steps: Sequence[int], scale: float, seed: int
+) -> Iterator[Point]:
+    """A teacher sampled with as many evaluations as a map has jumps, by its best solver each."""
+    # Guidance evaluates twice, unless it is an input or part of a map.
+    doubled = 2 if scale != 1 and not teacher.learned.guided_as_trained else 1
+    for k in steps:
+        tried = []
+        for solver, cost in SOLVERS.items():
+            if k % (cost * doubled) == 0:
+                many = k // (cost * doubled)
+                sampling = {"solver": solver, "steps": many, "guidance": scale}
+                samples = teacher.sample(judge.n, seed=seed, **sampling)
+                tried.append(judge.of(teacher, samples, "teacher"))
+        if tried:
+            yield min(tried, key=_distance)
 
 
 def _best_is_another(run: Run) -> bool:
