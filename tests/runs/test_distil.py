@@ -17,12 +17,13 @@ from monge.cli import main
 from monge.components import FAMILIES, build, class_of
 from monge.errors import UserError
 from monge.evaluation.step_curve import parse_steps, step_curve
-from monge.fitting import map_errors
 from monge.fitting.distil import distil, distil_spec
 from monge.fitting.map_errors import map_errors as errors_of
 from monge.fitting.train import train
 from monge.flows import Composed, Integrated
 from monge.learned import Draw
+from monge.runs import map_errors
+from monge.runs.layout import MAP_ERROR
 from monge.runs.run import Run
 from monge.tensors import noise
 from monge.times import Uniform
@@ -101,7 +102,7 @@ def test_every_objective_distils(name: str, table_run: Run, tmp_path: Path) -> N
     # What a rule differentiates in is not what the teacher's fast embedding is of.
     anchor = ",anchor=end" if name in ("eulerian", "continuous-consistency") else ""
     assert run.learned.few_steps and run.spec.network.endswith(f"two_times=True{anchor}")
-    kept = json.loads((run.folder / map_errors.FILE).read_text())
+    kept = json.loads((run.folder / MAP_ERROR).read_text())
     steps = [1] if run.learned.pairs.only_to_data else [1, 2, 4, 8, 16]
     assert [e["steps"] for e in kept["errors"]] == steps
     assert bool(run.sample(16, steps=2).x.isfinite().all())
@@ -116,7 +117,7 @@ def test_every_objective_trains_alone(name: str, table_run: Run, tmp_path: Path)
     assert Run.load(run.folder).spec == run.spec
     assert run.sample(2).info["steps"] == 4  # a map's own grid
     # A map that jumps to the data alone is held against no velocity that it has not learned.
-    assert (run.folder / map_errors.FILE).exists() == (name != "consistency-training")
+    assert (run.folder / MAP_ERROR).exists() == (name != "consistency-training")
     assert (run.folder / "best.json").exists() == (name != "consistency-training")
 
 

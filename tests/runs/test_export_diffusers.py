@@ -95,7 +95,7 @@ def test_diffusers_autoencoders_are_in_their_own_format(
     run = dataclasses.replace(
         digits_run,
         autoencoder=standardise(bare, 2 * examples - 1),
-        facts={**digits_run.facts, "shape": [channels, 16, 16]},
+        facts=dataclasses.replace(digits_run.facts, shape=(channels, 16, 16)),
     )
     run = remade(run)
     folder, found = export_run(run, "diffusers", tmp_path / "out")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import tyro
 
+from monge.learned import kind_of
 from monge.metrics.columns import Columns
 from monge.metrics.evaluate import TRAINING_SET, TableOf, evaluate
 from monge.metrics.table import Table
@@ -28,7 +29,8 @@ VERBS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "verify": Verify}
 def run_in(folder: Path, **spec: Any) -> Any:
     folder.mkdir(exist_ok=True)
     (folder / "cost.json").write_text(json.dumps({"steps": 500}))
-    return SimpleNamespace(folder=folder, spec=TrainSpec(data="rows.csv", **spec))
+    made = TrainSpec(data="rows.csv", **spec)
+    return SimpleNamespace(folder=folder, spec=made, learned=kind_of(made.objective))
 
 
 def parsed(command: str) -> Any:
