@@ -21,6 +21,7 @@ from monge.data.base import Data
 from monge.data.columns import TableCodec
 from monge.data.csv_dialect import is_number
 from monge.data.grids import Grid, grid_of_floats, grid_of_integers
+from monge.data.indexes import UNNAMED
 from monge.data.reading import Reading
 from monge.errors import UserError
 
@@ -294,7 +295,8 @@ def test_damaged_files_are_refused(damage: Any) -> None:
 
 NAMES = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), include_characters=',"\n;\t '), min_size=1
-).filter(lambda s: s.strip() == s and not is_number(s))  # numbers are no names in a csv
+).filter(lambda s: s.strip() == s and not is_number(s) and s not in UNNAMED)
+# Numbers are no names in a csv, and these are row numbers.
 WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r"))
 
 
