@@ -120,6 +120,8 @@ class Component:
 
 
 def _settings_text(component: Any, changed: bool = True) -> str:
+    if not dataclasses.is_dataclass(component):  # of a user's own, without settings
+        return ""
     shown = []
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)

@@ -12,6 +12,7 @@ from components_under_test import NAMED, NEED_FILES, OTHERS
 
 from monge.components import FAMILIES, build
 from monge.conformance import LAWS, Measured, check, family_of
+from monge.paths import Linear
 
 CASES = [
     (family, component)
@@ -81,3 +82,15 @@ def test_report_reads_well() -> None:
     assert "does not apply: the velocity target is declared" in text
     assert json["passed"] and json["component"] == "ou" and len(json["rows"]) == len(LAWS["path"])
     assert json["rows"][0]["statement"].startswith("At t = 1 the state is the datum")
+
+
+def test_a_component_of_any_class_has_a_report() -> None:
+    class Plain(Linear):
+        """Not decorated as a dataclass."""
+
+    class Silent(Linear):
+        def __repr__(self) -> str:
+            raise TypeError("no text")
+
+    assert check(Plain()).passed and check(Plain()).name == "linear"
+    assert check(Silent()).name == "Silent"

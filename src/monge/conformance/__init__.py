@@ -75,9 +75,20 @@ def check(component: Any) -> Report:
         UserError: nothing in monge is like it.
     """
     family = family_of(component)
-    name = type(component).__name__ if isinstance(component, nn.Module) else repr(component)
-    name = getattr(component, "__name__", name)
-    return Report(name, family, tuple(apply(law, component) for law in LAWS[family]))
+    return Report(_name_of(component), family, tuple(apply(law, component) for law in LAWS[family]))
+
+
+def _name_of(component: Any) -> str:
+    """What a report calls a component, whatever its own `repr` does."""
+    plain = type(component).__name__
+    if isinstance(component, nn.Module):
+        return plain
+    if name := getattr(component, "__name__", None):
+        return str(name)
+    try:
+        return repr(component)
+    except Exception:  # a stranger's
+        return plain
 
 
 def family_of(component: Any) -> str:

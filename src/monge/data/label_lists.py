@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monge.data.array_images import NOT_LABELS
 from monge.data.images import SUFFIXES, Unreadable
@@ -22,6 +22,7 @@ FILE_COLUMNS = ("file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "species")
 
 
+@runtime_checkable
 class Listed(Protocol):
     """The images of a folder, as `folder.Folder` has them."""
 

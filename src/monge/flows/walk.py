@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monge.times import Grid
 from monge.types import Cond, State, Time, VelocityField
 
 
+@runtime_checkable
 class Walk(Protocol):
     """A flow map that is taken in steps or in jumps, and the words for them.
 

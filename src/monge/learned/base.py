@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ JUMPS = "map"
 """What stands for a solver where a learned map jumps."""
 
 
+@runtime_checkable
 class Settings(Protocol):
     """The settings of a run that say what is learned and how it is sampled; see `TrainSpec`."""
 

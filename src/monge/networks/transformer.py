@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -243,6 +243,7 @@ class VectorTokens:
         return h.flatten(1)[:, : self.shape[0]]
 
 
+@runtime_checkable
 class Cut(Protocol):
     """What a network's settings say of its tokens."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -13,6 +13,7 @@ from monge.errors import UserError, nearest
 from monge.tensors import stream
 
 
+@runtime_checkable
 class Labels(Protocol):
     """Names of the labels, and how often each is in the training data."""
 
