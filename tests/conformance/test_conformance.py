@@ -92,5 +92,5 @@ def test_a_component_of_any_class_has_a_report() -> None:
         def __repr__(self) -> str:
             raise TypeError("no text")
 
-    assert check(Plain()).passed and check(Plain()).name == "linear"
-    assert check(Silent()).name == "Silent"
+    assert check(Plain()).passed and check(Plain()).component == "linear"
+    assert check(Silent()).component == "Silent"
