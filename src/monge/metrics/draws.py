@@ -11,6 +11,10 @@ from torch import Tensor, randperm
 from monge.metrics.samples import Samples, random_rows
 from monge.tensors import stream
 
+PER_SAMPLE = 4
+"""Held-out examples for each sample, at most. Beyond, a standard error could shrink by an eighth at
+most, and tests of pairs cost as the square."""
+
 FLOOR_DRAWS = 3
 
 Sees = Literal["numbers", "columns", "all"]
@@ -87,7 +91,8 @@ def draw(
     """Draws of n examples without replacement; the floors are disjoint draws of training ones.
 
     Args:
-        most: examples of each set in the `wide` draws; none are made if None.
+        most: examples of each set in the `wide` draws, and at most `PER_SAMPLE` real ones a sample;
+            none are made if None.
         numbers: as in `Draws`.
     """
 
@@ -114,7 +119,10 @@ def draw(
             numbers,
         )
 
-    sizes = (n, n) if most is None else (min(len(samples), most), min(len(real), most))
+    sizes = (n, n)
+    if most is not None:
+        several = min(len(samples), most)
+        sizes = several, min(len(real), most, PER_SAMPLE * several)
     return drawn(n, n, None if sizes == (n, n) else drawn(*sizes, None))
 
 
