@@ -60,6 +60,7 @@ def test_an_exponential_integrator_falls_short_of_its_order_at_the_data() -> Non
     assert 1.4 < exponential.line.fit.slope < 1.9  # h^2 log(1/h)
 
 
+@pytest.mark.slow
 def test_the_square_root_of_the_score_error_is_attained_by_an_oscillating_one_only() -> None:
     found = verdicts(
         "score-error", law=("normal",), form=("phi", "oscillating"),
@@ -87,6 +88,7 @@ def test_early_stopping() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_dimension() -> None:
     closed = verdicts(
         "dimension", law=("flat", "decaying"), dim=(16, 64, 256, 1024), seed=(0,),
