@@ -20,6 +20,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def first_seed() -> None:
+    """What a file's own fixtures draw is the same whatever ran before on this worker."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seed(first_seed: None) -> None:
+    """What a test draws is the same whatever ran before on this worker."""
+    torch.manual_seed(0)
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -25,11 +25,13 @@ LAW = "target:gaussian:dim=3"
 
 
 class Small(nn.Module):
-    """A network of nobody's: net(x, t, cond)."""
+    """A network of nobody's: net(x, t, cond), which moves each coordinate about one too far."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim + 1, 32), nn.SiLU(), nn.Linear(32, dim))
+        last = nn.Linear(32, dim)
+        nn.init.ones_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(dim + 1, 32), nn.SiLU(), last)
 
     def forward(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
         time = torch.as_tensor(t, dtype=x.dtype).expand(len(x))[:, None]
@@ -79,7 +81,7 @@ def test_a_network_of_nobodys_needs_no_folder(
     assert tuple(samples.x.shape) == (4, *data.shape)
     found = monge.evaluate(generator, 60, data=data)
     worst = found.table["Frechet distance (latent)"]
-    assert worst.value > worst.floor
+    assert worst.value > 4 > 3 * worst.floor  # eight coordinates, one off: about 8
     report = monge.verify(generator, 60, data=data, quick=True, verbose=False)
     assert report["sum"]["value"] > 0 and report["advice"]["text"]
     assert not list(tmp_path.iterdir())
