@@ -23,7 +23,7 @@ from benchmarks.measure import (
     timed,
 )
 from monge.couplings import Coupling, Independent, MinibatchOT
-from monge.data.latents import LatentBatches
+from monge.latents.batches import LatentBatches
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.flow_matching import FlowMatching
 from monge.tensors import stream

@@ -20,12 +20,12 @@ from benchmarks.measure import Row, Rows, clock, interleave, parser, ratio, show
 from monge.autoencoders.conv import ConvSpec
 from monge.couplings import source_like
 from monge.data.arrays import Pixels, Shards
-from monge.data.latent_cache import in_units_of, latents_of, standardised_by
-from monge.data.latents import Epochs, LatentBatches
+from monge.latents.batches import Epochs, LatentBatches
+from monge.latents.cache import in_units_of, latents_of, standardised_by
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.base import Batch
 from monge.objectives.flow_matching import FlowMatching
-from monge.progress import quiet
+from monge.system.progress import quiet
 from monge.tensors import stream
 from monge.training.engine import Engine
 from monge.training.spec import Batches, LoopSpec

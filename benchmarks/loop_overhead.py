@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Rows, clock, interleave, median, parser, ratio, show
-from monge.data.latents import LatentBatches
+from monge.latents.batches import LatentBatches
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.base import Batch
 from monge.objectives.flow_matching import FlowMatching

@@ -23,20 +23,20 @@ from torch import Tensor, nn
 from monge.components import build
 from monge.data import sources
 from monge.data.base import Data
-from monge.data.latents import Latents
 from monge.fields import Predict
 from monge.fitting.autoencoding import prepare_autoencoder
 from monge.fitting.objective import latent_batches, loop_spec, make_objective
 from monge.fitting.resolve import resolve
 from monge.flows import Integrated
+from monge.latents.batches import Latents
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.networks.layers import Attention, FeedForward
 from monge.objectives.flow_matching import FlowMatching
-from monge.progress import quiet
 from monge.recipes.digits import SPEC
 from monge.runs.restore import build_network
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
+from monge.system.progress import quiet
 from monge.tensors import noise, stream
 from monge.training.engine import Engine
 from monge.training.schedule import learning_rate

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from monge.data import decoding, latent_cache
+from monge.data.images import decoding
+from monge.latents import cache as latent_cache
 from monge.networks.transformer import TransformerSpec
 
 COUNTS = (10**6, 10**9)
@@ -168,7 +169,7 @@ def tables() -> list[str]:
 
 def drawing_rate(batch: int = 256, steps: int = 20) -> float:
     """Samples a second that one process draws: rows, encoder noise, source and times."""
-    from monge.data.latents import LatentBatches
+    from monge.latents.batches import LatentBatches
     from monge.objectives.flow_matching import FlowMatching
     from monge.types import Posterior
 

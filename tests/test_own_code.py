@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import monge
-from monge import cli, own_code
+from monge import cli
 from monge.errors import UserError
 from monge.runs.run import Run
+from monge.system import own_code
 
 SOURCE = """
 import math

@@ -14,8 +14,9 @@ from PIL import Image
 
 from monge.autoencoders.conv import ConvSpec
 from monge.couplings import Independent
-from monge.data import latent_cache, sources
-from monge.data.latents import LatentBatches
+from monge.data import sources
+from monge.latents import cache as latent_cache
+from monge.latents.batches import LatentBatches
 from monge.networks.transformer import TransformerSpec
 from monge.objectives.flow_matching import FlowMatching
 from monge.training import checkpoint

@@ -10,9 +10,10 @@ from typing import Any, Unpack, get_type_hints
 import pyarrow as pa
 
 from monge.components import read_value
-from monge.data import sources, tables
+from monge.data import sources
 from monge.data.base import Data
 from monge.data.reading import Reading
+from monge.data.tables import tables
 from monge.errors import UserError, nearest
 from monge.evaluation.evaluate import evaluate_generator, evaluate_run
 from monge.fitting.distil import OBJECTIVE
@@ -20,10 +21,10 @@ from monge.fitting.distil import distil as distil_run
 from monge.fitting.train import train as train_run
 from monge.metrics.evaluate import Evaluation
 from monge.options import DistilOptions, ReadingOptions, SamplingOptions, TrainOptions
-from monge.progress import quiet
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.sampling.generator import Generator
+from monge.system.progress import quiet
 from monge.verification.verify import verify_generator, verify_run
 
 

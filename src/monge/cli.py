@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import get_args, get_type_hints
 
-from monge import own_code, processes
-from monge.data.raw import shown_lines
+from monge.data.images.raw import shown_lines
 from monge.errors import CheckFailed, UserError
+from monge.system import own_code, processes
 from monge.verbs import table
 
 

@@ -18,8 +18,8 @@ import typing
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
-from monge import own_code
 from monge.errors import UserError, nearest
+from monge.system import own_code
 
 FAMILIES: dict[str, dict[str, str]] = {
     "path": {

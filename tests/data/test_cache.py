@@ -14,14 +14,15 @@ import pytest
 
 from forked import kill_when, open_to_all, start, wait
 from making_images import folder_of, pixels_of, write
-from monge import lock
 from monge.cli import main
-from monge.data import cache, decoding, folder, store
-from monge.data.folder import list_folder
+from monge.data import cache
+from monge.data.images import decoding, folder, store
+from monge.data.images.folder import list_folder
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError
-from monge.progress import Say, quiet
+from monge.system import lock
+from monge.system.progress import Say, quiet
 
 N = 300
 

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from monge.data import table_files, tables
 from monge.data.base import Data
-from monge.data.columns import TableCodec
-from monge.data.csv_dialect import is_number
-from monge.data.grids import Grid, grid_of_floats, grid_of_integers
-from monge.data.indexes import UNNAMED
+from monge.data.columns.grids import Grid, grid_of_floats, grid_of_integers
+from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
+from monge.data.tables import table_files, tables
+from monge.data.tables.csv_dialect import is_number
+from monge.data.tables.indexes import UNNAMED
 from monge.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from monge.data import csv_files, table_files, tables
-from monge.data.compared_columns import as_matrices
-from monge.data.csv_files import advice_of, notes_of, read_csv
 from monge.data.naming import flag, names_in
 from monge.data.reading import Reading
 from monge.data.sources import load
+from monge.data.tables import csv_files, table_files, tables
+from monge.data.tables.compared_columns import as_matrices
+from monge.data.tables.csv_files import advice_of, notes_of, read_csv
 from monge.errors import UserError
 
 

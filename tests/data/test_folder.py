@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from making_images import encoded, folder_of, pixels_of, write
-from monge.data.folder import Folder, list_folder
+from monge.data.images.folder import Folder, list_folder
 from monge.data.reading import Reading
 from monge.errors import UserError
 

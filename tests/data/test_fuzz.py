@@ -31,7 +31,7 @@ from making_parquet import images, write_parquet
 from monge.data import cache
 from monge.data.arrays import Pixels, map_file
 from monge.data.base import Data
-from monge.data.images import MOST_PIXELS, Unreadable, look, read
+from monge.data.images.image_files import MOST_PIXELS, Unreadable, look, read
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError

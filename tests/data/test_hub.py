@@ -13,12 +13,13 @@ import pytest
 from forked import kill_when, start
 from making_images import encoded, folder_of, pixels_of, write
 from making_parquet import images, write_parquet
-from monge.data import cache, decoding, hub, store
-from monge.data.hub import open_hub
+from monge.data import cache
+from monge.data.images import decoding, hub, store
+from monge.data.images.hub import open_hub
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError
-from monge.progress import quiet
+from monge.system.progress import quiet
 
 datasets = pytest.importorskip("datasets")
 

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from making_images import bomb, png
-from monge.data.images import FORMATS, MOST_PIXELS, Unreadable, White, look, read, resize
+from monge.data.images.image_files import (
+    FORMATS,
+    MOST_PIXELS,
+    Unreadable,
+    White,
+    look,
+    read,
+    resize,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUARTERS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8).repeat(8, 0).repeat(8, 1)

@@ -17,16 +17,16 @@ from pyarrow import parquet
 
 from making_images import folder_of, pixels_of, write
 from making_parquet import IMAGE
-from monge.data import raw as raws
-from monge.data.array_images import scaled
 from monge.data.arrays import Pixels
-from monge.data.budget import Budget
-from monge.data.folder import list_folder
-from monge.data.images import MOST_PIXELS, White, read
+from monge.data.images import raw as raws
+from monge.data.images.array_images import scaled
+from monge.data.images.budget import Budget
+from monge.data.images.folder import list_folder
+from monge.data.images.image_files import MOST_PIXELS, White, read
 from monge.data.reading import Reading
 from monge.data.sources import from_arrays, load
 from monge.errors import UserError
-from monge.ownership import MANIFEST
+from monge.system.ownership import MANIFEST
 
 RNG = np.random.default_rng(0)
 SIGNED = RNG.uniform(-1, 1, (20, 4, 4)).round(3)
@@ -139,8 +139,8 @@ def test_the_white_of_deep_images(tmp_path: Path, greatest: int, white: int) -> 
 def test_a_bright_file_behind_the_first_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monge.data.decoding.LOOKED_AT", 2)
-    monkeypatch.setattr("monge.data.decoding.BLOCK_BYTES", 64 * 16)
+    monkeypatch.setattr("monge.data.images.decoding.LOOKED_AT", 2)
+    monkeypatch.setattr("monge.data.images.decoding.BLOCK_BYTES", 64 * 16)
     for k in range(40):
         values = np.full((8, 8), 3000 if k == 37 else 10 + k, np.uint16)
         deep(tmp_path / "x", values, f"{k:02d}.png")
@@ -182,7 +182,7 @@ def test_strips_do_not_show(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "TIFF" if mode == "CMYK" else "PNG")
     whole = read(buffer.getvalue(), (20, 15), 3, white=White())[0]
-    monkeypatch.setattr("monge.data.images.STRIP", 70)
+    monkeypatch.setattr("monge.data.images.image_files.STRIP", 70)
     assert np.array_equal(read(buffer.getvalue(), (20, 15), 3, white=White())[0], whole)
 
 

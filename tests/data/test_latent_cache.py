@@ -17,19 +17,20 @@ from forked import kill_when, start, wait
 from making_images import folder_of
 from monge.autoencoders import AutoencoderModule, Standardised
 from monge.components import build
-from monge.data import cache, latent_cache
+from monge.data import cache
 from monge.data.arrays import Pixels, Shards, mirrored
 from monge.data.base import Data
-from monge.data.latent_cache import (
+from monge.data.sources import load
+from monge.errors import UserError
+from monge.latents import cache as latent_cache
+from monge.latents.cache import (
     StoredLatents,
     chunks,
     in_units_of,
     latents_of,
     standardised_by,
 )
-from monge.data.sources import load
-from monge.errors import UserError
-from monge.progress import Say, quiet
+from monge.system.progress import Say, quiet
 from monge.tensors import stream
 from monge.types import Posterior
 

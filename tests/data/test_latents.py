@@ -11,7 +11,7 @@ from torch import Tensor
 from monge.autoencoders.conv import ConvSpec
 from monge.autoencoders.pca import PCASpec
 from monge.couplings import MinibatchOT
-from monge.data.latents import DataBatches, Epochs, LatentBatches, encode
+from monge.latents.batches import DataBatches, Epochs, LatentBatches, encode
 from monge.objectives.flow_matching import FlowMatching
 from monge.tensors import stream
 from monge.types import Posterior

@@ -23,7 +23,7 @@ from PIL import Image
 
 from making_images import encoded, pixels_of
 from making_parquet import write_parquet
-from monge.data import decoding
+from monge.data.images import decoding
 
 CHILD = Path(__file__).with_name("under_a_limit.py")
 SIDE = 128

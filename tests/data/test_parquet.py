@@ -16,12 +16,13 @@ from pyarrow import parquet
 from forked import kill_when, open_to_all, start, wait
 from making_images import encoded, folder_of, pixels_of
 from making_parquet import IMAGE, images, write_parquet
-from monge.data import cache, decoding, store
-from monge.data.parquet import has_images, open_parquet
+from monge.data import cache
+from monge.data.images import decoding, store
+from monge.data.images.parquet import has_images, open_parquet
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError
-from monge.progress import quiet
+from monge.system.progress import quiet
 
 PARQUET_ROW = r"x\.parquet, row 7"
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from making_images import encoded, folder_of, pixels_of, write
-from monge.data import decoding, folder, store
 from monge.data.base import Data
-from monge.data.folder import list_folder
+from monge.data.images import decoding, folder, store
+from monge.data.images.folder import list_folder
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.errors import UserError
-from monge.progress import quiet
+from monge.system.progress import quiet
 
 
 def prepared(root: Path, **reading: object) -> store.Store:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from monge.data import tables
 from monge.data.base import Data
-from monge.data.choosing import choose
-from monge.data.parquet import has_images
+from monge.data.images.parquet import has_images
 from monge.data.reading import Reading
 from monge.data.sources import load
-from monge.data.table_files import read
+from monge.data.tables import tables
+from monge.data.tables.choosing import choose
+from monge.data.tables.table_files import read
 from monge.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -20,12 +20,13 @@ from contextlib import contextmanager
 import torch
 
 from monge.components import build
-from monge.data import decoding, latent_cache
 from monge.data.arrays import Pixels
 from monge.data.base import Data
-from monge.data.latent_cache import latents_of, standardised_by
+from monge.data.images import decoding
 from monge.data.sources import load
-from monge.progress import quiet
+from monge.latents import cache as latent_cache
+from monge.latents.cache import latents_of, standardised_by
+from monge.system.progress import quiet
 from monge.tensors import stream
 
 

@@ -17,8 +17,8 @@ from pyarrow import parquet
 
 from monge.cli import main
 from monge.data import sources
-from monge.files import read_json
 from monge.runs.run import Run
+from monge.system.files import read_json
 
 N = ["-n", "40"]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from monge.data.latents import LatentBatches
 from monge.evaluation.baselines import _moments
 from monge.evaluation.evaluate import _scale
 from monge.evaluation.step_curve import step_curve
 from monge.fitting.distil import distil
 from monge.flows import Composed
+from monge.latents.batches import LatentBatches
 from monge.learned import Draw
 from monge.learned.flow_map import renoised
 from monge.metrics.evaluate import evaluate

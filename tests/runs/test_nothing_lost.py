@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monge import files, lock, ownership
 from monge.cli import main
 from monge.data import cache
 from monge.errors import UserError
 from monge.fitting.autoencoding import keep_autoencoder_of
 from monge.runs import sharing
 from monge.runs.run import Run
+from monge.system import files, lock, ownership
 
 PRECIOUS = b"precious"
 SMALL = ["--network", "mlp:width=16,depth=1", "--steps", "4", "--batch", "16", "--threads", "1"]

@@ -108,8 +108,8 @@ def test_continuing_encodes_nothing_again(run: Run, monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("monge.data.latent_cache._Encoding.shards", fail)
-    monkeypatch.setattr("monge.data.decoding.decode", fail)
+    monkeypatch.setattr("monge.latents.cache._Encoding.shards", fail)
+    monkeypatch.setattr("monge.data.images.decoding.decode", fail)
     again = train(replace(run.spec, steps=8), out=run.folder)
     assert again.spec.steps == 8
 
@@ -175,7 +175,7 @@ def test_an_autoencoder_of_other_data_reports_its_shift(tmp_path: Path, photos: 
 
 
 def test_mirrored_latents_are_of_mirrored_images(run: Run) -> None:
-    from monge.data.latent_cache import latents_of
+    from monge.latents.cache import latents_of
 
     data = run.data()
     found = latents_of(

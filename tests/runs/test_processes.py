@@ -14,14 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ranks
-from monge import processes, row_sharing
 from monge.cli import main
-from monge.data import latent_cache
 from monge.errors import UserError
 from monge.evaluation import evaluate as evaluation
 from monge.evaluation.baselines import baselines, gaussian_latents
-from monge.files import read_json
+from monge.latents import cache as latent_cache
 from monge.runs.run import Run
+from monge.system import processes, row_sharing
+from monge.system.files import read_json
 
 
 def copy_of(run: Run, to: Path) -> Path:

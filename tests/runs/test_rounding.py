@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from monge.data.columns import TableCodec
-from monge.data.coordinates import Column, centred
-from monge.data.grids import Grid
+from monge.data.columns.coordinates import Column, centred
+from monge.data.columns.grids import Grid
+from monge.data.columns.schema import TableCodec
 from monge.evaluation.rounding import over_cells, redrawn
 from monge.tensors import stream
 

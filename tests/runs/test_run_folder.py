@@ -9,10 +9,10 @@ import pytest
 
 from monge.autoencoders import SETTINGS
 from monge.errors import UserError
-from monge.files import write_json
 from monge.networks.mlp import MLPSpec
 from monge.runs.folder import in_short, open_folder, read_config
 from monge.runs.spec import TrainSpec
+from monge.system.files import write_json
 
 
 def test_an_autoencoder_may_train_longer_until_it_is_finished(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pyarrow import parquet
 
 import monge
 from monge.cli import main
-from monge.data import table_files, tables
 from monge.data.base import Data
 from monge.data.reading import Reading
+from monge.data.tables import table_files, tables
 from monge.errors import UserError
 from monge.evaluation.density import gaussian_log_density, heldout_density
 from monge.networks.exact import ExactNetwork

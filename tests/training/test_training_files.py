@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from toy_training import Net, outcome, train
 
-from monge import lock
 from monge.errors import UserError
+from monge.system import lock
 from monge.training import checkpoint, journal
 
 
@@ -214,7 +214,7 @@ def test_tensorboard_on_request(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from monge import lock
+from monge.system import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -25,7 +25,7 @@ from monge.autoencoders.standardised import (
 )
 from monge.components import build
 from monge.errors import UserError
-from monge.files import read_json, write_atomic, write_json
+from monge.system.files import read_json, write_atomic, write_json
 
 __all__ = [
     "N_REFERENCE",

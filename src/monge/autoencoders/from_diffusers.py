@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from monge.autoencoders.pretrained import PretrainedModule, PretrainedSpec, check_path, some
 from monge.errors import UserError, missing_extra
-from monge.files import read_json
+from monge.system.files import read_json
 from monge.types import Latent, Posterior, State
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")

@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from monge import ownership
 from monge.comparison.page import COMPARISON, PICTURE, write_page
 from monge.comparison.sets import Taken, take_all
 from monge.data.reading import Reading
 from monge.errors import UserError
-from monge.files import write_json
 from monge.metrics.columns import Columns
 from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
 from monge.metrics.feature_sources import load_network
 from monge.metrics.labels import Labelled
-from monge.progress import Say, counting, quiet
 from monge.runs.provenance import card, flags, network_word, reading_flags, source_word
 from monge.runs.restore import pick_device
 from monge.sampling import images
+from monge.system import ownership
+from monge.system.files import write_json
+from monge.system.progress import Say, counting, quiet
 
 SHOWN = 64
 """Examples of each set in a grid."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
-from monge.files import read_json, write_atomic
 from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table
 from monge.report import figures
 from monge.report.page import card, escaped, facts, note, number, page, picture
 from monge.report.sections import provenance
 from monge.report.sections.measured import interval, protocol
+from monge.system.files import read_json, write_atomic
 
 COMPARISON = "comparison.json"
 PAGE = "comparison.html"

@@ -21,13 +21,13 @@ from torch import Tensor
 from monge.data import sources
 from monge.data.arrays import in_memory
 from monge.data.base import Data
-from monge.data.compared_columns import as_columns, as_matrices
 from monge.data.reading import Reading
+from monge.data.tables.compared_columns import as_columns, as_matrices
 from monge.errors import UserError
-from monge.progress import Say, counting
 from monge.runs.folder import CONFIG
 from monge.runs.provenance import of_examples, of_run
 from monge.runs.run import Run
+from monge.system.progress import Say, counting
 
 Side = Literal["all", "train", "heldout"]
 SIDES: tuple[Side, Side] = ("train", "heldout")

@@ -34,9 +34,9 @@ from monge.conformance.measuring import Broken, DoesNotApply, Measured
 from monge.conformance.report import Law, Report, Row, apply, laws_of
 from monge.couplings import Coupling
 from monge.errors import UserError
-from monge.loading import load
 from monge.paths import Path
 from monge.solvers import Solver
+from monge.system.loading import load
 from monge.targets.base import Target, TargetSpec
 from monge.times import Grid, TimeLaw
 

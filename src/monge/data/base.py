@@ -16,7 +16,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from monge.data.arrays import Examples, Pixels
-from monge.data.columns import TableCodec
+from monge.data.columns.schema import TableCodec
 from monge.targets.base import Target
 
 

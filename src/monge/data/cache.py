@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monge import files, lock
 from monge.errors import UserError
-from monge.files import read_json, write_json
-from monge.progress import Say
+from monge.system import files, lock
+from monge.system.files import read_json, write_json
+from monge.system.progress import Say
 
 ENTRY = "entry.json"
 KINDS = ("images", "latents")

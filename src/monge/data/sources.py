@@ -16,19 +16,19 @@ from PIL import Image
 from torch import Tensor
 
 from monge.components import FAMILIES, build
-from monge.data import table_files, tables
-from monge.data.array_images import labels_of, refuse_infinite, scaled
 from monge.data.arrays import Examples, Pixels, Shards
 from monge.data.base import Data
-from monge.data.folder import holds_images, list_folder
-from monge.data.hub import open_hub
-from monge.data.images import resize
-from monge.data.parquet import find_files, has_images, open_parquet
-from monge.data.pictures import load_images
+from monge.data.images.array_images import labels_of, refuse_infinite, scaled
+from monge.data.images.folder import holds_images, list_folder
+from monge.data.images.hub import open_hub
+from monge.data.images.image_files import resize
+from monge.data.images.parquet import find_files, has_images, open_parquet
+from monge.data.images.prepare import load_images
 from monge.data.reading import Reading
 from monge.data.split import HELD_OUT, split_by_content
+from monge.data.tables import table_files, tables
 from monge.errors import UserError, nearest, reason
-from monge.progress import Say, quiet
+from monge.system.progress import Say, quiet
 from monge.tensors import stream
 
 READING = Reading()

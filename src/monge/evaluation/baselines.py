@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from monge import row_sharing
 from monge.data.base import Data
-from monge.data.latent_cache import chunks
+from monge.latents.cache import chunks
 from monge.sampling.model import GenerativeModel
+from monge.system import row_sharing
 from monge.tensors import CHUNK, stream
 from monge.types import Posterior
 

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge import row_sharing
 from monge.data.base import Data
-from monge.data.latents import Latents, encode_parts
 from monge.evaluation.baselines import gaussian_name
 from monge.evaluation.latent_rows import GROUP
+from monge.latents.batches import Latents, encode_parts
 from monge.metrics.copies import Searched, copies_row, plant
 from monge.metrics.samples import Rows, random_rows
 from monge.metrics.table import Row
 from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
+from monge.system import row_sharing
 from monge.tensors import CHUNK, stream
 from monge.types import Posterior
 

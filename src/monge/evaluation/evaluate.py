@@ -13,13 +13,12 @@ from torch import Tensor
 
 from monge.data.arrays import in_memory
 from monge.data.base import Data
-from monge.data.plain_columns import plain_columns
+from monge.data.columns.plain_columns import plain_columns
 from monge.evaluation.baselines import baselines, gaussian_latents
 from monge.evaluation.copies import Copies, where_copies_are
 from monge.evaluation.density import heldout_density
 from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
-from monge.files import write_json
 from monge.metrics.columns import Columns
 from monge.metrics.copies import Searched
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
@@ -37,6 +36,7 @@ from monge.runs.run import Run
 from monge.sampling import images
 from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
+from monge.system.files import write_json
 from monge.tensors import stream
 
 SHOWN_PER_LABEL = 10

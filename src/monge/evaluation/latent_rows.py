@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.data import latents as latent_data
 from monge.data.arrays import Examples
 from monge.data.base import Data
 from monge.evaluation.baselines import gaussian_name
+from monge.latents.batches import encode_parts
 from monge.metrics.catalogue import FLOOR_DRAWS, draw
 from monge.metrics.evaluate import MAX_N, TRAINING_SET
 from monge.metrics.feature_rows import frechet
@@ -55,7 +55,7 @@ def latents_in_units(
     """Latents of so many examples, by a draw of their own for each name, in units."""
     rows = random_rows(len(x), most, stream(seed, "latents", what))
     parts = (x[part] for part in rows.split(256))
-    posterior = latent_data.encode_parts(run.autoencoder, parts, run.device)
+    posterior = encode_parts(run.autoencoder, parts, run.device)
     z = posterior.mean
     if posterior.logvar is not None:
         z = posterior.sample(torch.randn(z.shape, generator=stream(seed, "posterior", what)))

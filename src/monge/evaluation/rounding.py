@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from monge.data.columns import TableCodec
+from monge.data.columns.schema import TableCodec
 
 
 def redrawn(

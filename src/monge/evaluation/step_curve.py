@@ -17,17 +17,17 @@ from torch import Tensor
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.evaluation.latent_rows import latents_in_units, units
-from monge.files import read_json, write_json
 from monge.learned import JUMPS
 from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
 from monge.metrics.two_sample import classifier_test, energy_distance
-from monge.progress import Say, counted, quiet
 from monge.runs.layout import BEST, STEPS
 from monge.runs.run import Run
 from monge.sampling.samples import Samples
+from monge.system.files import read_json, write_json
+from monge.system.progress import Say, counted, quiet
 from monge.tensors import stream
 from monge.training import checkpoint
 

@@ -19,8 +19,8 @@ from monge.autoencoders import Standardised
 from monge.autoencoders.from_diffusers import DiffusersAutoencoder, model_class
 from monge.errors import CheckFailed, UserError
 from monge.fields import final_map
-from monge.files import write_atomic, write_json
 from monge.runs.run import Run
+from monge.system.files import write_atomic, write_json
 from monge.tensors import noise
 
 MODULE = "monge_modules"

@@ -20,9 +20,9 @@ from torch.export import Dim, ExportedProgram
 
 from monge.autoencoders import Standardised
 from monge.errors import CheckFailed
-from monge.files import write_atomic
 from monge.runs.folder import monge_version
 from monge.runs.run import Run
+from monge.system.files import write_atomic
 from monge.tensors import stream
 
 FORMAT_VERSION = 1

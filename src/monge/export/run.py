@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monge.errors import UserError
-from monge.files import LONGEST, TEMPORARY, refuse_existing, remove, temporary_for
 from monge.networks.exact import ExactNetwork
 from monge.runs.run import Run
+from monge.system.files import LONGEST, TEMPORARY, refuse_existing, remove, temporary_for
 
 Format = Literal["pt2", "diffusers"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monge import autoencoders, own_code, processes
+from monge import autoencoders
 from monge.autoencoders import (
     AutoencoderModule,
     Standardised,
@@ -19,20 +19,20 @@ from monge.autoencoders import (
 from monge.autoencoders.base import size_of
 from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
-from monge.data import latents as latent_data
 from monge.data.arrays import Examples, mirrored
 from monge.data.base import Data
-from monge.data.latent_cache import in_units_of, latents_of, standardised_by
-from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import copy_new, read_json, refuse_links, remove, write_json
-from monge.progress import Say, quiet
+from monge.latents.batches import DataBatches, Latents
+from monge.latents.cache import in_units_of, latents_of, standardised_by
 from monge.runs import folder as folders
 from monge.runs import sharing
 from monge.runs.latents import latents_for
 from monge.runs.layout import QUALITY
 from monge.runs.spec import TrainSpec
 from monge.sampling import images
+from monge.system import own_code, processes
+from monge.system.files import copy_new, read_json, refuse_links, remove, write_json
+from monge.system.progress import Say, quiet
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
@@ -188,10 +188,10 @@ def autoencoder_loop(
     )
 
 
-def autoencoder_batches(spec: TrainSpec, component: Any, data: Data) -> latent_data.DataBatches:
+def autoencoder_batches(spec: TrainSpec, component: Any, data: Data) -> DataBatches:
     """What a new autoencoder learns from: with mirror images where the run flips."""
     x = mirrored(data.train) if spec.flip == "yes" else data.train
-    return latent_data.DataBatches(x, component.draw, component.batch, spec.seed)
+    return DataBatches(x, component.draw, component.batch, spec.seed)
 
 
 def start_autoencoder_from(bare: Any, run: Path, data: Data, say: Say) -> None:

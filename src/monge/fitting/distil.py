@@ -11,9 +11,9 @@ from monge.data.base import Data
 from monge.errors import UserError
 from monge.fitting.train import train
 from monge.learned import kind_of
-from monge.progress import Say, quiet
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
+from monge.system.progress import Say, quiet
 
 OBJECTIVE = "lagrangian"
 

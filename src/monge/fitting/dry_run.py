@@ -8,7 +8,6 @@ from typing import Any
 
 from monge.autoencoders import standardise
 from monge.components import build
-from monge.data import latents as latent_data
 from monge.data import sources
 from monge.fitting.autoencoding import (
     autoencoder_batches,
@@ -18,12 +17,13 @@ from monge.fitting.autoencoding import (
 )
 from monge.fitting.objective import latent_batches, loop_spec, make_objective
 from monge.fitting.resolve import check, resolve
+from monge.latents.batches import encode
 from monge.networks.exact import ExactNetwork
-from monge.progress import Say, quiet, size
 from monge.runs import folder as folders
 from monge.runs.restore import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
+from monge.system.progress import Say, quiet, size
 from monge.training.loop import fit
 from monge.training.plan import Plan
 
@@ -58,7 +58,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
             loop = autoencoder_loop(spec, component, data, dry_run=True)
             plans["autoencoder"] = _told(fit(bare, component.loss, batches, loop).plan, say)
     wrapped = standardise(bare.cpu().eval(), data.train[:ROWS])
-    posterior = latent_data.encode(wrapped, data.train[:ROWS])
+    posterior = encode(wrapped, data.train[:ROWS])
     label = None if data.train_label is None else data.train_label[:ROWS]
     vector = None if data.train_vector is None else data.train_vector[:ROWS]
     few = dataclasses.replace(data, train=data.train[:ROWS], train_label=label, train_vector=vector)

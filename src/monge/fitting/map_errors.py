@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from monge.files import read_json, write_atomic, write_json
 from monge.flows import Integrated
 from monge.runs.layout import BEST, MAP_ERROR
 from monge.runs.map_errors import FORMAT_VERSION
 from monge.runs.run import Run
 from monge.solvers import RK4
+from monge.system.files import read_json, write_atomic, write_json
 from monge.tensors import CHUNK, noise
 from monge.times import Uniform
 

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 
 from monge.components import build
-from monge.data import latents as latent_data
 from monge.data.base import Data
-from monge.data.latents import Latents
 from monge.errors import UserError
+from monge.latents.batches import LatentBatches, Latents
 from monge.learned import kind_of
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import FlowMatching
-from monge.progress import Say
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
+from monge.system.progress import Say
 from monge.tensors import CHUNK, noise
 from monge.training.loop import LoopSpec
 from monge.types import Posterior
@@ -55,13 +54,13 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
 
 def latent_batches(
     spec: TrainSpec, objective: Objective, latents: Latents, data: Data
-) -> latent_data.LatentBatches:
+) -> LatentBatches:
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:
         cond["vector"] = data.train_vector.float()
     plan = objective.coupling.plan_batch or 1
     span = max(1, -(-plan // spec.batch))
-    return latent_data.LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
+    return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
 
 
 def reflow_batches(
@@ -70,7 +69,7 @@ def reflow_batches(
     data: Data,
     teacher: Run,
     say: Say,
-) -> latent_data.LatentBatches:
+) -> LatentBatches:
     """Noise, and what the teacher makes of it, for as many as there are training examples."""
     n = len(data.train)
     say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
@@ -89,6 +88,4 @@ def reflow_batches(
             ends.append(flow(start, *flow.domain, given or None).cpu())
     posterior = Posterior(torch.cat(ends))
     # What a batch brings as x0 is its noise, as if it were a condition.
-    return latent_data.LatentBatches(
-        posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed
-    )
+    return LatentBatches(posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed)

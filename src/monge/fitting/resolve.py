@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from monge import autoencoders, own_code
+from monge import autoencoders
 from monge.components import FAMILIES, build
 from monge.data.base import Data
 from monge.errors import UserError, nearest
-from monge.files import read_json
 from monge.fitting.autoencoding import (
     autoencoder_from,
     is_folder,
@@ -25,6 +24,8 @@ from monge.runs.folder import read_config
 from monge.runs.restore import pick_device
 from monge.runs.spec import TrainSpec, plain_source
 from monge.sampling.facts import n_vector_of
+from monge.system import own_code
+from monge.system.files import read_json
 
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""

@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from monge import autoencoders, lock, processes
+from monge import autoencoders
 from monge.components import class_of
-from monge.data import columns, sources
+from monge.data import sources
 from monge.data.base import Data
-from monge.data.latents import Latents
+from monge.data.columns import schema
 from monge.errors import UserError
-from monge.files import read_json, write_atomic, write_json
 from monge.fitting.autoencoding import (
     keep_autoencoder_of,
     prepare_autoencoder,
@@ -32,11 +31,11 @@ from monge.fitting.objective import (
 )
 from monge.fitting.resolve import DEFAULT_STEPS, check, resolve
 from monge.fitting.warm_start import initialise
+from monge.latents.batches import Latents
 from monge.learned import kind_of
 from monge.networks.exact import ExactNetwork
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import ReflowSpec
-from monge.progress import Say, quiet
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
@@ -47,6 +46,9 @@ from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
+from monge.system import lock, processes
+from monge.system.files import read_json, write_atomic, write_json
+from monge.system.progress import Say, quiet
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import Fitted, fit
@@ -162,7 +164,7 @@ def _keep_reading(folder: Path, data: Data) -> None:
         train, heldout = data.rows
         write_atomic(folder / SPLIT, to_bytes({"train": train, "heldout": heldout}))
     if data.codec is not None:
-        write_json(folder / columns.FILE, data.codec.to_json())
+        write_json(folder / schema.FILE, data.codec.to_json())
     conditions.keep(folder, data)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from monge.errors import UserError
 from monge.networks.transformer import resize_positions
-from monge.progress import Say
 from monge.runs.folder import read_config
 from monge.runs.restore import build_network, read_facts
+from monge.system.progress import Say
 
 LABELS = "conditioning.label.weight"
 POSITIONS = "positions"
@@ -107,7 +107,7 @@ def _label_rows(
 
 def _grid_of(run: Path) -> tuple[int, ...] | None:
     """The grid of tokens of a run's network, if it has one."""
-    from monge.files import read_json
+    from monge.system.files import read_json
 
     shape = read_json(run / "autoencoder" / "autoencoder.json")["latent_shape"]
     with torch.device("meta"):

@@ -31,9 +31,9 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from monge.errors import UserError, missing_extra, nearest, reason
-from monge.loading import load
 from monge.metrics.feature_networks import Images, LeNet5, ResNet20
 from monge.metrics.features import FeatureNetwork
+from monge.system.loading import load
 
 DIGITS = tuple(str(k) for k in range(10))
 CIFAR10 = (

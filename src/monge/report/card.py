@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from monge.errors import UserError
-from monge.files import write_atomic
 from monge.learned import kind_of
 from monge.metrics.table import SIGNS
 from monge.report.page import DAMAGED, count, number, read_facts
 from monge.report.sections.measured import rows_of
 from monge.runs.folder import read_config
 from monge.runs.layout import CONFIG, DATA, EVALUATION, QUALITY
+from monge.system.files import write_atomic
 
 PICTURES = ("evaluation/by_label.png", "evaluation/samples.png")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from monge.files import read_json
 from monge.metrics.column_rows import WORST
 from monge.metrics.evaluate import TableOf
 from monge.metrics.findings import Findings, findings
 from monge.metrics.table import Table
 from monge.runs.folder import CONFIG
 from monge.runs.run import Run
+from monge.system.files import read_json
 
 FEW_VALUES = 20
 """A number with so few different values may be learned as a category."""

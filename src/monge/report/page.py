@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
-from monge.files import read_json
+from monge.system.files import read_json
 
 DAMAGED = (UserError, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What a file that is not as monge writes it can raise when it is shown."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
-from monge.files import read_json, write_atomic
 from monge.learned import kind_of
 from monge.report import figures
 from monge.report.page import (
@@ -39,6 +38,7 @@ from monge.report.sections.reading import memorisation_first, reading
 from monge.runs.folder import in_short, read_config
 from monge.runs.layout import CHANGES, CONFIG, COST, DATA, ENVIRONMENT, QUALITY
 from monge.runs.spec import TrainSpec
+from monge.system.files import read_json, write_atomic
 from monge.training import journal
 
 Part = Callable[[Path], str | None]

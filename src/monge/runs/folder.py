@@ -12,10 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from monge import autoencoders, own_code
+from monge import autoencoders
 from monge.components import Component, build
 from monge.errors import UserError
-from monge.files import (
+from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
+from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
+from monge.system import own_code
+from monge.system.files import (
     is_temporary,
     read_json,
     refuse_links,
@@ -24,8 +27,6 @@ from monge.files import (
     write_atomic,
     write_json,
 )
-from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
-from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 
 COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid", "objective", "pairs")
 """Fields of the specification that are components' texts, besides the autoencoder, whose files

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monge.files import read_json
 from monge.learned import kind_of
 from monge.runs.folder import read_config
 from monge.runs.layout import COST, EVALUATION, QUALITY
 from monge.runs.spec import TrainSpec
+from monge.system.files import read_json
 from monge.training import checkpoint, journal
 
 

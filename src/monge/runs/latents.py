@@ -6,10 +6,10 @@ import torch
 
 from monge.autoencoders.standardised import Standardised
 from monge.data.base import Data
-from monge.data.latent_cache import in_units_of, latents_of
-from monge.data.latents import Latents
-from monge.progress import Say
+from monge.latents.batches import Latents
+from monge.latents.cache import in_units_of, latents_of
 from monge.runs.spec import TrainSpec
+from monge.system.progress import Say
 
 
 def latents_for(

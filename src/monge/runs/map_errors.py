@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from monge.files import read_json
-from monge.progress import counted
 from monge.runs.layout import MAP_ERROR
+from monge.system.files import read_json
+from monge.system.progress import counted
 from monge.times import Grid, Uniform
 
 FORMAT_VERSION = 2

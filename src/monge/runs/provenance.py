@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from monge.data.images.store import file_digest
 from monge.data.reading import Reading
-from monge.data.store import file_digest
 from monge.runs.folder import monge_version
 from monge.runs.run import Run
 

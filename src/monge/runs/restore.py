@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from monge.components import build
-from monge.data import columns as table_columns
-from monge.data.columns import TableCodec
+from monge.data.columns import schema
+from monge.data.columns.schema import TableCodec
 from monge.errors import UserError
-from monge.files import read_json
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
 from monge.runs.layout import DATA
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
+from monge.system.files import read_json
 from monge.tensors import stream
 
 
@@ -96,7 +96,7 @@ def learned_of(
 
 def codec_of(folder: Path) -> TableCodec | None:
     """What the columns of a run's table were; None for other data."""
-    path = folder / table_columns.FILE
+    path = folder / schema.FILE
     return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
 
 

@@ -11,14 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders, own_code
+from monge import autoencoders
 from monge.data import sources
 from monge.data.base import Data
-from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import refuse_links
+from monge.latents.batches import Latents
 from monge.networks.exact import ExactNetwork
-from monge.progress import quiet
 from monge.runs import same_data, sharing
 from monge.runs.folder import read_config
 from monge.runs.latents import latents_for
@@ -34,6 +32,9 @@ from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.sampling.generator import Generator
+from monge.system import own_code
+from monge.system.files import refuse_links
+from monge.system.progress import quiet
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""

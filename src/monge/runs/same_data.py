@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from monge.data import columns
 from monge.data.base import Data
-from monge.data.columns import TableCodec
+from monge.data.columns import schema
+from monge.data.columns.schema import TableCodec
 from monge.errors import UserError
-from monge.files import read_json
 from monge.sampling.facts import DataFacts
+from monge.system.files import read_json
 
 MOST = 5
 """Names of a difference that are told."""
@@ -145,7 +145,7 @@ def _facts(folder: Path) -> DataFacts:
 
 
 def _codec(folder: Path) -> TableCodec | None:
-    path = folder / columns.FILE
+    path = folder / schema.FILE
     return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
 
 

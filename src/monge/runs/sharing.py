@@ -6,19 +6,19 @@ import os
 import tempfile
 from pathlib import Path
 
-from monge import own_code
-from monge.data import columns as table_columns
+from monge.data.columns import schema
 from monge.errors import UserError
-from monge.files import copy_new, status
 from monge.runs.layout import CONFIG, DATA
 from monge.sampling import conditions
+from monge.system import own_code
+from monge.system.files import copy_new, status
 
 FILES = (
     CONFIG,
     DATA,
     "ema.safetensors",
     "README.md",
-    table_columns.FILE,
+    schema.FILE,
     conditions.FILE,
     "autoencoder/autoencoder.json",
     "autoencoder/autoencoder.safetensors",

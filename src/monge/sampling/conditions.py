@@ -15,9 +15,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from monge.data.base import Data
-from monge.data.columns import TableCodec
+from monge.data.columns.schema import TableCodec
 from monge.errors import UserError, nearest
-from monge.files import write_atomic
+from monge.system.files import write_atomic
 from monge.tensors import stream
 
 FILE = "conditions.safetensors"

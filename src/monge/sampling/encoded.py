@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError, nearest, reason
-from monge.files import refuse_existing, write_atomic
 from monge.sampling.model import GenerativeModel
+from monge.system.files import refuse_existing, write_atomic
 
 Kind = Literal["noise", "latent"]
 

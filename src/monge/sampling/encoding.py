@@ -21,12 +21,12 @@ from monge.errors import UserError
 from monge.fields import final_map
 from monge.flows import Walk
 from monge.learned.base import Draw
-from monge.progress import Say, quiet
 from monge.sampling.encoded import Encoded, Kind, fitted, labels_of, load
 from monge.sampling.inputs import read
 from monge.sampling.labels import asked_labels
 from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
+from monge.system.progress import Say, quiet
 from monge.tensors import CHUNK, expand
 
 CHECKED = 64

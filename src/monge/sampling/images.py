@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from monge.data.columns import TableCodec
-from monge.data.raw import shown_lines
+from monge.data.columns.schema import TableCodec
+from monge.data.images.raw import shown_lines
 from monge.errors import UserError
-from monge.files import write_atomic
+from monge.system.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

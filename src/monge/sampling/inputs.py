@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from monge.autoencoders.base import Rows
-from monge.data import sources, store
+from monge.data import sources
 from monge.data.arrays import Pixels
-from monge.data.folder import holds_images, list_folder
-from monge.data.tables import FEWEST
+from monge.data.images import store
+from monge.data.images.folder import holds_images, list_folder
+from monge.data.tables.tables import FEWEST
 from monge.errors import UserError
-from monge.progress import Say
 from monge.sampling.model import GenerativeModel
+from monge.system.progress import Say
 from monge.tensors import CHUNK
 
 

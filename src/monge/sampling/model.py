@@ -11,24 +11,25 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from monge import autoencoders, row_sharing
+from monge import autoencoders
 from monge.autoencoders.standardised import Standardised, unscaled
 from monge.data.base import Data
-from monge.data.columns import TableCodec
-from monge.data.latent_cache import in_units_of, latents_of
-from monge.data.latents import Latents
+from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 from monge.fields import Final, final_map
 from monge.flows import Density, Walk
 from monge.flows.density import EXACT
+from monge.latents.batches import Latents
+from monge.latents.cache import in_units_of, latents_of
 from monge.learned.base import Draw, Learned
 from monge.paths import Path as InterpolationPath
-from monge.progress import quiet
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
 from monge.sampling.samples import Origin, Samples
+from monge.system import row_sharing
+from monge.system.progress import quiet
 from monge.tensors import CHUNK, noise
 from monge.types import Cond, VelocityField
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 from pyarrow import parquet
 from torch import Tensor
 
-from monge import ownership
-from monge.data import table_files
-from monge.data.columns import TableCodec
+from monge.data.columns.schema import TableCodec
+from monge.data.tables import table_files
 from monge.errors import UserError, nearest
 from monge.sampling import images
+from monge.system import ownership
 
 
 @dataclass(frozen=True)

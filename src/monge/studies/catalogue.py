@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from monge.errors import UserError, nearest
-from monge.loading import load
 from monge.studies.study import Study
+from monge.system.loading import load
 
 STUDIES: dict[str, str] = {
     "discretisation": "monge.studies.discretisation:STUDY",

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from monge import files, ownership
 from monge.errors import UserError
 from monge.report.figures import svg
 from monge.report.page import card, duration, escaped, facts, note, number, page
@@ -22,6 +21,7 @@ from monge.studies import figures, tables
 from monge.studies.running import CELLS, Results
 from monge.studies.study import Study
 from monge.studies.verdicts import Verdict, judge
+from monge.system import files, ownership
 
 PAGE = "study.html"
 RECORD = "study.json"

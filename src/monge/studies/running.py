@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monge import files
 from monge.errors import UserError
-from monge.loading import load
-from monge.lock import hold
-from monge.progress import Say, quiet
 from monge.studies.code_version import code_version
 from monge.studies.study import Cell, Row, Study, Value
+from monge.system import files
+from monge.system.loading import load
+from monge.system.lock import hold
+from monge.system.progress import Say, quiet
 
 EVERY_S = 15.0
 """Seconds between lines of progress."""

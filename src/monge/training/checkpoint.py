@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.files import is_plain_name, remove, temporary_for
+from monge.system.files import is_plain_name, remove, temporary_for
 
 FORMAT_VERSION = 1
 STATE = "state"

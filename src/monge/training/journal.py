@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from monge import files
 from monge.errors import UserError, missing_extra
+from monge.system import files
 
 NAME = "log.jsonl"
 

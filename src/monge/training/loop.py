@@ -23,9 +23,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from monge import lock, processes
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
+from monge.system import lock, processes
 from monge.training import checkpoint
 from monge.training.engine import Engine, LossFn
 from monge.training.journal import Journal

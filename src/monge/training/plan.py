@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from monge.errors import UserError
-from monge.progress import size
+from monge.system.progress import size
 from monge.training.engine import Engine
 from monge.training.progress import clock
 from monge.training.sharding import Piece

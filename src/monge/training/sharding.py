@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from monge import processes
+from monge.system import processes
 
 
 def shard(network: nn.Module, device: torch.device) -> None:

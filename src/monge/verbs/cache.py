@@ -27,7 +27,7 @@ class Cache:
 def act(arguments: Cache) -> Any:
     """What the cache holds, or clear it."""
     from monge.data import cache as cached
-    from monge.progress import size
+    from monge.system.progress import size
 
     if arguments.action == "clear":
         removed, busy = cached.clear(list(arguments.names) or None)

@@ -41,8 +41,8 @@ class Decode(Walk):
 
 def act(arguments: Decode) -> dict[str, Any]:
     """Noise or latents to data."""
-    from monge.files import refuse_existing
     from monge.sampling import encoded, images
+    from monge.system.files import refuse_existing
 
     run = load_run(arguments.run, arguments.device, arguments.threads)
     formats = run.origin.check_formats(arguments.format.split(",") if arguments.format else None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monge import row_sharing
+from monge.system import row_sharing
 from monge.verbs.shown import note, say, tell
 from monge.verbs.trained import cost
 
@@ -41,8 +41,8 @@ def act(arguments: Demo) -> dict[str, Any]:
 
 
 def _demo(arguments: Demo, run: Run, start: float) -> dict[str, Any]:
-    from monge import ownership
     from monge.evaluation.evaluate import evaluate_run
+    from monge.system import ownership
 
     note("sampling and evaluating")
     place = ownership.free_place(run.folder / "samples" / "seed-0")

@@ -36,7 +36,7 @@ class Encode(Walk):
 
 def act(arguments: Encode) -> dict[str, Any]:
     """Data to noise or latents."""
-    from monge.files import refuse_existing
+    from monge.system.files import refuse_existing
 
     run = load_run(arguments.run, arguments.device, arguments.threads)
     name = Path(arguments.source).stem or "data"

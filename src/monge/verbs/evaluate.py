@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from monge import row_sharing
 from monge.errors import UserError
-from monge.files import read_json
 from monge.runs.layout import EVALUATION
+from monge.system import row_sharing
+from monge.system.files import read_json
 from monge.verbs.arguments import Sampling, load_run, sampling
 from monge.verbs.shown import note, tell
 

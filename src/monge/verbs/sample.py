@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monge import row_sharing
-from monge.progress import counted
+from monge.system import row_sharing
+from monge.system.progress import counted
 from monge.verbs.arguments import Sampling, load_run, sampling
 from monge.verbs.shown import tell
 
@@ -44,11 +44,11 @@ def act(arguments: Sample) -> dict[str, Any]:
 
 
 def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
-    from monge import ownership
     from monge.components import build
     from monge.data.naming import labels_in
     from monge.learned import JUMPS
     from monge.runs import map_errors
+    from monge.system import ownership
 
     if arguments.out is not None:
         ownership.refuse_foreign(arguments.out)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from typing import Protocol, runtime_checkable
 
-from monge import processes
-from monge.data.raw import shown_lines
-from monge.progress import Say, quiet
+from monge.data.images.raw import shown_lines
+from monge.system import processes
+from monge.system.progress import Say, quiet
 
 
 @runtime_checkable

@@ -112,10 +112,10 @@ def _run_all(arguments: Study) -> Any:
 
 
 def _run(arguments: Study, text: str, folder: Path) -> dict[str, Any]:
-    from monge import ownership
     from monge.studies import catalogue
     from monge.studies.report import PAGE, Report
     from monge.studies.running import CELLS, run
+    from monge.system import ownership
 
     study = catalogue.find(text)
     given = _axes(arguments.axis, study)

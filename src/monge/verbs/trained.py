@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monge.files import read_json
-from monge.progress import counted
 from monge.runs.layout import COST
+from monge.system.files import read_json
+from monge.system.progress import counted
 from monge.verbs.shown import Shown, tell
 
 if TYPE_CHECKING:

@@ -111,8 +111,8 @@ def _selftest(arguments: Verify) -> dict[str, Any]:
 
 def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Path]:
     from monge.data import sources
-    from monge.loading import load
     from monge.runs.restore import set_threads
+    from monge.system.loading import load
     from monge.verification.from_diffusers import LEVELS, load_transformer
     from monge.verification.verify import verify_component
 

@@ -13,7 +13,7 @@ from monge.errors import UserError
 from monge.metrics.samples import random_rows
 from monge.metrics.wasserstein import exact_w2_squared
 from monge.paths import Path
-from monge.progress import Say, quiet
+from monge.system.progress import Say, quiet
 from monge.targets.wasserstein import early_stopping as closed_early_stopping
 from monge.tensors import noise, stream
 from monge.types import Cond, Latent, State

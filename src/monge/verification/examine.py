@@ -13,7 +13,7 @@ from torch import Tensor
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.flows import Composed
-from monge.progress import Say
+from monge.system.progress import Say
 from monge.targets.atoms import Atoms
 from monge.targets.base import Target
 from monge.types import Cond

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from monge.autoencoders.from_diffusers import brief, model_class
 from monge.autoencoders.pretrained import some
 from monge.errors import UserError
-from monge.files import read_json
 from monge.paths import Kind
+from monge.system.files import read_json
 
 CLASS = "DiTTransformer2DModel"
 """The class that can be loaded."""

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 from monge.data.base import Data
-from monge.files import read_json
 from monge.fitting.train import train
 from monge.networks.exact import ExactNetwork
 from monge.runs.layout import COST
 from monge.runs.run import Run
+from monge.system.files import read_json
 from monge.training import checkpoint, journal
 from monge.types import VelocityField
 from monge.verification.advice import Trials

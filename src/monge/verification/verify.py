@@ -10,14 +10,11 @@ from typing import Any
 
 import torch
 
-from monge import ownership
 from monge.components import build
 from monge.data.base import Data
-from monge.files import json_of, read_json, write_json
 from monge.fitting.autoencoding import pretrained
 from monge.flows import Integrated
 from monge.paths import Kind
-from monge.progress import Say, quiet
 from monge.report.next_steps import command_of_advice
 from monge.report.report import REPORT, report_of, write_report
 from monge.runs.folder import monge_version
@@ -28,6 +25,9 @@ from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
 from monge.sampling.model import GenerativeModel
 from monge.solvers import Solver
+from monge.system import ownership
+from monge.system.files import json_of, read_json, write_json
+from monge.system.progress import Say, quiet
 from monge.times import Grid
 from monge.types import VelocityField
 from monge.verification import curves

@@ -1,0 +1,1 @@
+"""Columns of a table: what they are, and their numbers and back."""

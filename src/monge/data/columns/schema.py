@@ -1,0 +1,259 @@
+"""What a table's columns were, and how rows of numbers become them again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from monge.data.columns import arrow
+from monge.data.columns.arrow import compute
+from monge.data.columns.coordinates import Column, as_given, centred, finite, offset, uncentred
+from monge.data.columns.grids import Grid
+from monge.errors import UserError, nearest
+
+FORMAT_VERSION = 1
+
+FILE = "table.json"
+"""Its name in a run folder."""
+
+
+class Encoded(NamedTuple):
+    """Rows of a table as numbers: coordinates (N, D) float32 in the columns' own units less
+    their centres, labels (N,) int64, and standardised conditions (N, K) float64."""
+
+    x: Float32[Tensor, "n d"]
+    label: Int64[Tensor, "n"] | None
+    vector: Float64[Tensor, "n k"] | None
+
+
+@dataclass(frozen=True)
+class TableCodec:
+    """The columns of a table, in its order, each with its Arrow type.
+
+    A number has one coordinate, its value less a centre, so its units and densities are the
+    table's own; a category has one for each of its values, 1 for the one that it is.
+    """
+
+    columns: tuple[Column, ...] = ()
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+    @cached_property
+    def label(self) -> Column | None:
+        """The column of labels."""
+        return next((c for c in self.columns if c.role == "label"), None)
+
+    @cached_property
+    def conditions(self) -> tuple[Column, ...]:
+        """The columns of conditions, in the order of the vector's entries."""
+        return tuple(c for c in self.columns if c.role == "condition")
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the learned columns that have no density."""
+        return tuple(c.name for c in self.columns if c.role == "category")
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Names of the columns, but the labels', that do not hold plain numbers."""
+        others = [f for f in self.schema if self.label is None or f.name != self.label.name]
+        return tuple(f.name for f in others if not arrow.is_plain_number(f.type))
+
+    @property
+    def size(self) -> int:
+        """D, the number of coordinates."""
+        return sum(c.size for c in self.columns)
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        """A name for each coordinate: a number's column, "column=value" for categories."""
+        names = []
+        for c in self.columns:
+            names += [c.name] if c.role == "number" else []
+            names += [f"{c.name}={v}" for v in c.values] if c.role == "category" else []
+        return names
+
+    # From a table to numbers
+
+    def encode(self, table: pa.Table) -> Encoded:
+        """Rows of a table with (at least) these columns as numbers.
+
+        Dequantisation draws its noise by row number, so equal tables give equal numbers. Numbers
+        between the points of a grid go to the nearest.
+
+        Raises:
+            UserError: a column is missing or of another type, or holds missing, infinite or
+                unknown values.
+        """
+        blocks, vectors, label = [], [], None
+        for c in self.columns:
+            if c.role == "constant":
+                continue
+            column = self._cast(table, c)
+            if c.role in ("category", "label"):
+                index = self._index(column, c)
+                if c.role == "label":
+                    label = torch.from_numpy(index)
+                else:
+                    blocks.append(np.eye(c.size, dtype=np.float32)[index])
+                continue
+            numbers = finite(arrow.numbers_of(column, c.name), c.name)
+            if c.role == "condition":
+                vectors.append((numbers.astype(np.float64) - c.centre) / c.deviation)
+            else:
+                blocks.append(centred(numbers, c)[:, None])
+        x = np.concatenate(blocks, 1) if blocks else np.empty((table.num_rows, 0), np.float32)
+        vector = torch.from_numpy(np.stack(vectors, 1)) if vectors else None
+        return Encoded(torch.from_numpy(x), label, vector)
+
+    def _cast(self, table: pa.Table, c: Column) -> pa.ChunkedArray:
+        """A column of a table, as the type it had, without nulls."""
+        if c.name not in table.column_names:
+            raise UserError(f"no column {c.name!r}: {nearest(c.name, table.column_names)}")
+        column, dtype = table[c.name], arrow.plain_type(self.schema.field(c.name).type)
+        if column.null_count:
+            raise UserError(f"column {c.name!r} has {column.null_count} missing values")
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        try:
+            return column.cast(dtype)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"column {c.name!r} is {column.type}, not {dtype}: {error}") from None
+
+    def _index(self, column: pa.ChunkedArray, c: Column) -> np.ndarray:
+        """The number of each value among the column's categories, (N,) int64."""
+        known = arrow.array_of(c.values, column.type)
+        index = compute.index_in(column, value_set=known)
+        if index.null_count:
+            row = compute.index(compute.is_null(index), True).as_py()
+            raise UserError(
+                f"column {c.name!r}, row {row}: {column[row].as_py()!r} is none of its values: "
+                + nearest(str(column[row].as_py()), map(str, known.to_pylist()))
+            )
+        return index.to_numpy().astype(np.int64)
+
+    # From numbers to a table
+
+    def decode(
+        self,
+        x: Float[Tensor, "n d"],
+        label: Int64[Tensor, "n"] | None = None,
+        condition: Float[Tensor, "n k"] | None = None,
+    ) -> pa.Table:
+        """Rows of numbers as a table: names, order, types, units, categories and constants.
+
+        Args:
+            x: coordinates; of a category's the largest is taken, numbers on a grid are rounded
+                to it, within the type's range.
+            label: indices, -1 for none; None leaves the label column empty.
+            condition: in the columns' own units (see `condition_of`), float64; likewise.
+
+        Raises:
+            UserError: coordinates that are not finite, or not as many as the columns need.
+        """
+        if x.ndim != 2 or x.shape[1] != self.size:
+            raise UserError(f"rows of this table have {self.size} numbers, not {tuple(x.shape)}")
+        if not bool(x.isfinite().all()):
+            bad = int((~x.isfinite().all(1)).sum())
+            raise UserError(f"{bad} of {len(x)} rows hold NaN or infinite numbers")
+        numbers = x.detach().cpu().double().numpy()
+        at, k, made = 0, 0, []
+        for c in self.columns:
+            dtype = self.schema.field(c.name).type
+            block, at = numbers[:, at : at + c.size], at + c.size
+            nothing = pa.nulls(len(x), dtype)
+            if c.role == "number":
+                column = uncentred(block[:, 0], c, dtype)
+            elif c.role == "condition":
+                given = None if condition is None else condition[:, k].double().numpy()
+                column, k = nothing if given is None else as_given(given, dtype), k + 1
+            elif c.role == "label" and label is None:
+                column = nothing
+            else:
+                if c.role == "label":
+                    assert label is not None
+                    index = label.numpy()
+                else:
+                    index = block.argmax(1) if c.role == "category" else np.zeros(len(x), np.int64)
+                values = arrow.array_of(c.values, arrow.plain_type(dtype))
+                column = arrow.chosen(values, index, dtype)
+            made.append(column)
+        return pa.Table.from_arrays(made, schema=self.schema)
+
+    def condition_of(self, vector: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
+        """Standardised conditions in the columns' own units; those on a grid exactly."""
+        made = []
+        for c, column in zip(self.conditions, vector.double().unbind(1), strict=True):
+            numbers = column * c.deviation + c.centre
+            if c.grid is not None:
+                levels = c.grid.levels(numbers.numpy())
+                numbers = torch.from_numpy(c.grid.values(levels, whole=False))
+            made.append(numbers)
+        return torch.stack(made, 1)
+
+    def vector_of(self, condition: Float64[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
+        """Conditions in the columns' own units, standardised."""
+        centre = torch.tensor([c.centre for c in self.conditions], dtype=torch.float64)
+        deviation = torch.tensor([c.deviation for c in self.conditions], dtype=torch.float64)
+        return (condition - centre) / deviation
+
+    def harden(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Coordinates in which each category is one of its values: what samples become."""
+        at, parts = 0, []
+        for c in self.columns:
+            part, at = x[:, at : at + c.size], at + c.size
+            if c.role == "category":
+                part = torch.nn.functional.one_hot(part.argmax(1), c.size).to(x)
+            parts.append(part)
+        return torch.cat(parts, 1)
+
+    def natural(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
+        """Coordinates with the centres added again, for pictures; not rounded."""
+        offsets: list[float] = []
+        for c in self.columns:
+            offsets += [offset(c)] if c.role == "number" else [0.0] * c.size
+        return x.double() + torch.tensor(offsets, dtype=torch.float64)
+
+    # To JSON and back
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; types are told twice, for people and exactly."""
+        columns = [
+            {"dtype": str(self.schema.field(c.name).type), **dataclasses.asdict(c)}
+            for c in self.columns
+        ]
+        schema = arrow.schema_text(self.schema)
+        return {"format_version": FORMAT_VERSION, "columns": columns, "arrow_schema": schema}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str = FILE) -> TableCodec:
+        """What `to_json` wrote.
+
+        Raises:
+            UserError: it is damaged, or of a newer format.
+        """
+        try:
+            if (version := content["format_version"]) > FORMAT_VERSION:
+                raise UserError(f"{where} has format version {version}: upgrade monge")
+            names = [f.name for f in dataclasses.fields(Column)]
+            columns = []
+            for entry in content["columns"]:
+                values = {name: entry[name] for name in names}
+                values["grid"] = values["grid"] and Grid(**values["grid"])
+                columns.append(Column(**{**values, "values": tuple(values["values"])}))
+            schema = arrow.schema_of(content["arrow_schema"])
+            if schema.names != [c.name for c in columns]:
+                raise ValueError("columns and schema differ")
+            return cls(tuple(columns), schema)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise UserError(f"{where} is damaged ({error!r}): train the run again") from None

@@ -1,0 +1,1 @@
+"""Images as data: read, checked and decoded once."""

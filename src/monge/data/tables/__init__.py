@@ -1,0 +1,1 @@
+"""Tables as data: read, columns chosen, rows made numbers."""

@@ -1,0 +1,396 @@
+"""What the cells of a text column are: numbers, codes, truth values, dates or text.
+
+A column is looked at twice. The first time, block by block, `Cells` counts what its cells can be;
+then `decide` says what it is, by the rules below; the second time each block is converted.
+
+The rules, where the cells alone do not tell:
+
+- whole numbers of which one has a leading zero are codes, hence text; likewise numbers that begin
+  with a plus and have seven digits or more; and numbers of one width with an E in some, as 12E3;
+- whole numbers that do not fit 64 bits are text, digit for digit;
+- a comma is the decimal mark where all cells are numbers with commas or whole ones. In a file that
+  is cut at commas, three digits behind every comma are thousands instead, and the column is text;
+- signs such as ? and - among numbers are missing values. Among words they are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from monge.data.columns.arrow import compute
+from monge.data.columns.spelling import NULLS, PLAIN, Spelling
+
+MARKS = ("?", "-", "--", "---", ".", "..", "*", "\u2013", "\u2014", "none", "None", "NONE",
+         "missing", "Missing", "unknown", "Unknown", "N.A.", "n.a.", "nil", "#DIV/0!", "#VALUE!",
+         "#REF!", "#N/D", "#NULL!")  # fmt: skip
+"""Cells that are missing values among numbers."""
+
+POINT = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
+COMMA = r"^[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?$"
+WHOLE = r"^[+-]?\d+$"
+ZEROS = r"^0\d+$"
+DIALLED = r"^\+\d{7,}$"
+LETTERED = r"^\d+[eE]\d+$"
+THREE = r"^[+-]?[1-9]\d{0,2},\d{3}$"
+TRUTH = r"^(?i:true|false)$"
+DATE = r"^\d{4}-\d{2}-\d{2}$"
+TIME = r"^\d{2}:\d{2}(:\d{2})?$"
+CLOCK = r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$"
+STAMP = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}(:?\d{2}(:?\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}:?\d{2})?$"
+
+FOREIGN = {
+    "percentages": r"^[+-]?\d+([.,]\d+)?\s*%$",
+    "numbers with thousands separators": r"^[+-]?\d{1,3}([ .,'\x{00a0}\x{202f}]\d{3})+([.,]\d+)?$",
+    "dates that do not begin with the year": r"^\d{1,2}[./-]\d{1,2}[./-]\d{2}(\d{2})?( .*)?$",
+    "dates with strokes": r"^\d{4}/\d{1,2}/\d{1,2}( .*)?$",
+    "amounts of money": r"^[$€£¥]\s*[+-]?[\d.,]+$|^[+-]?[\d.,]+\s*[$€£¥]$",
+}
+"""What other programs read as numbers or dates, and what to call it."""
+
+ODD = 64
+"""Different cells that are neither numbers nor dates, of which the rows are kept."""
+
+FEW_ODD = 0.2
+"""Share of a column's cells up to which those that are no numbers are named one by one."""
+
+
+@dataclass
+class Cells:
+    """What the cells of one column were found to be, over the blocks so far.
+
+    Attributes:
+        total: cells that are neither missing nor, in quotes, what would be missing without them.
+        quoted: the latter.
+        point, comma, truth, date, time, stamp: cells of that form, none of them of two.
+        whole, zeros, dialled, lettered, three: of those numbers, special ones.
+        odd: other cells, up to `ODD` different ones: how many, and the row of the first.
+        foreign: other cells by what other programs take them for, and one of them.
+    """
+
+    total: int = 0
+    quoted: int = 0
+    point: int = 0
+    comma: int = 0
+    truth: int = 0
+    date: int = 0
+    time: int = 0
+    stamp: int = 0
+    whole: int = 0
+    zeros: int = 0
+    dialled: int = 0
+    lettered: int = 0
+    three: int = 0
+    exponents: int = 0
+    overflow: bool = False
+    widths: set[int] = field(default_factory=set)
+    longest_whole: int = 0
+    decimals: set[int] = field(default_factory=set)
+    mantissas: set[int] = field(default_factory=set)
+    words: set[str] = field(default_factory=set)
+    examples: dict[str, str] = field(default_factory=dict)
+    odd: dict[str, tuple[int, int]] = field(default_factory=dict)
+    n_odd: int = 0
+    foreign: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, column: pa.Array, row: int) -> None:
+        """Count the cells of a block, text without blanks around it, that begins at a row."""
+        here = column.drop_null()
+        here = here.filter(compute.invert(compute.is_in(here, value_set=_NULLS)))
+        self.quoted += len(column) - column.null_count - len(here)
+        self.total += len(here)
+        rest = here
+        for kind, pattern in (("point", POINT), ("comma", COMMA), ("truth", TRUTH), ("date", DATE),
+                              ("time", TIME), ("stamp", STAMP)):  # fmt: skip
+            if not len(rest):
+                return
+            fits = compute.match_substring_regex(rest, pattern)
+            n = fits.true_count
+            if n:
+                found = rest if n == len(rest) else rest.filter(fits)
+                if kind in ("date", "time", "stamp") and not _is_temporal(kind, found):
+                    continue  # a 31st of June
+                setattr(self, kind, getattr(self, kind) + n)
+                self._look(kind, found)
+                rest = rest.filter(compute.invert(fits))
+        if len(rest):
+            self._add_odd(column, rest, row)
+
+    def _look(self, kind: str, found: pa.Array) -> None:
+        if kind in ("point", "comma"):
+            self._look_at_numbers(kind, found)
+        elif len(self.words) <= 2 * ODD:
+            if kind == "truth":
+                self.words.update(compute.unique(found).to_pylist())
+            elif kind == "stamp":
+                between = compute.utf8_slice_codeunits(found, 10, 11)
+                zones = compute.replace_substring_regex(found, r"^.{13}[0-9:.]*", "")
+                for part in (between, zones):
+                    self.words.update(compute.unique(part).to_pylist())
+        if kind in ("time", "stamp"):
+            self.widths.update(compute.unique(compute.utf8_length(found)).to_pylist())
+
+    def _look_at_numbers(self, kind: str, found: pa.Array) -> None:
+        widths = compute.unique(compute.utf8_length(found)).to_pylist()
+        if len(self.widths) <= ODD:
+            self.widths.update(widths)
+        fits = compute.match_substring_regex(found, WHOLE)
+        if kind == "point" and fits.true_count:
+            whole = found if fits.true_count == len(found) else found.filter(fits)
+            self.whole += len(whole)
+            self.longest_whole = max(
+                self.longest_whole, compute.max(compute.utf8_length(whole)).as_py()
+            )
+            for name, pattern in (("zeros", ZEROS), ("dialled", DIALLED)):
+                special = compute.match_substring_regex(whole, pattern)
+                if special.true_count:
+                    setattr(self, name, getattr(self, name) + special.true_count)
+                    self.examples.setdefault(name, whole.filter(special)[0].as_py())
+            if compute.max(compute.utf8_length(whole)).as_py() > 18 and not self.overflow:
+                self.overflow = not _casts(compute.utf8_ltrim(whole, "+"), pa.int64())
+                long = compute.greater(compute.utf8_length(whole), 18)
+                self.examples.setdefault("long", whole.filter(long)[0].as_py())
+        if kind == "comma":
+            self.three += compute.match_substring_regex(found, THREE).true_count
+            self.examples.setdefault("comma", found[0].as_py())
+        lettered = compute.match_substring_regex(found, LETTERED)
+        if lettered.true_count:
+            self.lettered += lettered.true_count
+            self.examples.setdefault("lettered", found.filter(lettered)[0].as_py())
+        self._look_at_decimals(found, "." if kind == "point" else ",")
+
+    def _look_at_decimals(self, found: pa.Array, mark: str) -> None:
+        """How many digits stand behind the point, with an exponent and without one."""
+        powers = compute.match_substring_regex(found, "[eE]")
+        self.exponents += powers.true_count
+        for cells, kept in (
+            (found.filter(compute.invert(powers)), self.decimals),
+            (found.filter(powers), self.mantissas),
+        ):
+            if not len(cells) or len(kept) > 1:
+                continue
+            if kept is self.mantissas:
+                cells = compute.replace_substring_regex(cells, "[eE].*$", "")
+            at = compute.find_substring(cells, mark)
+            behind = compute.subtract(compute.utf8_length(cells), compute.add(at, 1))
+            behind = compute.if_else(compute.equal(at, -1), 0, behind)
+            kept.update(compute.unique(behind).to_pylist())
+
+    def _add_odd(self, column: pa.Array, rest: pa.Array, row: int) -> None:
+        self.n_odd += len(rest)
+        for name, pattern in FOREIGN.items():
+            fits = compute.match_substring_regex(rest, pattern)
+            if fits.true_count:
+                n, example = self.foreign.get(name, (0, rest.filter(fits)[0].as_py()))
+                self.foreign[name] = n + fits.true_count, example
+        if len(self.odd) > ODD:
+            return
+        for entry in compute.value_counts(rest).slice(0, ODD + 1):
+            value, n = entry["values"].as_py(), entry["counts"].as_py()
+            if value in self.odd:
+                self.odd[value] = self.odd[value][0] + n, self.odd[value][1]
+            else:
+                first = row + compute.index(column, value).as_py()
+                self.odd[value] = n, first
+
+    @property
+    def marks(self) -> dict[str, tuple[int, int]]:
+        """Signs for missing values: how many, and the row of the first."""
+        return {cell: found for cell, found in self.odd.items() if cell in MARKS}
+
+
+_NULLS = pa.array(sorted(NULLS))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a column is.
+
+    Attributes:
+        dtype: to convert it to.
+        comma: whether a comma is its decimal mark.
+        marks: cells that are missing values.
+        spelling: how its cells are written.
+        notes: what was decided by a rule, for a person.
+        advice: why it is text though it may be meant as something else, and what to do.
+    """
+
+    dtype: pa.DataType
+    comma: bool = False
+    marks: tuple[str, ...] = ()
+    spelling: Spelling = PLAIN
+    notes: tuple[str, ...] = ()
+    advice: str = ""
+
+
+def decide(cells: Cells, name: str, delimiter: str) -> Kind:
+    """What a column is, by its cells."""
+    marks = cells.marks
+    n_marks = sum(n for n, _ in marks.values())
+    n = cells.total - n_marks
+    if cells.total == 0:
+        return Kind(pa.string() if cells.quoted else pa.null())
+    told = []
+    if marks:
+        listed = ", ".join(f"{c!r} {k} times, first in row {row}" for c, (k, row) in marks.items())
+        told.append(f"column {name!r}: cells that count as missing values: {listed}")
+    kind = None
+    if n and cells.point + cells.comma == n:
+        kind = _number(cells, name, delimiter, n)
+    elif n and cells.truth == n:
+        low, high = (
+            sorted(word for word in cells.words if word.lower() == truth)
+            for truth in ("false", "true")
+        )
+        words = Spelling(true=high[0] if high else "true", false=low[0] if low else "false")
+        kind = Kind(pa.bool_(), spelling=words)
+    elif n and cells.date == n:
+        kind = Kind(pa.date32())
+    elif n and cells.time == n:
+        kind = Kind(pa.time32("s"), spelling=Spelling(seconds=max(cells.widths) > 5))
+    elif n and cells.date + cells.stamp == n:
+        kind = _stamp(cells)
+    if kind is None or pa.types.is_string(kind.dtype):
+        kind = kind or Kind(pa.string(), advice=_advice(cells, name))
+        if marks:
+            listed = ", ".join(f"{c!r} ({k} times)" for c, (k, _) in marks.items())
+            note = f"column {name!r} is text: {listed} is a value of its own in it"
+            return Kind(pa.string(), notes=(*kind.notes, note), advice=kind.advice)
+        return kind
+    return Kind(
+        kind.dtype, kind.comma, tuple(marks), kind.spelling, (*told, *kind.notes), kind.advice
+    )
+
+
+def _number(cells: Cells, name: str, delimiter: str, n: int) -> Kind | None:
+    def code(why: str, example: str) -> Kind:
+        note = f"column {name!r} is read as text, not as numbers: {why}, such as {example!r}"
+        return Kind(pa.string(), notes=(note,))
+
+    if cells.zeros and cells.whole == n:
+        return code("it has whole numbers with leading zeros", cells.examples["zeros"])
+    if cells.dialled and cells.whole == n:
+        return code("it has numbers that begin with a plus", cells.examples["dialled"])
+    if cells.lettered and cells.lettered < n and len(cells.widths) == 1:
+        return code("it has codes of one width, some with an E", cells.examples["lettered"])
+    if cells.comma:
+        pointed = cells.point - cells.whole - cells.lettered
+        if pointed > cells.exponents or (delimiter == "," and cells.three == cells.comma):
+            n_before, example = cells.foreign.get(THOUSANDS, (0, cells.examples["comma"]))
+            cells.foreign[THOUSANDS] = n_before + cells.comma, example
+            return None
+    if cells.whole == n:
+        if cells.overflow:
+            return code("it has whole numbers of more than 64 bits", cells.examples["long"])
+        return Kind(pa.int64())
+    notes: tuple[str, ...] = ()
+    if cells.longest_whole > 17:
+        notes = (
+            f"column {name!r} has numbers of {cells.longest_whole} digits beside fractions: of "
+            "each 16 digits are kept",
+        )
+    spelling = PLAIN
+    if cells.exponents == n and len(cells.mantissas) == 1:
+        spelling = Spelling(exponent=next(iter(cells.mantissas)))
+    elif not cells.exponents and len(cells.decimals) == 1 and min(cells.decimals) > 0:
+        spelling = Spelling(decimals=next(iter(cells.decimals)))
+    return Kind(pa.float64(), bool(cells.comma), spelling=spelling, notes=notes)
+
+
+THOUSANDS = "numbers with thousands separators"
+
+
+def _stamp(cells: Cells) -> Kind | None:
+    zones = cells.words - {"T", " "}
+    if "" in zones and len(zones) > 1:
+        return None  # some with a zone and some without
+    zoned = zones > {""} or "" not in zones
+    longest = max(cells.widths) - max(map(len, zones))
+    spelling = Spelling(
+        between="T" if "T" in cells.words else " ",
+        zone="Z" if zoned else "",
+        seconds=longest > 16,
+    )
+    return Kind(pa.timestamp("ns" if longest > 19 else "s", "UTC" if zoned else None),
+                spelling=spelling)  # fmt: skip
+
+
+def _advice(cells: Cells, name: str) -> str:
+    """Why a column is text though most of its cells are something else."""
+    n_marks = sum(n for n, _ in cells.marks.values())
+    others = {cell: found for cell, found in cells.odd.items() if cell not in MARKS}
+    for what, (n, example) in cells.foreign.items():
+        if n >= 0.5 * (cells.total - n_marks):
+            plain = "2020-12-31" if "dates" in what else "plain numbers with a decimal point"
+            return f"column {name!r} has {what}, such as {example!r}: write {plain}"
+    strange = cells.n_odd - n_marks
+    if strange and cells.n_odd <= FEW_ODD * cells.total and cells.point + cells.comma > strange:
+        cell, (_, row) = min(others.items(), key=lambda entry: entry[1][1])
+        return (
+            f"column {name!r} has numbers but for {strange} cells, the first is {cell!r} in row "
+            f"{row}: correct them, or leave them empty, which counts as missing"
+        )
+    return ""
+
+
+def without_blanks(column: pa.Array) -> pa.Array:
+    """Cells without blanks around them."""
+    blank = compute.match_substring_regex(column, r"^\s|\s$")
+    return compute.utf8_trim_whitespace(column) if blank.true_count else column
+
+
+def convert(column: pa.Array, kind: Kind) -> pa.Array:
+    """A block of text as what its column is; words keep their blanks, nothing else does.
+
+    Raises:
+        pyarrow.ArrowInvalid: a date that is none.
+    """
+    if pa.types.is_string(kind.dtype):
+        return column
+    if pa.types.is_null(kind.dtype):
+        return pa.nulls(len(column))
+    column = without_blanks(column)
+    holes = compute.is_in(column, value_set=pa.array([*NULLS, *kind.marks]))
+    column = compute.if_else(holes, pa.scalar(None, pa.string()), column)
+    if pa.types.is_boolean(kind.dtype):
+        return compute.equal(compute.utf8_lower(column), "true")
+    if pa.types.is_integer(kind.dtype) or pa.types.is_floating(kind.dtype):
+        column = compute.utf8_ltrim(column, "+")
+    if kind.comma:
+        column = compute.replace_substring(column, ",", ".")
+    return _time(column) if pa.types.is_time(kind.dtype) else column.cast(kind.dtype)
+
+
+def _time(column: pa.Array) -> pa.Array:
+    """12:30 or 12:30:15 as seconds of the day."""
+    whole = compute.if_else(
+        compute.equal(compute.utf8_length(column), 5),
+        compute.binary_join_element_wise(column, ":00", ""),
+        column,
+    )
+    parts = [compute.utf8_slice_codeunits(whole, at, at + 2).cast(pa.int32()) for at in (0, 3, 6)]
+    seconds = compute.add(compute.multiply(parts[0], 3600), compute.multiply(parts[1], 60))
+    return compute.add(seconds, parts[2]).cast(pa.int32()).cast(pa.time32("s"))
+
+
+def _is_temporal(kind: str, found: pa.Array) -> bool:
+    if kind == "date":
+        return _casts(found, pa.date32())
+    if kind == "time":
+        return compute.all(compute.match_substring_regex(found, CLOCK)).as_py()
+    return _casts(found, pa.timestamp("ns")) or _casts(found, pa.timestamp("ns", "UTC"))
+
+
+def _casts(column: pa.Array, dtype: pa.DataType) -> bool:
+    try:
+        column.cast(dtype)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def is_country_codes(values: Sequence[str]) -> bool:
+    """Whether words are codes of two capitals, among which NA is Namibia."""
+    return len(values) > 2 and all(len(v) == 2 and v.isalpha() and v.isupper() for v in values)

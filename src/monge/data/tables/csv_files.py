@@ -1,0 +1,315 @@
+"""Csv files as Arrow tables, read in blocks: what is held is the table and a block of its text.
+
+The file is read twice: once to see what its cells are (`csv_cells`), once to convert them. What
+was decided by a rule is told in notes, which travel as metadata of the schema.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from monge.data.columns.arrow import compute
+from monge.data.columns.spelling import NULLS, spelt
+from monge.data.tables import csv_cells
+from monge.data.tables.csv_cells import Cells, Kind, without_blanks
+from monge.data.tables.csv_dialect import BLANK, Dialect, not_utf8, open_regular, sniff, zero_byte
+from monge.errors import UserError, reason
+
+BLOCK_BYTES = 2**22
+"""Bytes that are parsed at once; a row must be shorter."""
+
+BLOCK_ROWS = 2**14
+"""Rows that are converted at once where Arrow's parser cannot be used."""
+
+NOTES = b"monge_notes"
+"""Of a schema's metadata: what reading decided by a rule, as a list in JSON."""
+
+ADVICE = b"monge_advice"
+"""Of a schema's metadata: why columns are text that may be meant as something else, by name."""
+
+
+def read_csv(path: Path, limit: int | None = None) -> pa.Table:
+    """The table of a text file, its columns typed, notes and advice in its metadata.
+
+    Args:
+        limit: rows to read; all by default.
+
+    Raises:
+        UserError: not a regular file of UTF-8, no header, rows of unequal length, or larger than
+            memory.
+    """
+    dialect = sniff(path)
+    if limit is None:
+        refuse_beyond_memory(path, os.path.getsize(path))
+    source = _Source(path, dialect, limit)
+    cells, row = [Cells() for _ in dialect.names], 0
+    for block in source.blocks():
+        for column, found in zip(block, cells, strict=True):
+            found.add(without_blanks(column), row)
+        row += len(block[0])
+    n = len(dialect.names)
+    kept = [
+        j
+        for j in range(n)
+        if cells[j].total or cells[j].quoted or dialect.names[j] or (row == 0 and j < n - 1)
+    ]  # columns without a name and without a value are delimiters at the end of lines
+    notes = list(dialect.notes)
+    if len(kept) < n:
+        what = "a column" if n - len(kept) == 1 else f"{n - len(kept)} columns"
+        notes.append(f"{what} with neither a name nor a value: left out")
+    kinds = [csv_cells.decide(c, name, dialect.delimiter) if row else Kind(pa.null())
+             for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
+    table = source.converted(kinds, kept)
+    table, more = _with_codes_of_na(table, source, kept)
+    notes += [note for j in kept for note in kinds[j].notes] + more
+    advice = {dialect.names[j]: kinds[j].advice for j in kept if kinds[j].advice}
+    return table.replace_schema_metadata(
+        {NOTES: json.dumps(notes).encode(), ADVICE: json.dumps(advice).encode()}
+    )
+
+
+def notes_of(table: pa.Table) -> list[str]:
+    """What reading decided by a rule."""
+    return json.loads((table.schema.metadata or {}).get(NOTES, b"[]"))
+
+
+def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
+    """The table with further notes."""
+    if not notes:
+        return table
+    kept = table.schema.metadata or {}
+    return table.replace_schema_metadata(
+        {**kept, NOTES: json.dumps([*notes_of(table), *notes]).encode()}
+    )
+
+
+def advice_of(table: pa.Table) -> dict[str, str]:
+    """Why columns are text that may be meant as something else."""
+    return json.loads((table.schema.metadata or {}).get(ADVICE, b"{}"))
+
+
+def refuse_beyond_memory(path: Path, size: int) -> None:
+    """Refuse a table that is larger than the memory.
+
+    Raises:
+        UserError: by name and size.
+    """
+    most = memory()
+    if size > most:
+        raise UserError(
+            f"{path} has {size / 2**30:.1f} GB, more than the memory of {most / 2**30:.1f} GB: "
+            "take its first rows by --limit, or give a part of it"
+        )
+
+
+def memory() -> int:
+    """Bytes of memory that this process may have."""
+    bounds = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY:
+            bounds.append(soft)
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            bounds.append(int(Path(name).read_text(encoding="ascii")))
+    return min(bounds)
+
+
+MOST_CODES = 26**2
+"""Codes of two letters."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The rows of a csv file, as blocks of text columns."""
+
+    path: Path
+    dialect: Dialect
+    limit: int | None
+
+    def blocks(
+        self, columns: Sequence[int] | None = None, nulls: Sequence[str] | None = None
+    ) -> Iterator[list[pa.Array]]:
+        """Blocks of columns of text, at most `limit` rows in all.
+
+        Blanks around cells are cut where the file has them around all kinds of cells.
+
+        Args:
+            columns: their numbers; None for all.
+            nulls: cells that are missing values where they stand without quotes.
+        """
+        left = self.limit
+        slow = self.dialect.delimiter == BLANK or self.dialect.quoted_behind_blanks
+        for block in self._by_hand(columns) if slow else self._by_arrow(columns, nulls):
+            if left is not None:
+                block = [column[:left] for column in block]
+                left -= len(block[0])
+            if len(block[0]):
+                yield [self._stripped(c) for c in block] if self.dialect.padded else block
+            if left == 0:
+                return
+
+    def converted(self, kinds: Sequence[Kind], columns: Sequence[int]) -> pa.Table:
+        """The columns, converted."""
+        made: list[list[pa.Array]] = [[] for _ in columns]
+        for block in self.blocks(columns):
+            for chunks, column, j in zip(made, block, columns, strict=True):
+                chunks.append(csv_cells.convert(column, kinds[j]))
+        fields = [
+            spelt(pa.field(self.dialect.names[j], kinds[j].dtype), kinds[j].spelling)
+            for j in columns
+        ]
+        arrays = [pa.chunked_array(c, f.type) for c, f in zip(made, fields, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _stripped(self, column: pa.Array) -> pa.Array:
+        column = compute.utf8_trim_whitespace(column)
+        holes = compute.is_in(column, value_set=pa.array(sorted(NULLS)))
+        return compute.if_else(holes, pa.scalar(None, pa.string()), column)
+
+    def _by_arrow(
+        self, columns: Sequence[int] | None, nulls: Sequence[str] | None
+    ) -> Iterator[list[pa.Array]]:
+        titles = [str(j) for j in range(len(self.dialect.names))]
+        wanted = titles if columns is None else [titles[j] for j in columns]
+        with open_regular(self.path) as file:
+            file.seek(self.dialect.offset)
+            try:
+                reader = arrow_csv.open_csv(
+                    pa.PythonFile(_Checked(file, self.path, self.dialect.first), "r"),
+                    read_options=arrow_csv.ReadOptions(
+                        use_threads=False, block_size=BLOCK_BYTES, column_names=titles
+                    ),
+                    parse_options=arrow_csv.ParseOptions(
+                        delimiter=self.dialect.delimiter, newlines_in_values=True
+                    ),
+                    convert_options=arrow_csv.ConvertOptions(
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=False,
+                        null_values=list(NULLS if nulls is None else nulls),
+                        column_types=dict.fromkeys(titles, pa.string()),
+                        include_columns=wanted,
+                    ),
+                )
+                for batch in reader:
+                    yield batch.columns
+            except pa.ArrowException as error:
+                if "Empty CSV" in str(error):
+                    return
+                raise UserError(
+                    f"cannot read {self.path} as csv: {_renumbered(reason(error), self.dialect)}"
+                ) from None
+
+    def _by_hand(self, columns: Sequence[int] | None) -> Iterator[list[pa.Array]]:
+        n = len(self.dialect.names)
+        wanted = range(n) if columns is None else columns
+        with open_regular(self.path) as file:
+            file.seek(self.dialect.offset)
+            checked = io.BufferedReader(_Checked(file, self.path, self.dialect.first))
+            text = io.TextIOWrapper(checked, encoding="utf-8", newline="")
+            blank = self.dialect.delimiter == BLANK
+            lines = (line.strip(" \t\r\n") for line in text) if blank else text
+            reader = csv.reader(lines, delimiter=self.dialect.delimiter, skipinitialspace=True)
+            rows: list[list[str]] = []
+            try:
+                for k, row in enumerate(reader):
+                    if not row:
+                        continue
+                    if len(row) != n:
+                        raise UserError(
+                            f"cannot read {self.path} as csv: line {self.dialect.first + k + 1}: "
+                            f"{n} cells are expected, not {len(row)}"
+                        )
+                    rows.append(row)
+                    if len(rows) == BLOCK_ROWS:
+                        yield [_texts(rows, j) for j in wanted]
+                        rows = []
+            except csv.Error as error:
+                raise UserError(f"cannot read {self.path} as csv: {reason(error)}") from None
+            if rows:
+                yield [_texts(rows, j) for j in wanted]
+
+
+def _renumbered(text: str, dialect: Dialect) -> str:
+    """Arrow's message with the row counted from the top of the file."""
+    return re.sub(r"Row #(\d+)", lambda m: f"Row #{int(m[1]) + dialect.first}", text)
+
+
+def _texts(rows: list[list[str]], j: int) -> pa.Array:
+    cells = (row[j].strip() for row in rows)
+    return pa.array([None if cell in NULLS else cell for cell in cells], pa.string())
+
+
+def _with_codes_of_na(
+    table: pa.Table, source: _Source, kept: Sequence[int]
+) -> tuple[pa.Table, list[str]]:
+    """NA is a country's code, not a missing value, among nothing but codes of two capitals."""
+    notes = []
+    for at, j in enumerate(kept):
+        if not table.num_rows or not pa.types.is_string(table.schema.field(at).type):
+            continue
+        column = table.column(at)
+        if (
+            not 0 < column.null_count < len(column) / 2
+            or compute.count_distinct(column).as_py() > MOST_CODES
+        ):
+            continue
+        if not csv_cells.is_country_codes(compute.unique(column.drop_null()).to_pylist()):
+            continue
+        nulls = sorted(NULLS - {"NA"})
+        chunks = [block[0] for block in source.blocks([j], nulls)]
+        again = pa.chunked_array(chunks, pa.string())
+        found = column.null_count - again.null_count
+        if found > 0:
+            table = table.set_column(at, table.schema.field(at), again)
+            notes.append(
+                f"column {source.dialect.names[j]!r}: NA is taken for a code ({found} times), as "
+                "all other values are codes of two capitals; leave a cell empty for a missing value"
+            )
+    return table, notes
+
+
+class _Checked(io.RawIOBase):
+    """A file's bytes, checked to be text on their way."""
+
+    def __init__(self, file: io.BufferedReader, path: Path, lines: int) -> None:
+        self.file, self.path, self.lines = file, path, lines
+        self.rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.file.read(BLOCK_BYTES if size < 0 else size)
+        self._check(content)
+        return content
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _check(self, content: bytes) -> None:
+        if (at := content.find(b"\0")) >= 0:
+            raise zero_byte(self.path, self.lines + content.count(b"\n", 0, at))
+        whole = self.rest + content
+        try:
+            whole.decode("utf-8")
+            self.rest = b""
+        except UnicodeDecodeError as error:
+            if not content or error.start < len(whole) - 3:
+                raise not_utf8(self.path, whole, error.start, self.lines) from None
+            self.rest = whole[error.start :]
+        self.lines += content.count(b"\n")

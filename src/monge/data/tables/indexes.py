@@ -1,0 +1,75 @@
+"""Columns that number the rows: left out where they have no name, told where they have one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from monge.data.columns import arrow
+from monge.data.columns.arrow import compute
+from monge.data.columns.schema import TableCodec
+from monge.data.naming import drop, names_in
+from monge.data.reading import Reading
+
+UNNAMED = ("", "Unnamed: 0", "Unnamed:0", "__index_level_0__", "...1", "X.1")
+"""Names that programs give to a column of row numbers or row names that has none."""
+
+
+def without_indexes(table: pa.Table, reading: Reading) -> tuple[pa.Table, list[str]]:
+    """The table without columns of row numbers or row names that have no name; what was left out.
+
+    A column without a name is one of them if it has whole numbers or words of which none occurs
+    twice; so is the index of a data frame that a parquet file tells of. What the settings name is
+    kept.
+    """
+    told = _told(table)
+    asked = {
+        *names_in(reading.columns), *names_in(reading.categorical), *names_in(reading.drop),
+        *names_in(reading.condition_columns), reading.label_column,
+    }  # fmt: skip
+    notes = []
+    for name in table.column_names:
+        if name in asked or not (name in UNNAMED or name in told):
+            continue
+        column = table[name]
+        if name not in told and not _numbers_rows(column):
+            continue
+        what = "row numbers" if arrow.is_number(column.type) else "row names"
+        table = table.drop_columns([name])
+        shown = "a column without a name" if name in UNNAMED else f"column {name!r}"
+        notes.append(
+            f"{shown} ({name!r}) holds {what}: left out (--columns learns it where it is named)"
+        )
+    return table, notes
+
+
+def _told(table: pa.Table) -> set[str]:
+    """Columns that a data frame had for its index, as parquet files of pandas say."""
+    try:
+        kept = json.loads((table.schema.metadata or {})[b"pandas"])["index_columns"]
+        return {name for name in kept if isinstance(name, str) and name in table.column_names}
+    except (KeyError, ValueError, TypeError):
+        return set()
+
+
+def _numbers_rows(column: pa.ChunkedArray) -> bool:
+    if column.null_count or not (pa.types.is_integer(column.type) or arrow.is_text(column.type)):
+        return False
+    return compute.count_distinct(column).as_py() == len(column)
+
+
+def counted_notes(table: pa.Table, codec: TableCodec) -> list[str]:
+    """Which columns that are learned count up from row to row."""
+    counting = [
+        c.name
+        for c in codec.columns
+        if c.role == "number"
+        and pa.types.is_integer(table.schema.field(c.name).type)
+        and bool((np.diff(table[c.name].to_numpy()) == 1).all())
+    ]
+    if not counting:
+        return []
+    names = ", ".join(map(repr, counting))
+    return [f"{names} counts the rows and is learned like a measurement: {drop(counting)}"]

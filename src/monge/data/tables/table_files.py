@@ -1,0 +1,167 @@
+"""Files of tables: csv, tsv, parquet and matrices read as Arrow tables, and csv written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from monge.data.columns import arrow
+from monge.data.columns.spelling import NULLS, cells_of
+from monge.data.images.parquet import FAILURES, find_files, side_in, unreadable
+from monge.data.tables.csv_dialect import is_number, open_regular
+from monge.data.tables.csv_files import read_csv, refuse_beyond_memory, with_notes
+from monge.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Files that `read` reads."""
+
+
+def read(path: Path, limit: int | None = None) -> pa.Table:
+    """A table from a .csv, .tsv or .parquet file.
+
+    In csv the first line has the names; the delimiter is a comma, a semicolon, a tab, a stroke or
+    blanks; cells that are empty or NA, NaN, null, ... without quotes are missing. What was decided
+    by a rule is told by `csv_files.notes_of`.
+
+    Args:
+        limit: rows of a csv file to read; all by default.
+
+    Raises:
+        UserError: not such a file, not UTF-8, no header, rows of unequal length, names twice, or
+            a table larger than memory.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _once_named(_read_parquet(path))
+    return read_csv(path, limit)
+
+
+def _once_named(table: pa.Table) -> pa.Table:
+    """The table with names of which none is there twice."""
+    made: list[str] = []
+    notes = []
+    for name in table.column_names:
+        new, k = name, 0
+        while new in made or (k and new in table.column_names):
+            k += 1
+            new = f"{name}.{k}"
+        if k:
+            notes.append(f"there are several columns {name!r}: one of them is read as {new!r}")
+        made.append(new)
+    return with_notes(table.rename_columns(made), notes) if notes else table
+
+
+def check_names(names: list[str], where: str) -> None:
+    """Refuse names that occur twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{where} has several columns named {', '.join(map(repr, twice))}")
+
+
+def read_folder(folder: Path) -> tuple[pa.Table, int | None]:
+    """The tables of a folder's parquet files as one, and how many rows at its end are held out.
+
+    Files whose names begin with test or validation bring that split; without any it is None.
+
+    Raises:
+        UserError: files that are no parquet, or whose columns differ.
+    """
+    files = find_files(folder)  # those of training first
+    parts = [read(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if part.schema.names != parts[0].schema.names:
+            raise UserError(
+                f"{file} has other columns than {files[0]}: give one data set at a time"
+            )
+    n_heldout = sum(len(p) for f, p in zip(files, parts, strict=True) if side_in(folder, f))
+    whole = pa.concat_tables(parts, promote_options="permissive")
+    whole = whole.replace_schema_metadata(parts[0].schema.metadata)
+    return whole, n_heldout if 0 < n_heldout < len(whole) else None
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    open_regular(path).close()
+    try:
+        file = parquet.ParquetFile(path)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
+        # Repeated values take a few bits in the file, and their full width in memory.
+        refuse_beyond_memory(path, max(size, file.metadata.num_rows))
+        table = file.read()
+        table.validate(full=True)  # text may be none
+    except FAILURES as error:
+        raise unreadable(path, error) from None
+    return table
+
+
+def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) -> pa.Table:
+    """A matrix (N, D) as a table with columns x0, x1, ... or of the given names, and "label".
+
+    Raises:
+        UserError: not numbers, or labels or names of another shape.
+    """
+    if x.dtype.kind not in "fiub":
+        raise UserError(f"the examples have type {x.dtype}; numbers are needed")
+    if 0 in x.shape:
+        raise UserError(f"the examples have shape {x.shape}: there is nothing in them")
+    titles = [f"x{j}" for j in range(x.shape[1])] if names is None else [str(n) for n in names]
+    if len(titles) != x.shape[1]:
+        raise UserError(f"{len(titles)} names of columns do not fit examples of shape {x.shape}")
+    # Arrow knows neither long nor foreign floats, and counts little with half ones.
+    x = x.astype(
+        {2: np.float32, 16: np.float64}.get(x.dtype.itemsize, x.dtype.newbyteorder("="))
+        if x.dtype.kind == "f"
+        else x.dtype.newbyteorder("=")
+    )
+    columns = {title: np.ascontiguousarray(x[:, j]) for j, title in enumerate(titles)}
+    if label is not None:
+        label = label[:, 0] if label.shape == (len(x), 1) else label
+        if label.shape != (len(x),):
+            raise UserError(f"labels have shape {label.shape}; {len(x)} examples need ({len(x)},)")
+        titles.append("label")
+        columns["label"] = label
+    check_names(titles, "the table")
+    return pa.table(columns)
+
+
+def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
+    """A table of plain numbers as an .npz has it: arr_0 (N, D), arr_1 labels, columns names."""
+    titles = [name for name in table.column_names if name != label]
+    rows = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in titles])
+    arrays = {"arr_0": rows, "columns": np.asarray(titles)}
+    if label is not None:
+        values = table[label].cast(arrow.plain_type(table[label].type))
+        if arrow.is_text(values.type) or arrow.is_temporal(values.type):
+            values = np.asarray(values.cast(pa.string()).to_pylist(), dtype=str)
+        else:
+            values = values.to_numpy(zero_copy_only=False)
+        arrays["arr_1"] = values
+    return arrays
+
+
+def csv_of(table: pa.Table) -> str:
+    """A table as csv that is read back with the types it has, written as its own file was.
+
+    Floating-point numbers keep a point or exponent, so that a column of whole ones stays
+    floating-point; strings are quoted where they would be taken for a missing value.
+    """
+    cells = [_cells(c, field) for c, field in zip(table.columns, table.schema, strict=True)]
+    header = ",".join(
+        f'"{name}"' if is_number(name) else _quoted(name) for name in table.column_names
+    )
+    return "".join(f"{line}\n" for line in [header, *map(",".join, zip(*cells, strict=True))])
+
+
+def _cells(column: pa.ChunkedArray, field: pa.Field) -> list[str]:
+    texts = cells_of(column, field)
+    if arrow.is_text(arrow.plain_type(column.type)):
+        return ["" if text is None else _quoted(text) for text in texts]
+    return ["" if text is None else text for text in texts]
+
+
+def _quoted(text: str) -> str:
+    if text in NULLS or text != text.strip() or any(c in text for c in ',;\t"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text

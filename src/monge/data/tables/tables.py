@@ -1,0 +1,338 @@
+"""Tables as data: columns chosen and checked, rows split by content, numbers made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from monge.data.base import Data
+from monge.data.columns import arrow
+from monge.data.columns.arrow import compute
+from monge.data.columns.coordinates import Column, condition_column, number_column
+from monge.data.columns.schema import TableCodec
+from monge.data.columns.spelling import text_of
+from monge.data.naming import drop, flag
+from monge.data.reading import Reading
+from monge.data.split import split_by_content
+from monge.data.tables import csv_files, table_files
+from monge.data.tables.choosing import Asked, check_types, choose
+from monge.data.tables.indexes import counted_notes, without_indexes
+from monge.data.tables.missing import (
+    count_missing,
+    filled,
+    nan_as_missing,
+    refuse_infinite,
+    with_labels_missing,
+    without_missing,
+)
+from monge.errors import UserError
+
+FEWEST = 10
+"""Rows that a table must have."""
+
+ATOM = 0.05
+"""Share of the rows with one value from which on it is reported as an atom."""
+
+MOST_FRACTIONS = 100
+"""Different values that a column of floating-point numbers may have to be labels or categories."""
+
+TIED = 0.5
+"""Share of distinct values below which a column on no grid is reported."""
+
+
+def load(path: Path, reading: Reading) -> Data:
+    """The table in a csv, tsv or parquet file, or in the parquet files of a folder.
+
+    Raises:
+        UserError: see `table_files` and `from_table`.
+    """
+    name, text = path.resolve().stem, str(path.absolute())
+    if path.is_dir():
+        table, n_heldout = table_files.read_folder(path)
+        return from_table(table, reading, name=name, text=text, n_heldout=n_heldout)
+    return from_table(table_files.read(path, reading.limit), reading, name=name, text=text)
+
+
+def from_matrix(
+    x: np.ndarray,
+    reading: Reading,
+    label: np.ndarray | None = None,
+    heldout: np.ndarray | None = None,
+    heldout_label: np.ndarray | None = None,
+    *,
+    titles: np.ndarray | None = None,
+    name: str = "array",
+    text: str | None = None,
+) -> Data:
+    """The table in two-dimensional arrays, as an .npz or .npy file has them.
+
+    Raises:
+        UserError: arrays that do not fit each other; see `from_table`.
+    """
+    x, label = x[: reading.limit], None if label is None else label[: reading.limit]
+    table = table_files.table_of(x, label, titles)
+    if label is not None and reading.label_column is None:
+        reading = dataclasses.replace(reading, label_column="label")
+    if heldout is None:
+        return from_table(table, reading, name=name, text=text)
+    if heldout.ndim != 2 or heldout.shape[1] != x.shape[1]:
+        raise UserError(
+            f"held-out examples have shape {heldout.shape[1:]}, training examples {x.shape[1:]}"
+        )
+    if (label is None) != (heldout_label is None):
+        raise UserError(f"{name}: one of training and held-out examples has labels, the other not")
+    other = table_files.table_of(heldout, heldout_label, titles)
+    whole = pa.concat_tables([table, other], promote_options="permissive")
+    return from_table(whole, reading, name=name, text=text, n_heldout=len(heldout))
+
+
+def from_table(
+    table: pa.Table,
+    reading: Reading,
+    *,
+    name: str = "table",
+    text: str | None = None,
+    n_heldout: int | None = None,
+) -> Data:
+    """A table as data: rows (N, D) float32 with labels, conditions and the codec of its columns.
+
+    A fifth of the rows is held out by their content, so that equal rows never straddle and the
+    file's order does not matter; or the last `n_heldout`, where the source brings a split.
+
+    Raises:
+        UserError: unknown columns; text that is no category; missing or infinite values;
+            identifiers; too few rows, or nothing that varies.
+    """
+    table_files.check_names(table.column_names, name)
+    n_read, told = table.num_rows, csv_files.notes_of(table)
+    if n_heldout is None:
+        table = table.slice(0, reading.limit)
+    table, indexes = without_indexes(table, reading)
+    asked = choose(table.column_names, reading)
+    table = table.select([c for c in table.column_names if c in asked.used])
+    _refuse_few(table, name)
+    asked, of_text = check_types(table, asked)
+    table = table.replace_schema_metadata(None)
+    table, unlabelled = with_labels_missing(nan_as_missing(table), asked.label)
+    n_all, missing = table.num_rows, count_missing(table)
+    table, rows, notes = without_missing(table, asked, reading, missing)
+    notes = [*told, *indexes, *of_text, *unlabelled, *notes]
+    _refuse_few(table, name)
+    refuse_infinite(table)
+    hashes = row_hashes(table)
+    if n_heldout is None:
+        train, heldout = split_by_content(hashes)
+    else:
+        brought = torch.from_numpy(rows) >= n_all - n_heldout
+        train, heldout = (~brought).nonzero().flatten(), brought.nonzero().flatten()
+        if min(len(train), len(heldout)) == 0:
+            raise UserError(f"{name}: no rows are left to train on or to hold out")
+    table = filled(table)
+    codec = TableCodec(_columns(table, asked, train.numpy()), table.schema)
+    if codec.size == 0:
+        raise UserError(f"{name}: no column is left to learn: all that are left are constant")
+    x, label, vector = codec.encode(table)
+    notes += [*counted_notes(table, codec), *_notes(table, codec)]
+    report = {
+        "kind": "table",
+        "rows_read": n_read,
+        "rows_used": table.num_rows,
+        "train": len(train),
+        "heldout": len(heldout),
+        "duplicates": table.num_rows - len(np.unique(hashes)),
+        "left_out": list(asked.left_out),
+        "columns": [_described(c, table[c.name], missing.get(c.name, 0)) for c in codec.columns],
+        "notes": notes,
+    }
+    where = torch.from_numpy(rows)
+    return Data(
+        name=name,
+        text=text,
+        kind="table",
+        train=x[train],
+        heldout=x[heldout],
+        train_label=None if label is None else label[train],
+        heldout_label=None if label is None else label[heldout],
+        label_names=() if codec.label is None else _label_names(codec),
+        train_vector=None if vector is None else vector[train],
+        heldout_vector=None if vector is None else vector[heldout],
+        codec=codec,
+        rows=(where[train], where[heldout]),
+        own_split=n_heldout is not None,
+        table=table,
+        report=report,
+        summary=(_counts(table, train, heldout), *notes),
+    )
+
+
+def _counts(table: pa.Table, train: torch.Tensor, heldout: torch.Tensor) -> str:
+    return (
+        f"{table.num_rows} rows of {table.num_columns} columns: {len(train)} for training, "
+        f"{len(heldout)} held out"
+    )
+
+
+def _refuse_few(table: pa.Table, name: str) -> None:
+    if table.num_rows < FEWEST:
+        raise UserError(
+            f"{name}: {table.num_rows} examples are too few; at least {FEWEST} are needed"
+        )
+
+
+def row_hashes(table: pa.Table) -> np.ndarray:
+    """A hash of the values of each row, (N,) uint64: of the values alone, not of their types."""
+    hashes = np.empty(table.num_rows, np.uint64)
+    holed = {n for n, c in zip(table.column_names, table.columns, strict=True) if c.null_count}
+    for start in range(0, table.num_rows, HASHED):
+        part = table.slice(start, HASHED)
+        hashes[start : start + part.num_rows] = _hashes(part, holed)
+    return hashes
+
+
+HASHED = 2**15
+"""Rows that are hashed at once: their numbers are held twice meanwhile."""
+
+
+def _hashes(table: pa.Table, holed: set[str]) -> np.ndarray:
+    """Hashes of rows.
+
+    Args:
+        holed: columns with missing values somewhere in the whole table.
+    """
+    parts = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        holes = np.asarray(compute.is_null(column))
+        if arrow.is_number(column.type):
+            zero = arrow.column_of(np.zeros(1), column.type)[0]
+            numbers = arrow.numbers_of(compute.fill_null(column, zero), name)
+            parts.append(_bits(numbers))
+        else:
+            plain = column.cast(arrow.plain_type(column.type)).combine_chunks()
+            coded = compute.dictionary_encode(plain.cast(pa.string()))
+            marks = [_hash(str(value).encode()) for value in coded.dictionary.to_pylist()]
+            index = compute.fill_null(coded.indices, 0).to_numpy()
+            parts.append(np.asarray([*marks, 0], np.uint64)[index])
+        if name in holed:
+            parts.append(holes.astype(np.uint64))
+    return np.asarray([_hash(row.tobytes()) for row in np.stack(parts, 1)], np.uint64)
+
+
+def _bits(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as uint64: the bits of their float64, if that is the same number."""
+    wide = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
+    if numbers.dtype.kind == "f":
+        return wide.view(np.uint64)
+    same = (np.abs(wide) < 2.0**63) & (wide.astype(np.int64) == numbers)
+    return np.where(same, wide.view(np.uint64), numbers.view(np.uint64))
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def _columns(table: pa.Table, asked: Asked, train: np.ndarray) -> tuple[Column, ...]:
+    """What each column is, and how its numbers are centred by the rows to train on."""
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name == asked.label:
+            columns.append(Column(name, "label", values=_values(column, name)))
+        elif name in asked.conditions:
+            columns.append(condition_column(name, arrow.numbers_of(column, name), train))
+        elif len(values := compute.unique(column)) == 1:
+            plain = values.cast(arrow.plain_type(values.type))
+            columns.append(Column(name, "constant", values=tuple(arrow.plain_values(plain))))
+        elif name in asked.categorical or arrow.is_categories(column.type):
+            columns.append(Column(name, "category", values=_values(column, name)))
+        else:
+            columns.append(number_column(name, arrow.numbers_of(column, name), train))
+    return tuple(columns)
+
+
+def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
+    """The categories of a column, in order.
+
+    Raises:
+        UserError: so many that they are no categories.
+    """
+    plain = column.cast(arrow.plain_type(column.type))
+    found = arrow.plain_values(compute.unique(plain))
+    if pa.types.is_dictionary(column.type):  # its order is kept, for it may mean something
+        whole = column.unify_dictionaries().combine_chunks()
+        present = set(found)
+        values = [v for v in arrow.plain_values(whole.dictionary) if v in present]
+    else:
+        values = sorted(found)
+    most = max(2, len(column) // 2)
+    if pa.types.is_floating(column.type):
+        most = min(most, MOST_FRACTIONS)
+    if len(values) > most:
+        raise UserError(
+            f"column {name!r} has {len(values)} different values in {len(column)} rows, too many "
+            f"for categories or labels: {_instead(column, name)}"
+        )
+    return tuple(values)
+
+
+def _instead(column: pa.ChunkedArray, name: str) -> str:
+    """What to do with a column that has too many values."""
+    if arrow.is_text(arrow.plain_type(column.type)):
+        return f"{drop([name])} leaves it out"
+    given = flag("--condition-columns", [name])
+    return f"learn it as a number, give it by {given}, or leave it out with {drop([name])}"
+
+
+def _label_names(codec: TableCodec) -> tuple[str, ...]:
+    assert codec.label is not None
+    field = codec.schema.field(codec.label.name)
+    return text_of(arrow.array_of(codec.label.values, arrow.plain_type(field.type)), field)
+
+
+def _described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": c.name, "kind": c.role, "dtype": str(column.type)}
+    facts["missing"] = missing
+    if c.grid is not None:
+        facts["step"] = c.grid.width
+        facts["dequantised"] = c.spread
+    if c.role in ("category", "label"):
+        facts["categories"] = len(c.values)
+    if c.role == "constant":
+        facts["constant"] = column[0].as_py() if not arrow.is_temporal(column.type) else c.values[0]
+    return facts
+
+
+def _notes(table: pa.Table, codec: TableCodec) -> list[str]:
+    """What a person should know of the columns."""
+    notes = []
+    constant = [c.name for c in codec.columns if c.role == "constant"]
+    if constant:
+        notes.append(f"constant, not learned, put back in samples: {', '.join(constant)}")
+    for c in codec.columns:
+        if c.role != "number":
+            continue
+        counts = compute.value_counts(table[c.name]).field("counts").to_numpy()
+        if c.grid is not None:
+            if not c.spread:
+                notes.append(
+                    f"column {c.name!r} has more steps than float32 tells apart: it is learned as "
+                    "it is, and samples are rounded to its step"
+                )
+            continue
+        most, distinct = counts.max() / table.num_rows, len(counts) / table.num_rows
+        if most >= ATOM:
+            where = compute.mode(table[c.name])[0]["mode"].as_py()
+            notes.append(
+                f"column {c.name!r} is {where:g} in {most:.0%} of the rows and lies on no grid: "
+                "a flow has no atoms, so samples come near that value but rarely meet it"
+            )
+        elif distinct < TIED:
+            notes.append(
+                f"column {c.name!r} has only {distinct:.1%} distinct values but lies on no decimal "
+                "grid: it is learned as it is, and its density is that of a smooth law"
+            )
+    return notes

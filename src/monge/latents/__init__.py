@@ -1,0 +1,1 @@
+"""Latents: encoded once, then drawn in batches."""

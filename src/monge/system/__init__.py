@@ -1,0 +1,1 @@
+"""What every room stands on: files, locks, processes, progress, and code of the user's own."""

@@ -1,0 +1,272 @@
+"""Files that are never seen half written, and links that are never followed when writing.
+
+One rule holds for whatever writes or deletes:
+
+- a file is written under a temporary name that nobody can know beforehand, created exclusively
+  and without following a link, and then renamed; a link that lies under the final name is replaced
+  and what it leads to is left as it is;
+- inside a folder of monge's, linked folders and what is no file (a pipe, a device) are refused by
+  name, as such a folder may come from somebody else. The folder that the user names himself may be
+  a link;
+- what is copied out are regular files.
+
+Whose the files of a folder are, `monge.system.ownership` says.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from monge.errors import UserError
+
+TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}", re.DOTALL)
+"""Names of files that are being written, as `temporary_for` makes them."""
+
+LONGEST = 100
+"""Characters of a file's name that its temporary name repeats; systems allow 255 bytes in all."""
+
+ATTEMPTS = 3
+"""How often a file is written whose temporary file another process has cleared away."""
+
+
+def temporary_for(path: Path) -> Path:
+    """A name beside a path that nobody can know beforehand."""
+    return path.with_name(f".tmp-{path.name[:LONGEST]}-{secrets.token_hex(4)}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is a file that monge was writing: by its name, and a regular file."""
+    return TEMPORARY.fullmatch(path.name) is not None and is_regular(path)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what interrupted writes have left in a folder of monge's and in its subfolders."""
+    for path in _within(folder):
+        if is_temporary(path):
+            with suppress(OSError):
+                path.unlink()
+
+
+def status(path: Path) -> os.stat_result | None:
+    """What lies under a name, a link itself and not what it leads to; None for nothing.
+
+    Raises:
+        UserError: there can be nothing of that name, or it may not be looked at.
+    """
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use {shown(path)}: {_reason(error)}; choose another") from None
+
+
+def is_regular(path: Path) -> bool:
+    """Whether this is a regular file, not a link to one."""
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of monge's in which a name leads elsewhere.
+
+    A link to a regular file may be read (the hub's cache is made of them) and is never written
+    through. The folder itself may be a link.
+
+    Raises:
+        UserError: a linked subfolder, a link that leads nowhere, a pipe, a socket or a device.
+    """
+    for path in _within(folder):
+        found = status(path)
+        if found is None or stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+            continue
+        what = "neither a file nor a folder"
+        if stat.S_ISLNK(found.st_mode):
+            if path.is_file():
+                continue
+            what = f"a link to {os.readlink(path)}"
+        raise UserError(
+            f"{path} is {what}: monge follows no links inside a folder that it writes to; remove "
+            "it, or put a folder or file in its place"
+        )
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """All that lies in a folder and, without following links, in its subfolders."""
+    for at, folders, names in os.walk(folder):
+        for name in sorted(folders + names):
+            yield Path(at, name)
+
+
+def replace_with(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, flush it to disk, then rename it.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; what was there is intact.
+    """
+    for attempt in range(ATTEMPTS):
+        temporary = temporary_for(path)
+        try:
+            _create(temporary, data)
+            temporary.replace(path)
+            return
+        except FileNotFoundError:  # cleared away by the next process that holds the folder
+            if attempt == ATTEMPTS - 1:
+                raise
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _create(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(path, flags, 0o666), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, content: bytes | str) -> Path:
+    """Write a file under a temporary name, flush it to disk, then rename it.
+
+    Raises:
+        UserError: the folder is not writable or the disk is full; what was there is intact.
+    """
+    # File names that are no UTF-8 hold lone surrogates, which are escaped as in JSON: "\udcff".
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_with(path, data)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if full else "choose another folder"
+        raise UserError(f"cannot write {shown(path)}: {error.strerror}; {remedy}") from error
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as JSON, atomically."""
+    return write_atomic(path, json_of(value))
+
+
+def json_of(value: Any) -> str:
+    """The content of a JSON file."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: missing or damaged file, or none at all but a pipe or a device, by name.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot read {path}: it is not a file")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def read_own(path: Path) -> bytes:
+    """The content of a regular file; a link is not followed.
+
+    Raises:
+        OSError: it is a link, no regular file, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read()
+
+
+def copy_new(source: Path, target: Path) -> None:
+    """Copy a regular file to a name that is free.
+
+    Raises:
+        UserError: the source is a link or no regular file, or the target is there or not writable.
+    """
+    try:
+        content = read_own(source)
+    except OSError as error:
+        what = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(
+            f"cannot copy {source}: {what}; put the file itself in its place, or remove it"
+        ) from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _create(target, content)
+    except OSError as error:
+        raise UserError(f"cannot write {shown(target)}: {error.strerror}") from error
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to write where there is something.
+
+    Raises:
+        UserError: a file, a link that leads to no folder, or a folder that is not empty.
+    """
+    if os.path.isdir(out) and not any(out.iterdir()):
+        return
+    if status(out) is not None:
+        raise UserError(f"{out} is there already: choose another place with --out, or remove it")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder with its content, if there."""
+    found = status(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        shutil.rmtree(path)
+    elif found is not None:
+        path.unlink(missing_ok=True)
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a text read from a file is the name of a file in the same folder."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not any(sign in name for sign in "/\\\0")
+    )
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Tell the user of what the system refuses about a path.
+
+    Raises:
+        UserError: by name, with the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot use {shown(path)}: {_reason(error)}; choose another place"
+        ) from error
+
+
+def shown(path: Path) -> str:
+    """A path for a message: names that are too long for any system are cut."""
+    cut = (p if len(p) <= 255 else f"{p[:40]}... ({len(p)} characters)" for p in path.parts)
+    return str(Path(*cut))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

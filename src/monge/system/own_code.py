@@ -1,0 +1,162 @@
+"""A user's own components in a run: named by a file, kept with the run, executed only on request.
+
+On the command line such a component reads ``mine.py:MyPath`` or ``mine.py:MyPath:key=value``.
+`adopt` executes the file, since the user has named it, and turns the text into
+``code/mine-0123456789ab.py:MyPath``, with the first digits of the file's SHA-256. Under that name
+`keep` copies the file into the run folder. Whoever opens the run later executes the copy only
+where `trust` was called with the folder, or `trust_all` for the whole process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from monge.errors import UserError
+from monge.system.files import is_regular, write_atomic
+from monge.system.loading import load_file
+
+FOLDER = "code"
+"""Of a run folder: copies of the files that its components are in."""
+
+DIGITS = 12
+LARGEST = 2**20
+"""Bytes of such a file, at most."""
+
+ADOPTED = re.compile(rf"{FOLDER}/[^/:]+-[0-9a-f]{{{DIGITS}}}\.py")
+OWN = re.compile(r"(?P<file>[^:]+\.py):(?P<name>[^:]+)(?P<rest>:.*)?", re.DOTALL)
+
+_contents: dict[str, bytes] = {}
+_classes: dict[str, Any] = {}
+_trust_all = False
+
+
+def is_own(text: str) -> bool:
+    """Whether a component's text names a class in a file."""
+    return OWN.fullmatch(text) is not None
+
+
+def split(text: str) -> tuple[str, str]:
+    """The name ``FILE.py:CLASS`` of a component in a file, and its settings."""
+    found = OWN.fullmatch(text)
+    assert found is not None
+    return f"{found['file']}:{found['name']}", (found["rest"] or "").removeprefix(":")
+
+
+def adopt(text: str) -> str:
+    """The text of a component whose file the user has named, executed and ready for `keep`.
+
+    Raises:
+        UserError: no such file, one that fails, or no such class in it.
+    """
+    name, settings = split(text)
+    file, _, kind = name.rpartition(":")
+    if ADOPTED.fullmatch(file):
+        return text
+    content = _read(Path(file))
+    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    stem = re.sub(r"\W+", "_", Path(file).stem)
+    own = f"{FOLDER}/{stem}-{digest}.py"
+    _contents[own] = content
+    class_of(f"{own}:{kind}", Path(file))
+    return f"{own}:{kind}" + (f":{settings}" if settings else "")
+
+
+def class_of(name: str, file: Path | None = None) -> Any:
+    """The class of ``code/FILE.py:CLASS``, if its file is trusted.
+
+    Args:
+        file: to execute, and to name in errors; None for a copy of it, made now.
+
+    Raises:
+        UserError: it is not trusted, fails, or has no such class.
+    """
+    if name in _classes:
+        return _classes[name]
+    source, _, kind = name.rpartition(":")
+    if source not in _contents:
+        raise UserError(
+            f"{name} is code that belongs to a run: open the run with --trust-code (Python: "
+            "trust_code=True) if you know what it does"
+        )
+    found = getattr(load_file(_contents[source], source, file), kind, None)
+    if not isinstance(found, type):
+        raise UserError(f"{file or source} has no class {kind!r}")
+    if not hasattr(found, "in_full"):
+        raise UserError(
+            f"{file or source}: {kind} is no component: derive it from monge's base class of its "
+            "kind (paths.Path, solvers.Solver, ...) or from monge.components.Component"
+        )
+    if not dataclasses.is_dataclass(found):
+        found = dataclasses.dataclass(frozen=True, repr=False)(found)
+    elif "__repr__" in vars(found):  # made by @dataclass: a component's text is its own
+        del found.__repr__
+    found.name = name  # type: ignore[attr-defined]
+    _classes[name] = found
+    return found
+
+
+def trust_all() -> None:
+    """Trust the code of every run that this process opens."""
+    global _trust_all
+    _trust_all = True
+
+
+def trust(folder: Path) -> None:
+    """Trust the code that a run folder keeps, in this process.
+
+    Raises:
+        UserError: a file that is not what its name says.
+    """
+    for path in sorted((folder / FOLDER).glob("*.py")):
+        name = f"{FOLDER}/{path.name}"
+        content = _read(path)
+        if name not in _contents:
+            digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+            if not ADOPTED.fullmatch(name) or not path.stem.endswith(f"-{digest}"):
+                raise UserError(f"{path} is not the code that the run was trained with")
+            _contents[name] = content
+
+
+def require(folder: Path, texts: Iterable[str]) -> None:
+    """Refuse a run whose components are in files that are not trusted.
+
+    Raises:
+        UserError: naming the files and their hashes.
+    """
+    if _trust_all:
+        trust(folder)
+    wanted = {split(text)[0].rpartition(":")[0] for text in texts if is_own(text)}
+    unknown = sorted(source for source in wanted if source not in _contents)
+    if not unknown:
+        return
+    said = []
+    for source in unknown:
+        path = folder / source
+        known = ADOPTED.fullmatch(source) and is_regular(path)
+        digest = hashlib.sha256(_read(path)).hexdigest() if known else None
+        said.append(f"{path} ({'sha256 ' + digest if digest else 'missing'})")
+    raise UserError(
+        f"{folder} uses code of its own, {', '.join(said)}: read it and, if you trust it, give "
+        "--trust-code (Python: trust_code=True), which executes it"
+    )
+
+
+def keep(folder: Path, texts: Iterable[str]) -> None:
+    """Copy the files of a run's own components into its folder."""
+    for source in sorted({split(t)[0].rpartition(":")[0] for t in texts if is_own(t)}):
+        path = folder / source
+        if not path.exists():
+            write_atomic(path, _contents[source])
+
+
+def _read(path: Path) -> bytes:
+    if not is_regular(path):
+        raise UserError(f"no such file: {path}")
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 2**20} MB, too large for code")
+    return path.read_bytes()
