@@ -11,6 +11,9 @@ CHECKED = tests/autoencoders tests/data tests/objectives tests/test_couplings.py
 # Each test computes on one thread, so two run at a time, files in the order given.
 BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 
+# Files whose examples are drawn by Hypothesis: the slow tests draw others than the fast ones.
+DRAWN = $(shell grep -l "^from hypothesis" -r tests --include=test_*.py)
+
 LONGEST_FIRST = tests/test_tutorial.py tests src
 
 .PHONY: help demo test test-slow numbers lint bench clean
@@ -47,7 +50,8 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== slow tests (budget: an hour on 2 cores) =="
-	$(BIN)/python -m pytest -n 2 --dist load -m slow --durations=20
+	HYPOTHESIS_PROFILE=default $(BIN)/python -m pytest -n 2 --dist load -m slow --durations=20
+	HYPOTHESIS_PROFILE=default $(BIN)/python -m pytest -n 2 --dist load -m "not slow" $(DRAWN)
 
 numbers: $(VENV)/.installed-dev
 	@echo "== every number of docs/numbers.toml, measured again (budget: an hour on 2 cores, two with MONGE_DATA) =="

@@ -10,7 +10,7 @@ from typing import Any, Unpack, get_type_hints
 import pyarrow as pa
 
 from monge.components import read_value
-from monge.data import sources
+from monge.data import array_data, sources
 from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.data.tables import tables
@@ -91,9 +91,9 @@ def _read(data: Any, labels: Any, reading: Reading) -> Data:
     if hasattr(data, "__arrow_c_stream__"):
         return tables.from_table(pa.table(data), reading)
     if hasattr(data, "__array__"):
-        return sources.from_arrays(data, labels)
+        return array_data.from_arrays(data, labels)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return sources.from_dataset(data)
+        return array_data.from_dataset(data)
     raise UserError(f"cannot read a {type(data).__name__} as data: give a name, array or Dataset")
 
 

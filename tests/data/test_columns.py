@@ -325,6 +325,13 @@ def reading_of(table: pa.Table) -> Reading:
     return Reading(categorical=",".join(words) or None)
 
 
+@pytest.mark.parametrize("mark", ["\n", "\r", "\r\n", "\x0b", "\x1e", "\x85", "\u2028"])
+def test_blanks_behind_any_line_end_within_quotes_are_kept(tmp_path: Path, mark: str) -> None:
+    table = pa.table({"a": list(range(12)), "b": [f"{mark} x", "y"] * 6})
+    (tmp_path / "t.csv").write_bytes(table_files.csv_of(table).encode())
+    assert_csv_equal(table_files.read(tmp_path / "t.csv"), table)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(any_table())
 def test_any_table_comes_back_through_parquet_and_csv(

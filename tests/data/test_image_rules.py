@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from making_images import folder_of, pixels_of, write
 from making_parquet import IMAGE
+from monge.data.array_data import from_arrays
 from monge.data.arrays import Pixels
 from monge.data.images import raw as raws
 from monge.data.images.array_images import scaled
@@ -24,7 +25,7 @@ from monge.data.images.budget import Budget
 from monge.data.images.folder import list_folder
 from monge.data.images.image_files import MOST_PIXELS, White, read
 from monge.data.reading import Reading
-from monge.data.sources import from_arrays, load
+from monge.data.sources import load
 from monge.errors import UserError
 from monge.system.ownership import MANIFEST
 

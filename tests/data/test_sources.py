@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from monge.data.array_data import from_arrays, from_dataset
 from monge.data.base import Data
-from monge.data.sources import from_arrays, from_dataset, load
+from monge.data.sources import load
 from monge.errors import UserError
 
 RNG = np.random.default_rng(0)

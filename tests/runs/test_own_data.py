@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from monge import autoencoders
 from monge.cli import main
 from monge.data import cache
+from monge.data.array_data import from_arrays
 from monge.data.arrays import mirrored
-from monge.data.sources import from_arrays
 from monge.errors import UserError
 from monge.fitting.resolve import resolve
 from monge.fitting.train import train

@@ -1,38 +1,82 @@
-"""Sources: a name, a file, a folder or arrays become training and held-out data."""
+"""Sources: a name, a file or a folder becomes training and held-out data.
+
+`SOURCES` lists the kinds of source. A new kind is a row there and a function that reads it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from monge.components import FAMILIES, build
-from monge.data.arrays import Examples, Pixels, Shards
+from monge.data.array_data import READING, from_arrays
 from monge.data.base import Data
-from monge.data.images.array_images import labels_of, refuse_infinite, scaled
 from monge.data.images.folder import holds_images, list_folder
 from monge.data.images.hub import open_hub
-from monge.data.images.image_files import resize
 from monge.data.images.parquet import find_files, has_images, open_parquet
 from monge.data.images.prepare import load_images
 from monge.data.reading import Reading
-from monge.data.split import HELD_OUT, split_by_content
+from monge.data.split import SHARE
 from monge.data.tables import table_files, tables
 from monge.errors import UserError, nearest, reason
 from monge.system.progress import Say, quiet
 from monge.tensors import stream
 
-READING = Reading()
-"""How a source is read unless told otherwise."""
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be read, and how.
+
+    Attributes:
+        text: as it was given.
+        reading: the settings beside it.
+        say: told what happens.
+        check_cache: compare what is cached, and the files it was made from, with their hashes.
+    """
+
+    text: str
+    reading: Reading
+    say: Say
+    check_cache: bool
+
+    @property
+    def path(self) -> Path:
+        """The text as a path."""
+        return Path(self.text)
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the path, in small letters."""
+        return self.path.suffix.lower()
+
+    @property
+    def rest(self) -> str:
+        """What follows the first colon."""
+        return self.text.partition(":")[2]
+
+    def images(self, source: Any) -> Data:
+        """Images of a folder, of parquet files or of the hub, decoded once into the cache."""
+        return load_images(source, self.reading, self.say, self.check_cache)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of source.
+
+    Attributes:
+        known: whether a text names a source of this kind.
+        read: the data that it names.
+    """
+
+    known: Callable[[Asked], bool]
+    read: Callable[[Asked], Data]
 
 
 def load(
@@ -54,35 +98,47 @@ def load(
         value = getattr(reading, name)
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    head, _, rest = text.partition(":")
-    if head == "target":
-        return _target(rest, text)
-    if head in BUNDLED:
-        if rest:
-            raise UserError(f"source {head!r} takes no settings, not {rest!r}")
-        return BUNDLED[head]()
-    if head == "hf":
-        return load_images(open_hub(rest, reading), reading, say, check_cache)
-    path = Path(text)
-    _refuse_special(path)
-    if path.suffix.lower() in (".npz", ".npy"):
-        return _array_file(path, reading)
-    if path.suffix.lower() == ".parquet" or (find_files(path) and not holds_images(path)):
-        if os.path.exists(path) and not has_images(path, reading):
-            return tables.load(path, reading)
-        return load_images(open_parquet(path, reading), reading, say, check_cache)
-    if os.path.isdir(path):
-        refuse_run(path)
-        return load_images(list_folder(path, reading), reading, say, check_cache)
-    if path.suffix.lower() in table_files.SUFFIXES and os.path.isfile(path):
-        return tables.load(path, reading)
-    if os.path.exists(path):
+    asked = Asked(text, reading, say, check_cache)
+    for source in SOURCES:
+        if source.known(asked):
+            return source.read(asked)
+    if os.path.exists(text):
         raise UserError(
             f"cannot read {text!r} as data: give a folder of images, or a .csv, .tsv, .parquet, "
             ".npz or .npy file"
         )
     known = [*BUNDLED, *(f"target:{name}" for name in FAMILIES["target"])]
     raise UserError(f"no such file or source {text!r}: {nearest(text, known)}")
+
+
+def _bundled(asked: Asked) -> Data:
+    head = asked.text.partition(":")[0]
+    if asked.rest:
+        raise UserError(f"source {head!r} takes no settings, not {asked.rest!r}")
+    return BUNDLED[head]()
+
+
+def _is_parquet(asked: Asked) -> bool:
+    _refuse_special(asked.path)
+    return asked.suffix == ".parquet" or bool(
+        find_files(asked.path) and not holds_images(asked.path)
+    )
+
+
+def _parquet(asked: Asked) -> Data:
+    if os.path.exists(asked.path) and not has_images(asked.path, asked.reading):
+        return tables.load(asked.path, asked.reading)
+    return asked.images(open_parquet(asked.path, asked.reading))
+
+
+def _folder(asked: Asked) -> Data:
+    refuse_run(asked.path)
+    return asked.images(list_folder(asked.path, asked.reading))
+
+
+def _is_array(asked: Asked) -> bool:
+    _refuse_special(asked.path)
+    return asked.suffix in (".npz", ".npy")
 
 
 def _refuse_special(path: Path) -> None:
@@ -118,7 +174,7 @@ def _digits() -> Data:
     names = tuple(str(k) for k in range(10))
     # A split of its own, drawn once: measured numbers of this project are on these rows.
     order = torch.randperm(len(images), generator=stream(0, "split")).numpy()
-    n_held = round(HELD_OUT * len(images))
+    n_held = round(SHARE * len(images))
     test, train = np.sort(order[:n_held]), np.sort(order[n_held:])
     return from_arrays(
         images[train],
@@ -135,15 +191,15 @@ BUNDLED: dict[str, Callable[[], Data]] = {"digits": _digits}
 """Sources that need no file."""
 
 
-def _target(settings: str, text: str) -> Data:
+def _target(asked: Asked) -> Data:
     """Fresh samples of a law that is known exactly."""
-    target = build("target", settings).build()
+    target = build("target", asked.rest).build()
     train, train_label = target.sample_labelled(20_000, stream(0, "target", "train"))
     heldout, heldout_label = target.sample_labelled(5_000, stream(0, "target", "held-out"))
     labels = () if train_label is None else tuple(str(k) for k in range(int(train_label.max()) + 1))
     return Data(
-        name=settings.partition(":")[0],
-        text=text,
+        name=asked.rest.partition(":")[0],
+        text=asked.text,
         kind="table",
         train=train.float(),
         heldout=heldout.float(),
@@ -193,167 +249,19 @@ def _member(archive: Any, name: str, path: Path) -> np.ndarray:
         raise UserError(f"cannot read {name!r} in {path}: {reason(error)}") from None
 
 
-def from_arrays(
-    x: np.ndarray | Tensor,
-    label: np.ndarray | Tensor | None = None,
-    heldout: np.ndarray | Tensor | None = None,
-    heldout_label: np.ndarray | Tensor | None = None,
-    *,
-    name: str = "array",
-    text: str | None = None,
-    label_names: tuple[str, ...] = (),
-    reading: Reading = READING,
-) -> Data:
-    """Data from arrays in memory.
-
-    Args:
-        x: images, uint8, or of a scale that `array_images` tells, (N, H, W), (N, H, W, C) or
-            (N, C, H, W); or a table (N, D).
-        label: (N,) or (N, 1) integers or names, or None.
-        heldout, heldout_label: likewise; without them a fifth is split off by content.
-        reading: image_size, image_fit and limit are looked at.
-
-    Raises:
-        UserError: wrong shapes or ranges, NaN or infinite values, or too few examples.
-    """
-    limit = reading.limit
-    given = [np.asarray(x)[:limit]] + ([] if heldout is None else [np.asarray(heldout)])
-    kind, examples, scale = _as_examples(given, "the examples", reading)
-    label = None if label is None else np.asarray(label)[:limit]
-    labels, names, notes = _as_labels(label, len(given[0]), label_names)
-    if scale:
-        notes = [f"images of {scale}", *notes]
-    if heldout is not None:
-        held_labels, _, more = _as_labels(heldout_label, len(given[1]), names)
-        sides = (examples[0], examples[1], labels, held_labels)
-        data = Data(name, text, kind, *sides, names)
-        return dataclasses.replace(data, **_told(data, [*notes, *more]))
-    if len(examples[0]) < 10:
-        raise UserError(f"{name}: {len(examples[0])} examples are too few; at least 10 are needed")
-    rows = split_by_content(_digests(examples[0]))
-    train, test = (_rows_of(examples[0], side) for side in rows)
-    pick = (lambda side: labels[side]) if labels is not None else (lambda side: None)
-    sides = (train, test, pick(rows[0]), pick(rows[1]))
-    data = Data(name, text, kind, *sides, names, rows=rows, own_split=False)
-    return dataclasses.replace(data, **_told(data, notes))
-
-
-def _told(data: Data, notes: list[str]) -> dict[str, Any]:
-    """The report of arrays, and its lines."""
-    known = [part for part in (data.train_label, data.heldout_label) if part is not None]
-    joined = torch.cat(known) if known else torch.empty(0, dtype=torch.int64)
-    counts = {name: int((joined == k).sum()) for k, name in enumerate(data.label_names)}
-    n = len(data.train) + len(data.heldout)
-    report = {
-        "kind": f"array of {'images' if data.kind == 'image' else 'rows'}",
-        "examples": n,
-        "shape": list(data.shape),
-        "labels": counts,
-        "unlabelled": int((joined < 0).sum()),
-        "training": len(data.train),
-        "held_out": len(data.heldout),
-        "split": "the source's own" if data.own_split else "by content",
-        "notes": notes,
-    }
-    sides = f"{len(data.train)} to train, {len(data.heldout)} held out"
-    lines = [f"{n} examples of shape {data.shape}: {sides}", *notes]
-    if counts:
-        first = ", ".join(f"{k} {name}" for name, k in list(counts.items())[:10])
-        lines.insert(1, f"labels: {first}{', ...' if len(counts) > 10 else ''}")
-    return {"report": report, "summary": tuple(lines)}
-
-
-def _digests(x: Examples) -> np.ndarray:
-    """A hash of each example."""
-    chunks = x.content if isinstance(x, Pixels) else (part.numpy() for part in x.split(4096))
-    hashes = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for c in chunks for row in c]
-    return np.frombuffer(b"".join(hashes), np.uint64)
-
-
-def _rows_of(x: Examples, rows: Tensor) -> Examples:
-    if isinstance(x, Pixels):
-        return Pixels(x.shards, rows.numpy(), x.digests)
-    return x[rows]
-
-
-def from_dataset(dataset: Any, name: str = "dataset") -> Data:
-    """Data from a `torch.utils.data.Dataset` of tensors, or of (tensor, label) pairs."""
-    items = [dataset[i] for i in range(len(dataset))]
-    if not items:
-        raise UserError(f"{name}: the dataset is empty")
-    if isinstance(items[0], (tuple, list)):
-        x = np.stack([np.asarray(item[0]) for item in items])
-        return from_arrays(x, np.asarray([item[1] for item in items]), name=name)
-    return from_arrays(np.stack([np.asarray(item) for item in items]), name=name)
-
-
-def _as_examples(
-    arrays: list[np.ndarray], what: str, reading: Reading
-) -> tuple[Literal["image", "table"], list[Examples], str]:
-    """Arrays as examples of one kind and one scale, and what the scale of images was."""
-    for x in arrays:
-        if x.dtype.kind not in "fiub":
-            raise UserError(f"{what} have type {x.dtype}; numbers are needed")
-        if 0 in x.shape:
-            raise UserError(f"{what} have shape {x.shape}: there is nothing in them")
-        if x.ndim not in (2, 3, 4):
-            raise UserError(f"{what} have shape {x.shape}: images have 3 or 4 axes, tables 2")
-        if x.shape[1:] != arrays[0].shape[1:]:
-            raise UserError(
-                f"held-out examples have shape {x.shape[1:]}, training examples "
-                f"{arrays[0].shape[1:]}"
-            )
-    if arrays[0].ndim == 2:
-        for x in arrays:
-            refuse_infinite(x, what)
-        return "table", [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in arrays], ""
-    arrays, scale = scaled([_channels_first(x) for x in arrays], what)
-    if arrays[0].dtype == np.uint8:
-        return "image", [Pixels(Shards([_fitted(x, reading)])) for x in arrays], scale
-    if reading.image_size is not None and arrays[0].shape[2:] != (reading.image_size,) * 2:
-        raise UserError(f"{what} are floats of side {arrays[0].shape[2]}: resizing needs uint8")
-    return "image", [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays], scale
-
-
-def _channels_first(x: np.ndarray) -> np.ndarray:
-    if x.ndim == 3:
-        return x[:, None]
-    if x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
-        return x.transpose(0, 3, 1, 2)
-    return x
-
-
-def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
-    """Images (N, C, H, W) uint8 at the size that was asked for; four channels are put on white."""
-    side = reading.image_size
-    if x.shape[1] == 4:
-        opacity = x[:, 3:].astype(np.float32) / 255
-        x = (x[:, :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
-    if side is None or x.shape[2:] == (side, side):
-        return np.ascontiguousarray(x)
-    fitted = np.empty((len(x), x.shape[1], side, side), np.uint8)
-    for i, image in enumerate(x):
-        shown = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-        pixels = np.asarray(resize(shown, (side, side), reading.image_fit))
-        fitted[i] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return fitted
-
-
-def _as_labels(
-    label: np.ndarray | Tensor | None, n: int, names: tuple[str, ...]
-) -> tuple[Tensor | None, tuple[str, ...], list[str]]:
-    """(N,) class indices, -1 for none; the class names; and what was decided about them."""
-    if label is None:
-        return None, (), []
-    values, missing, notes = labels_of(np.asarray(label), n)
-    known = np.unique(values[~missing])
-    if not names:
-        names = tuple(str(k) for k in known)
-    index = {k: i for i, k in enumerate(names)}
-    unknown = sorted({str(k) for k in known} - set(index))
-    if unknown:
-        raise UserError(f"labels {unknown} do not occur in the training data: {list(index)}")
-    positions = np.full(n, -1, np.int64)
-    for k in known:
-        positions[~missing & (values == k)] = index[str(k)]
-    return torch.from_numpy(positions), names, notes
+SOURCES: tuple[Source, ...] = (
+    Source(lambda asked: asked.text.partition(":")[0] == "target", _target),
+    Source(lambda asked: asked.text.partition(":")[0] in BUNDLED, _bundled),
+    Source(
+        lambda asked: asked.text.partition(":")[0] == "hf",
+        lambda asked: asked.images(open_hub(asked.rest, asked.reading)),
+    ),
+    Source(_is_array, lambda asked: _array_file(asked.path, asked.reading)),
+    Source(_is_parquet, _parquet),
+    Source(lambda asked: os.path.isdir(asked.path), _folder),
+    Source(
+        lambda asked: asked.suffix in table_files.SUFFIXES and os.path.isfile(asked.path),
+        lambda asked: tables.load(asked.path, asked.reading),
+    ),
+)
+"""Kinds of source; the first that knows a text reads it."""

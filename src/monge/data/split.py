@@ -8,11 +8,20 @@ from torch import Tensor
 
 from monge.errors import UserError
 
-HELD_OUT = 0.2
+SHARE = 0.2
 """Fraction of a source without a split of its own that is held out."""
 
+TRAIN = ("train", "training")
+"""Names of a split, a folder or a file with training examples."""
 
-def split_by_content(hashes: np.ndarray, fraction: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+HELD_OUT = (
+    *("test", "testing", "validation", "valid", "val", "dev"),
+    *("heldout", "held-out", "held_out"),
+)
+"""Names of a split, a folder or a file with held-out examples; of several, the first counts."""
+
+
+def split_by_content(hashes: np.ndarray, fraction: float = SHARE) -> tuple[Tensor, Tensor]:
     """Rows to train on and rows to hold out, by a hash of each example's content.
 
     Examples of one hash form a group, and groups are held out whole, in the order of their

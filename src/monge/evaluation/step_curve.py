@@ -161,15 +161,6 @@ def step_curve(
                 points.append(point)
                 say(in_words(point))
             add(run.teacher, "teacher as it is", guidance=scale)
-    floors = [
-        judge.numbers(latents_in_units(run, data.train, judge.n, seed, f"floor {k}"))
-        for k in range(FLOORS)
-    ]
-    names = ("energy", "auc", "frechet")
-    known = dict(zip(names, zip(*floors, strict=True), strict=True))
-    floor = {
-        k: None if None in v else torch.tensor(v, dtype=torch.float64) for k, v in known.items()
-    }
     found = {
         "format_version": 1,
         "n": judge.n,
@@ -179,12 +170,28 @@ def step_curve(
         else guidance,
         "network": None if network is None else network.name,
         "points": [asdict(p) for p in points],
-        "floor": {k: None if v is None else float(v.mean()) for k, v in floor.items()},
-        "floor_std": {k: None if v is None else float(v.std()) for k, v in floor.items()},
+        **_floors(judge, run, data, seed),
         "withheld": judge.withheld,
     }
     write_json(run.folder / STEPS, found)
     return found
+
+
+def _floors(judge: Judge, run: Run, data: Data, seed: int) -> dict[str, dict[str, float | None]]:
+    """Mean and deviation of each quantity over `FLOORS` draws of training examples."""
+    floors = [
+        judge.numbers(latents_in_units(run, data.train, judge.n, seed, f"floor {k}"))
+        for k in range(FLOORS)
+    ]
+    names = ("energy", "auc", "frechet")
+    known = dict(zip(names, zip(*floors, strict=True), strict=True))
+    floor = {
+        k: None if None in v else torch.tensor(v, dtype=torch.float64) for k, v in known.items()
+    }
+    return {
+        "floor": {k: None if v is None else float(v.mean()) for k, v in floor.items()},
+        "floor_std": {k: None if v is None else float(v.std()) for k, v in floor.items()},
+    }
 
 
 def _at_equal_evaluations(

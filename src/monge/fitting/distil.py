@@ -70,19 +70,24 @@ def distil_spec(
             **given,
         }
     )
+    _check_guidance(run, spec)
+    # Pairs that the teacher has drawn are guided already.
+    follows = kind_of(spec.objective).follows_teacher
+    return spec if follows else dataclasses.replace(spec, guidance=1.0)
+
+
+def _check_guidance(run: Run, spec: TrainSpec) -> None:
+    """Refuse guidance that the teacher or the objective cannot have."""
     lo, hi = spec.guidance_range
     if (lo, hi) != (1.0, 1.0) and not run.label_names and not run.facts.n_vector:
         raise UserError("guidance needs a teacher with labels or conditions; this one has none")
-    kind = kind_of(spec.objective)
-    if lo < hi and not kind.follows_teacher:
-        raise UserError(f"{objective} follows one guidance scale: give a number, not a range")
+    if lo < hi and not kind_of(spec.objective).follows_teacher:
+        raise UserError(f"{spec.objective} follows one guidance scale: give a number, not a range")
     if lo < hi and run.learned.guided_as_trained:
         raise UserError(
             f"{run.folder} is a map, guided as it was trained: give one scale, or distil its "
             f"teacher{f' {run.spec.teacher}' if run.spec.teacher else ''}"
         )
-    # Pairs that the teacher has drawn are guided already.
-    return spec if kind.follows_teacher else dataclasses.replace(spec, guidance=1.0)
 
 
 def distil(

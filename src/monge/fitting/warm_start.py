@@ -78,14 +78,19 @@ def initialise(
     say(f"network: {taken} of {len(ours)} tensors from {run}")
     for line in adapted:
         say(f"  {line}")
+    _say_left(left, sorted(theirs.keys() - ours.keys()), say)
+    return left
+
+
+def _say_left(left: Sequence[str], unused: Sequence[str], say: Say) -> None:
+    """Print which tensors of the new network are as drawn, and which of the old were not used."""
     new = [name.removesuffix(ABSENT) for name in left if name.endswith(ABSENT)]
     for name in (name for name in left if not name.endswith(ABSENT)):
         say(f"  not loaded: {name}")
-    for what, names in (("new here", new), ("not needed", sorted(theirs.keys() - ours.keys()))):
+    for what, names in (("new here", new), ("not needed", unused)):
         if names:
             parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
             say(f"  {what}: {', '.join(parts)}")
-    return left
 
 
 def _label_rows(

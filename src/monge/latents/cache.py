@@ -28,17 +28,15 @@ from monge.latents.batches import Latents, encode, encode_parts
 from monge.system import processes
 from monge.system.files import write_atomic
 from monge.system.progress import Say, counting
+from monge.tensors import CHUNK
 from monge.types import Posterior
 
 FORMAT_VERSION = 2
 BLOCK_BYTES = 2**25
 """About how many bytes of latents a shard holds."""
 
-CHUNK = 256
-"""Examples encoded at once, at most: fewer where they are large."""
-
 CHUNK_NUMBERS = 2**22
-"""Numbers in such a chunk, at most: 85 RGB images of 128 x 128."""
+"""Numbers encoded at once, at most: 85 RGB images of 128 x 128."""
 
 
 @dataclass(frozen=True)

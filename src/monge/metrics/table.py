@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from monge.errors import UserError
+from monge.system.files import strict
 
 FORMAT_VERSION = 1
 Better = Literal["lower", "higher", "near floor"]
@@ -142,7 +143,7 @@ class Table:
 
     def content(self) -> dict[str, Any]:
         """Values for strict JSON: NaN becomes null, infinities "inf" and "-inf"."""
-        rows = [portable(dataclasses.asdict(row)) for row in self.rows]
+        rows = [strict(dataclasses.asdict(row), infinities=True) for row in self.rows]
         return {"format_version": FORMAT_VERSION, "rows": rows}
 
     def to_json(self) -> str:
@@ -234,17 +235,6 @@ def _is_number(value: object) -> bool:
 def short(value: float) -> str:
     """A number with three significant digits; a dash for none."""
     return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def portable(value: Any) -> Any:
-    """A value as strict JSON has it: NaN becomes null, infinities "inf" and "-inf"."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    if isinstance(value, Mapping):
-        return {key: portable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [portable(item) for item in value]
-    return value
 
 
 def _row(entry: Mapping[str, Any]) -> Row:

@@ -12,7 +12,8 @@ from monge.metrics.differences import LEVEL, Difference, holm
 from monge.metrics.power import detectable_gap, detectable_shift
 from monge.metrics.samples import Samples
 from monge.metrics.spaces import GAUSSIAN
-from monge.metrics.table import SIGNS, Row, Table, aligned, portable, short
+from monge.metrics.table import SIGNS, Row, Table, aligned, short
+from monge.system.files import strict
 from monge.tensors import stream
 
 Word = Literal[
@@ -90,7 +91,8 @@ class Compared:
             **found,
             "tables": {side: t.content() for side, t in zip("AB", self.tables, strict=True)},
             "differences": [
-                {**portable(asdict(d)), "closer": d.closer, "closer_among_all": d.closer_among_all}
+                strict(asdict(d), infinities=True)
+                | {"closer": d.closer, "closer_among_all": d.closer_among_all}
                 for d in self.differences
             ],
         }

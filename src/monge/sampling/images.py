@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -175,18 +175,7 @@ def table_plot(
             if j > i:
                 ax.set_axis_off()
                 continue
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.tick_params(labelsize=8, length=2)
-            ax.set_xlim(ranges[j])
-            if i != j:
-                ax.set_ylim(ranges[i])
-            for name, rows in points.items():
-                color = COLOURS["generated" if name == above else "real"]
-                if i != j:
-                    ax.scatter(rows[:, j], rows[:, i], s=4, color=color, alpha=0.45, lw=0)
-                    continue
-                style = {"histtype": "step", "lw": 1.6} if name == above else {"alpha": 0.45}
-                ax.hist(rows[:, j], 40, ranges[j], density=True, color=color, label=name, **style)
+            _draw_pair(ax, points, above, (j, i), ranges)
             ax.set_ylabel("density" if i == j else names[i], size=9, parse_math=False)
             if i == size - 1:
                 ax.set_xlabel(names[j], size=9, parse_math=False)
@@ -194,6 +183,29 @@ def table_plot(
     if samples.shape[1] > size:
         figure.suptitle(f"the first {size} of {samples.shape[1]} columns", size=10)
     return _drawn(figure)
+
+
+def _draw_pair(
+    ax: Any,
+    points: Mapping[str, np.ndarray],
+    above: str,
+    pair: tuple[int, int],
+    ranges: Sequence[tuple[float, float]],
+) -> None:
+    """One panel: a histogram of a column, or one column against another."""
+    j, i = pair
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8, length=2)
+    ax.set_xlim(ranges[j])
+    if i != j:
+        ax.set_ylim(ranges[i])
+    for name, rows in points.items():
+        color = COLOURS["generated" if name == above else "real"]
+        if i != j:
+            ax.scatter(rows[:, j], rows[:, i], s=4, color=color, alpha=0.45, lw=0)
+            continue
+        style = {"histtype": "step", "lw": 1.6} if name == above else {"alpha": 0.45}
+        ax.hist(rows[:, j], 40, ranges[j], density=True, color=color, label=name, **style)
 
 
 def rows_plot(codec: TableCodec | None, samples: Tensor, real: Tensor | None) -> Image:

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,22 @@ def write_json(path: Path, value: Any) -> Path:
 def json_of(value: Any) -> str:
     """The content of a JSON file."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def strict(value: Any, *, infinities: bool = False) -> Any:
+    """A value as strict JSON has it: what is not finite becomes null.
+
+    Args:
+        value: numbers, text, mappings and lists, in any depth.
+        infinities: keep infinities, as the texts "inf" and "-inf"; `float` reads them back.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if infinities and not math.isnan(value) else None
+    if isinstance(value, Mapping):
+        return {key: strict(item, infinities=infinities) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item, infinities=infinities) for item in value]
+    return value
 
 
 def read_json(path: Path) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 from monge.errors import UserError, missing_extra
 from monge.system import files
+from monge.system.files import strict
 
 NAME = "log.jsonl"
 
@@ -101,13 +101,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(_finite(row), allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(strict(row), allow_nan=False) + "\n"
 
 
 def _numbers(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -86,14 +86,8 @@ def examine(
     )
     say("Lipschitz constants along trajectories")
     some = slice(0, effort.stretched)
-    stretched = stretching(
-        pipeline,
-        draws.x0[some],
-        _rows(draws.cond, some),
-        draws.x[some],
-        effort.times,
-        effort.iterations,
-    )
+    starts = draws.x0[some], _rows(draws.cond, some), draws.x[some]
+    stretched = stretching(pipeline, *starts, effort.times, effort.iterations)
     facts = _laws_of_map(pipeline, draws, stretched, effort, seed, say)
     bound = curves.growth_bound(errors, stretched.times, stretched.rate) if errors else None
     proved = certified.certified(

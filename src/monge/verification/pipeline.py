@@ -16,12 +16,10 @@ from monge.flows import Integrated, Walk
 from monge.paths import Path
 from monge.solvers import RK4
 from monge.targets.base import Target
+from monge.tensors import CHUNK
 from monge.time_pairs import PairLaw
 from monge.times import Shifted, Uniform
 from monge.types import Cond, Latent, State, VelocityField
-
-CHUNK = 256
-"""Examples that pass the networks at once, at least; results do not depend on it."""
 
 CHUNK_NUMBERS = 2**17
 """Numbers in the states of small examples that pass at once."""

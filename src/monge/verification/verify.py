@@ -26,7 +26,7 @@ from monge.sampling.labels import asked_labels
 from monge.sampling.model import GenerativeModel
 from monge.solvers import Solver
 from monge.system import ownership
-from monge.system.files import json_of, read_json, write_json
+from monge.system.files import json_of, read_json, strict, write_json
 from monge.system.progress import Say, quiet
 from monge.times import Grid
 from monge.types import VelocityField
@@ -76,7 +76,7 @@ def verify_run(
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
     report["advice"]["command"] = command_of_advice(run, report["advice"])
-    write_json(run.folder / VERIFY, _portable(report))
+    write_json(run.folder / VERIFY, strict(report))
     write_report(run.folder)
     return report
 
@@ -155,27 +155,25 @@ def verify_component(
     pipeline = _pipeline(field, path, walk, lives, autoencoder, data, effort.fine)
     label = asked_labels(None, DataFacts.of(data), effort.n, seed)
     cond = None if label is None else {"label": label}
+    settings = {"path": path, "clock": clock, "output": output, "autoencoder": autoencoder}
     report = {
         "format_version": FORMAT_VERSION,
         "monge": monge_version(),
         "run": getattr(f, "__name__", type(f).__name__),
         "weights": "as given",
-        "sampling": {
-            "solver": solver,
-            "grid": grid,
-            "path": path,
-            "clock": clock,
-            "output": output,
-            "autoencoder": autoencoder,
-        },
+        "sampling": {"solver": solver, "grid": grid, **settings},
         **examine(pipeline, known, cond, data, effort, seed, say, Trials(autoencoder)),
     }
-    how = {"component": component, "path": path, "clock": clock, "output": output}
-    how |= {} if autoencoder is None else {"autoencoder": autoencoder}
+    how = {"component": component, **{k: v for k, v in settings.items() if v is not None}}
     report["advice"]["command"] = _again(data, out, report["advice"]["change"], how)
-    ownership.write(out / "evaluation", {Path(VERIFY).name: json_of(_portable(report)).encode()})
-    ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
+    _write(out, report)
     return report
+
+
+def _write(out: Path, report: dict[str, Any]) -> None:
+    """The report as JSON and as a page, in a folder that is no run's."""
+    ownership.write(out / "evaluation", {Path(VERIFY).name: json_of(strict(report)).encode()})
+    ownership.write(out, {REPORT: report_of(out).encode()}, apart=("evaluation",))
 
 
 def _home(data: Data, autoencoder: str | None, seed: int) -> Maps:
@@ -208,14 +206,3 @@ def _again(data: Data, out: Path, change: str | None, how: dict[str, str]) -> st
     words = ["monge", "verify", str(data.text), *flags(how)]
     changed = shlex.split(change) if change else ["-n", "4000"]
     return shlex.join([*words, *changed, "--out", f"{out}-changed"])
-
-
-def _portable(value: Any) -> Any:
-    """Strict JSON: what is not finite becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {k: _portable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_portable(v) for v in value]
-    return value

@@ -22,11 +22,10 @@ from monge.data.images.image_files import SUFFIXES
 from monge.data.images.label_lists import LISTS, label_by_lists, lists_to_use
 from monge.data.images.raw import Raw, content_of_file, shown
 from monge.data.reading import Reading
+from monge.data.split import HELD_OUT, TRAIN
 from monge.errors import UserError
 from monge.system.ownership import MANIFEST
 
-TRAIN = ("train", "training")
-HELD_OUT = ("test", "testing", "val", "valid", "validation", "heldout", "held-out", "held_out")
 LOOSE = 0.1
 """Share of images, or a single one, that may lie beside class folders; they are left out."""
 

@@ -16,9 +16,8 @@ from monge.data.images.label_lists import LABEL_COLUMNS
 from monge.data.images.parquet import bytes_of, named
 from monge.data.images.raw import Raw
 from monge.data.reading import Reading
+from monge.data.split import HELD_OUT
 from monge.errors import UserError, missing_extra, nearest, reason
-
-HELD_OUT = ("test", "validation", "valid", "val", "dev")
 
 
 @dataclass

@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from monge.data.images.folder import HELD_OUT, TRAIN
 from monge.data.images.image_files import Unreadable
 from monge.data.images.label_lists import LABEL_COLUMNS
 from monge.data.images.raw import Raw, content_of_file, shown
 from monge.data.reading import Reading
+from monge.data.split import HELD_OUT, TRAIN
 from monge.errors import UserError, nearest, reason
 
 BATCH = 32

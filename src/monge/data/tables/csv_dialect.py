@@ -59,7 +59,7 @@ def sniff(path: Path) -> Dialect:
         UserError: not a regular file of UTF-8, empty, or a first line that has no names.
     """
     text, whole = _head(path)
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     if not whole and len(lines) > 1:
         lines.pop()  # cut in its middle
     at = 0
@@ -90,7 +90,8 @@ def sniff(path: Path) -> Dialect:
         rf"(^|{re.escape(delimiter)}) +[^\s\"]|[^\s\"] +({re.escape(delimiter)}|$)"
     )
     quoted = re.compile(rf"{re.escape(delimiter)} +\"")
-    sample = [QUOTED.sub('""', line.rstrip("\r\n")) for line in lines[at : at + SNIFFED]]
+    unquoted = QUOTED.sub('""', "".join(lines[at : at + SNIFFED]))
+    sample = [line.rstrip("\r\n") for line in _lines(unquoted)]
     return Dialect(
         delimiter,
         tuple(header),
@@ -100,6 +101,14 @@ def sniff(path: Path) -> Dialect:
         quoted_behind_blanks=delimiter != BLANK and any(quoted.search(line) for line in sample),
         notes=tuple(notes + more),
     )
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends, which are line feeds and carriage returns alone.
+
+    `str.splitlines` also cuts at control characters that may stand in a cell.
+    """
+    return list(io.StringIO(text, newline=""))
 
 
 def open_regular(path: Path) -> io.BufferedReader:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,49 +111,23 @@ def from_table(
         UserError: unknown columns; text that is no category; missing or infinite values;
             identifiers; too few rows, or nothing that varies.
     """
-    table_files.check_names(table.column_names, name)
-    n_read, told = table.num_rows, csv_files.notes_of(table)
+    n_read = table.num_rows
     if n_heldout is None:
         table = table.slice(0, reading.limit)
-    table, indexes = without_indexes(table, reading)
-    asked = choose(table.column_names, reading)
-    table = table.select([c for c in table.column_names if c in asked.used])
-    _refuse_few(table, name)
-    asked, of_text = check_types(table, asked)
-    table = table.replace_schema_metadata(None)
-    table, unlabelled = with_labels_missing(nan_as_missing(table), asked.label)
-    n_all, missing = table.num_rows, count_missing(table)
-    table, rows, notes = without_missing(table, asked, reading, missing)
-    notes = [*told, *indexes, *of_text, *unlabelled, *notes]
-    _refuse_few(table, name)
-    refuse_infinite(table)
-    hashes = row_hashes(table)
+    cleaned = _clean(table, reading, name)
+    hashes = row_hashes(cleaned.table)
     if n_heldout is None:
         train, heldout = split_by_content(hashes)
     else:
-        brought = torch.from_numpy(rows) >= n_all - n_heldout
-        train, heldout = (~brought).nonzero().flatten(), brought.nonzero().flatten()
-        if min(len(train), len(heldout)) == 0:
-            raise UserError(f"{name}: no rows are left to train on or to hold out")
-    table = filled(table)
-    codec = TableCodec(_columns(table, asked, train.numpy()), table.schema)
+        train, heldout = _split_brought(cleaned.rows, cleaned.n_all - n_heldout, name)
+    table = filled(cleaned.table)
+    codec = TableCodec(_columns(table, cleaned.asked, train.numpy()), table.schema)
     if codec.size == 0:
         raise UserError(f"{name}: no column is left to learn: all that are left are constant")
     x, label, vector = codec.encode(table)
-    notes += [*counted_notes(table, codec), *_notes(table, codec)]
-    report = {
-        "kind": "table",
-        "rows_read": n_read,
-        "rows_used": table.num_rows,
-        "train": len(train),
-        "heldout": len(heldout),
-        "duplicates": table.num_rows - len(np.unique(hashes)),
-        "left_out": list(asked.left_out),
-        "columns": [_described(c, table[c.name], missing.get(c.name, 0)) for c in codec.columns],
-        "notes": notes,
-    }
-    where = torch.from_numpy(rows)
-    return Data(
+    notes = [*cleaned.notes, *counted_notes(table, codec), *_notes(table, codec)]
+    where = torch.from_numpy(cleaned.rows)
+    data = Data(
         name=name,
         text=text,
         kind="table",
@@ -166,9 +142,92 @@ def from_table(
         rows=(where[train], where[heldout]),
         own_split=n_heldout is not None,
         table=table,
-        report=report,
         summary=(_counts(table, train, heldout), *notes),
     )
+    duplicates = table.num_rows - len(np.unique(hashes))
+    report = _report(data, codec, cleaned, {"rows_read": n_read, "duplicates": duplicates}, notes)
+    return dataclasses.replace(data, report=report)
+
+
+def _report(
+    data: Data,
+    codec: TableCodec,
+    cleaned: _Usable,
+    counts: Mapping[str, int],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """What reading found, for ``data_report.json``."""
+    assert data.table is not None
+    return {
+        "kind": "table",
+        "rows_read": counts["rows_read"],
+        "rows_used": data.table.num_rows,
+        "train": len(data.train),
+        "heldout": len(data.heldout),
+        "duplicates": counts["duplicates"],
+        "left_out": list(cleaned.asked.left_out),
+        "columns": [
+            _described(c, data.table[c.name], cleaned.missing.get(c.name, 0)) for c in codec.columns
+        ],
+        "notes": list(notes),
+    }
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """A table with the columns and rows that are used, and what was found on the way.
+
+    Attributes:
+        table: the columns that are learned, given or labels; no missing values but in labels.
+        asked: what each column is.
+        rows: the position in the source of each row that is left.
+        n_all: rows before those with missing values were left out.
+        missing: by column, how many values were missing.
+        notes: for the data report.
+    """
+
+    table: pa.Table
+    asked: Asked
+    rows: np.ndarray
+    n_all: int
+    missing: Mapping[str, int]
+    notes: list[str]
+
+
+def _clean(table: pa.Table, reading: Reading, name: str) -> _Usable:
+    """The columns that are used, checked, without the rows that cannot be.
+
+    Raises:
+        UserError: see `from_table`.
+    """
+    table_files.check_names(table.column_names, name)
+    told = csv_files.notes_of(table)
+    table, indexes = without_indexes(table, reading)
+    asked = choose(table.column_names, reading)
+    table = table.select([c for c in table.column_names if c in asked.used])
+    _refuse_few(table, name)
+    asked, of_text = check_types(table, asked)
+    table = table.replace_schema_metadata(None)
+    table, unlabelled = with_labels_missing(nan_as_missing(table), asked.label)
+    n_all, missing = table.num_rows, count_missing(table)
+    table, rows, notes = without_missing(table, asked, reading, missing)
+    _refuse_few(table, name)
+    refuse_infinite(table)
+    notes = [*told, *indexes, *of_text, *unlabelled, *notes]
+    return _Usable(table, asked, rows, n_all, missing, notes)
+
+
+def _split_brought(rows: np.ndarray, first: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of the training and the held-out rows, where the source holds out all from `first`.
+
+    Raises:
+        UserError: no rows are left on one side.
+    """
+    brought = torch.from_numpy(rows) >= first
+    train, heldout = (~brought).nonzero().flatten(), brought.nonzero().flatten()
+    if min(len(train), len(heldout)) == 0:
+        raise UserError(f"{name}: no rows are left to train on or to hold out")
+    return train, heldout
 
 
 def _counts(table: pa.Table, train: torch.Tensor, heldout: torch.Tensor) -> str:
