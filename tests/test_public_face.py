@@ -38,6 +38,17 @@ def test_a_person_sees_what_a_person_needs() -> None:
         getattr(monge, "Rum")  # noqa: B009
 
 
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_noun_shows_what_it_has_and_nothing_it_imports(noun: str) -> None:
+    module = getattr(monge, noun)
+    assert dir(module) == sorted(module.__all__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert not isinstance(value, ModuleType), f"monge.{noun}.{name} is hidden by a file"
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__.startswith("monge.") and inspect.getdoc(value), name
+
+
 def test_importing_costs_nothing() -> None:
     code = (
         "import sys, monge\nassert not {'torch', 'numpy', 'tyro'} & set(sys.modules)\n"

@@ -21,6 +21,13 @@ from monge.components import Component
 from monge.errors import UserError
 from monge.types import State
 
+__all__ = [
+    "Coupling",
+    "Independent",
+    "MinibatchOT",
+    "optimal_permutation",
+]
+
 
 class Coupling(Component, abc.ABC):
     """Draws a source sample for each data sample."""
@@ -110,3 +117,7 @@ def optimal_permutation(x0: State, x1: State) -> Tensor:
         return torch.from_numpy(linear_sum_assignment(cost)[1])
     _, column_of_row, _ = lap.lapjv(cost - cost.min())
     return torch.from_numpy(np.asarray(column_of_row, dtype=np.int64))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,6 +27,20 @@ from monge.paths import MARGIN, Kind, Path
 from monge.tensors import as_time, expand
 from monge.types import Cond, State, Time, VelocityField, breakpoints_of, domain_of
 
+__all__ = [
+    "Counted",
+    "Guided",
+    "Piecewise",
+    "Predict",
+    "breakpoints_of",
+    "domain_of",
+    "guided",
+    "posterior_mean",
+    "restrict",
+    "score_of",
+    "with_label",
+]
+
 Network = Callable[[State, Time, Cond], State]
 """What stands in a network's seat: ``net(x, t, cond)`` shaped like x."""
 
@@ -286,3 +300,7 @@ def with_label(label: int | Tensor, n: int) -> Mapping[str, Tensor]:
     if isinstance(label, Tensor):
         return {"label": label.long()}
     return {"label": torch.full((n,), label, dtype=torch.int64)}
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,6 +30,16 @@ from monge.errors import UserError
 from monge.tensors import as_time, expand, value_and_rate
 from monge.types import State, Time
 
+__all__ = [
+    "Linear",
+    "LinearBeta",
+    "OrnsteinUhlenbeck",
+    "Path",
+    "Power",
+    "Trigonometric",
+    "VariancePreserving",
+]
+
 Kind = Literal["velocity", "data", "noise", "score"]
 """What a network may output: v, E[x1 | x_t], E[x0 | x_t] or grad log p_t."""
 
@@ -255,3 +265,7 @@ class Power(Path):
 
     def noise_rate(self, t: Tensor) -> Tensor:
         return -self.kappa * (1 - t) ** (2 * self.kappa - 1)
+
+
+def __dir__() -> list[str]:
+    return __all__

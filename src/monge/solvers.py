@@ -23,6 +23,17 @@ from monge.components import Component
 from monge.errors import UserError
 from monge.tensors import expand
 
+__all__ = [
+    "RK3",
+    "RK4",
+    "Dopri5",
+    "Euler",
+    "Heun",
+    "Midpoint",
+    "RungeKutta",
+    "Solver",
+]
+
 Tuple: TypeAlias = tuple[Tensor, ...]
 
 RightHandSide: TypeAlias = Callable[[Tuple, "Tensor | float", "Tensor | None"], Tuple]
@@ -292,3 +303,7 @@ def _norm(parts: list[Tensor]) -> Tensor:
     flat = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
     dtype = torch.promote_types(flat.dtype, torch.float32)
     return torch.linalg.vector_norm(flat, dim=1, dtype=dtype) / flat.shape[1] ** 0.5
+
+
+def __dir__() -> list[str]:
+    return __all__

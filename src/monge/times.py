@@ -21,6 +21,16 @@ from torch import Tensor
 from monge.components import Component
 from monge.errors import UserError
 
+__all__ = [
+    "Geometric",
+    "Grid",
+    "LogitNormalTimes",
+    "Shifted",
+    "TimeLaw",
+    "Uniform",
+    "UniformTimes",
+]
+
 
 class TimeLaw(Component, abc.ABC):
     """The law of the training time, on the domain of what is trained."""
@@ -144,3 +154,7 @@ class Geometric(Grid):
 
     def warp(self, u: Tensor) -> Tensor:
         return (1 - (1 - self.stop) ** u) / self.stop
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -118,3 +118,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 def _floats(module: torch.nn.Module) -> list[torch.Tensor]:
     return [t for t in module.state_dict().values() if t.is_floating_point()]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -124,3 +124,7 @@ def _parameters(called: Any) -> list[str]:
         return list(inspect.signature(called).parameters) if callable(called) else []
     except (TypeError, ValueError):
         return []
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,3 +30,7 @@ __all__ = [
     "standard_normal_log_density",
     "tangent",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

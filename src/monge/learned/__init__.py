@@ -20,3 +20,7 @@ __all__ = [
     "Settings",
     "kind_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
