@@ -9,7 +9,7 @@ import torch
 
 from monge.data import store as stores
 from monge.data.arrays import Pixels
-from monge.data.base import Data
+from monge.data.base import FEW, Data
 from monge.data.cache import plain_name
 from monge.data.raw import ImageSource, shown
 from monge.data.reading import Reading
@@ -19,9 +19,6 @@ from monge.progress import Say
 
 FEWEST = 10
 """Images that a source must have at least."""
-
-FEW = 500
-"""Fewer training images than this are warned of."""
 
 
 def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = False) -> Data:

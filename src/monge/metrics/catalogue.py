@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -111,10 +112,19 @@ class Comparison:
         return draws.seen(self.sees, self.any_size).cut(self.most, seed)
 
     def intervals(
-        self, x: Samples, y: Samples, rng: torch.Generator, seed: int = 0
+        self,
+        x: Samples,
+        y: Samples,
+        rng: torch.Generator,
+        seed: int = 0,
+        values: Sequence[float] | None = None,
     ) -> list[Interval]:
-        """The interval of each head's estimate between x and y."""
-        values = self.estimate(x, y)[: len(self.heads)]
+        """The interval of each head's estimate between x and y.
+
+        Args:
+            values: the estimates, if they are known.
+        """
+        values = (self.estimate(x, y) if values is None else values)[: len(self.heads)]
         # Of equal sizes their common one; the variance of most estimates goes by 1/n + 1/m.
         n = round(2 * len(x) * len(y) / (len(x) + len(y)))
         stderrs: Sequence[float] = [math.nan] * len(values)
@@ -147,7 +157,7 @@ class Comparison:
         values = self.estimate(x, y)
         floors = torch.tensor([self.estimate(*pair) for pair in draws.floors], dtype=torch.float64)
         baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
-        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed)
+        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed, values)
         protocol |= dict(zip(self.also, values[len(self.heads) :], strict=True))
         rows = []
         for i, head in enumerate(self.heads):
@@ -200,7 +210,11 @@ def comparisons(
         scale: the median distance between real examples that are in neither set.
         judges: the classifiers.
     """
-    squared = "data units²"
+    return (*laws(seed, scale, judges), *_transport(d, seed, scale), *_support())
+
+
+def laws(seed: int, scale: float, judges: Judges = KERNEL_ALONE) -> tuple[Comparison, ...]:
+    """The tests of one law, by distances and by classifiers; see `comparisons`."""
 
     def energy_and_mmd(x: Samples, y: Samples) -> tuple[float, float]:
         parts = distances(x, y), own_distances(x), own_distances(y)
@@ -243,47 +257,67 @@ def comparisons(
             sees="all",
             also=tuple(f"AUC of {name}" for name in judges.names),
         ),
-        Comparison(
-            lambda x, y: (exact_w2_squared(x, y),),
-            (Head("W2² exact", _student, "near floor", squared),),
+    )
+
+
+def _transport(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
+    """How far the mass of the data is from that of the samples."""
+
+    def entry(
+        estimate: Callable[[Samples, Samples], float],
+        name: str,
+        settings: Mapping[str, str | int | float],
+        **more: Any,
+    ) -> Comparison:
+        head = Head(name, _student, "near floor", "data units²")
+        return Comparison(
+            lambda x, y: (estimate(x, y),), (head,), settings, group=TRANSPORT, **more
+        )
+
+    return (
+        entry(
+            exact_w2_squared,
+            "W2² exact",
             {"estimator": "optimal assignment", "solver": choose_solver(d)},
-            group=TRANSPORT,
         ),
-        Comparison(
-            lambda x, y: (sinkhorn_divergence(x, y, BLUR * scale),),
-            (Head("W2² blurred (Sinkhorn)", _student, "near floor", squared),),
+        entry(
+            lambda x, y: sinkhorn_divergence(x, y, BLUR * scale),
+            "W2² blurred (Sinkhorn)",
             {
                 "estimator": f"Sinkhorn divergence, of at most {SINKHORN_N} examples of each set",
                 "blur": BLUR * scale,
                 "blur is": f"{BLUR:g} of the median distance of training examples",
             },
-            group=TRANSPORT,
             most=SINKHORN_N,
         ),
-        Comparison(
-            lambda x, y: (sliced_w2_squared(x, y, DIRECTIONS, seed),),
-            (Head("W2² sliced, times d", _student, "near floor", squared),),
+        entry(
+            lambda x, y: sliced_w2_squared(x, y, DIRECTIONS, seed),
+            "W2² sliced, times d",
             {"estimator": "d times the mean W2² of projections", "directions": DIRECTIONS},
-            group=TRANSPORT,
         ),
-        Comparison(
-            lambda x, y: (max_sliced_w2_squared(x, y, seed),),
-            (Head("W2² max-sliced", _student, "near floor", squared),),
+        entry(
+            lambda x, y: max_sliced_w2_squared(x, y, seed),
+            "W2² max-sliced",
             {
                 "estimator": "W2² along the worst direction, found on one half by gradient "
                 "ascent and measured on the other; mean of both ways",
             },
             stderr=lambda x, y, rng: (max_sliced_stderr(x, y, rng, seed),),
-            group=TRANSPORT,
             unknown=f"its error needs {4 * GROUPS} examples of each set: directions are found on "
             "one half and measured on the other",
         ),
-        Comparison(
-            lambda x, y: (gaussian_w2_squared(x, y),),
-            (Head("W2² of Gaussian fits", _student, "near floor", squared),),
+        entry(
+            gaussian_w2_squared,
+            "W2² of Gaussian fits",
             {"estimator": "means, and Bures distance of covariances"},
-            group=TRANSPORT,
         ),
+    )
+
+
+def _support() -> tuple[Comparison, ...]:
+    """Whether samples lie where the data do, and everywhere there."""
+    shares = ("coverage", "density", "precision", "recall")
+    return (
         Comparison(
             lambda x, y: (variance_ratio(x, y),),
             (Head("variance ratio", _student, "near floor"),),
@@ -292,11 +326,11 @@ def comparisons(
         ),
         Comparison(
             _four_shares,
-            (
-                Head("coverage", intervals.wilson_at_effective_count, "higher"),
-                Head("density", _student, "near floor"),
-                Head("precision", intervals.wilson_at_effective_count, "higher"),
-                Head("recall", intervals.wilson_at_effective_count, "higher"),
+            tuple(
+                Head(name, _student, "near floor")
+                if name == "density"  # a mean number of neighbours, which may exceed 1
+                else Head(name, intervals.wilson_at_effective_count, "higher")
+                for name in shares
             ),
             {
                 "neighbours": DENSITY_NEIGHBOURS,
