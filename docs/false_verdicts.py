@@ -11,7 +11,8 @@ With --noise 0.15 the first set of each pair of a table is no honest one: each o
 measurements has noise of 0.15 of its deviation. The rate is then the power.
 
 Tables of the user stand in the folder that the environment variable MONGE_DATA names:
-tables/power_plant.csv and tables/magic.csv; absent ones are skipped, and said to be.
+tables/power_plant.csv and tables/magic.csv; absent ones are skipped, and said to be. --table FILE
+measures that table alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,10 @@ def told_apart(a: Given, b: Given, columns: Columns | None, seed: int) -> tuple[
 
 
 def measured(
-    pairs: int, sizes: list[int], only: str, noise: float = 0.0
+    texts: Mapping[str, str], pairs: int, sizes: list[int], noise: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """For each source and n the pairs, and how many were told apart."""
-    for name, text in SOURCES.items():
-        if only not in name:
-            continue
+    for name, text in texts.items():
         examples = law(text)
         if examples is None:
             print(f"SKIP {name}: needs {text.format(data='MONGE_DATA')}", file=sys.stderr)
@@ -181,12 +180,18 @@ def main() -> int:
     made.add_argument("--pairs", type=int, default=50, help="of each source and n")
     made.add_argument("--n", default="100,300,800", help="examples of each set")
     made.add_argument("--only", default="", help="sources whose name holds this word")
+    made.add_argument("--table", type=Path, help="a table instead of the sources")
     made.add_argument("--noise", type=float, default=0.0, help="planted in the first set of tables")
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = made.parse_args()
     rows: list[dict[str, Any]] = []
     sizes = [int(n) for n in given.n.split(",")]
-    for row in measured(given.pairs, sizes, given.only, given.noise):
+    texts = {name: text for name, text in SOURCES.items() if given.only in name}
+    if given.table is not None:
+        if not given.table.is_file():
+            made.error(f"--table: no file {given.table}")
+        texts = {given.table.stem: str(given.table)}
+    for row in measured(texts, given.pairs, sizes, given.noise):
         rows.append(row)
         print("{source:12} n = {n:4}: {told apart} of {pairs} {by}".format(**row), file=sys.stderr)
     together = {n: rate([row for row in rows if row["n"] == n]) for n in {r["n"] for r in rows}}
