@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from monge.metrics import intervals
 from monge.metrics.classifiers import Judges
@@ -24,8 +25,9 @@ from monge.metrics.table import Better, Row
 from monge.metrics.two_sample import (
     PERMUTATIONS,
     PermutationTest,
-    between_minus_within,
     energy_test,
+    mean_of_pairs,
+    of_rows,
 )
 from monge.metrics.wasserstein import (
     choose_solver,
@@ -90,6 +92,8 @@ class Comparison:
         any_size: whether its mean does not depend on the sizes, so that all examples are taken.
         sees: what it is given of an example.
         also: numbers that stand in the protocol only.
+        of_parts: the estimate of some rows of two sets, from what all parts share; none: the
+            estimate is made of each part anew.
         unknown: why there is no interval, where the standard error is NaN.
         withheld: why its numbers would mean nothing; they are then not computed.
     """
@@ -104,6 +108,7 @@ class Comparison:
     any_size: bool = False
     sees: Sees = "numbers"
     also: tuple[str, ...] = ()
+    of_parts: Callable[[Samples, Samples], Callable[[Rows, Rows], tuple[float, ...]]] | None = None
     unknown: str = "its standard error is not known"
     withheld: str = ""
 
@@ -135,7 +140,8 @@ class Comparison:
             def left_out(first: Rows, second: Rows) -> tuple[float, ...]:
                 return self.estimate(x[first], y[second])
 
-            stderrs = intervals.jackknife_of_two(left_out, len(x), len(y), rng)
+            part = left_out if self.of_parts is None else self.of_parts(x, y)
+            stderrs = intervals.jackknife_of_two(part, len(x), len(y), rng)
         found = []
         for head, value, stderr in zip(self.heads, values, stderrs, strict=True):
             interval = head.interval(value, stderr, n)
@@ -215,48 +221,75 @@ def comparisons(
 
 def laws(seed: int, scale: float, judges: Judges = KERNEL_ALONE) -> tuple[Comparison, ...]:
     """The tests of one law, by distances and by classifiers; see `comparisons`."""
+    return _energy_and_mmd(scale), _classifiers(seed, judges)
+
+
+def _energy_and_mmd(scale: float) -> Comparison:
+    # Held-out examples stand in one estimate after another: what is within them is kept.
+    held: list[tuple[Samples, tuple[Tensor, Tensor]]] = []
+
+    def within(z: Samples) -> tuple[Tensor, Tensor]:
+        own = own_distances(z)
+        return mean_of_pairs(own), mean_of_pairs(kernel_gap(own, scale))
 
     def energy_and_mmd(x: Samples, y: Samples) -> tuple[float, float]:
+        if not held or not _one_memory(held[0][0], y):
+            held[:] = [(y, within(y))]
+        across = distances(x, y)
+        gaps = across, kernel_gap(across, scale)
+        energy, mmd = (
+            float(2 * xy.mean() - xx - yy)
+            for xy, xx, yy in zip(gaps, within(x), held[0][1], strict=True)
+        )
+        return energy, mmd
+
+    def of_parts(x: Samples, y: Samples) -> Callable[[Rows, Rows], tuple[float, ...]]:
         parts = distances(x, y), own_distances(x), own_distances(y)
-        gaps = (kernel_gap(part, scale) for part in parts)
-        return between_minus_within(*parts), between_minus_within(*gaps)
+        kernels = [kernel_gap(part, scale) for part in parts]
+
+        def estimate(first: Rows, second: Rows) -> tuple[float, ...]:
+            return of_rows(parts, first, second), of_rows(kernels, first, second)
+
+        return estimate
 
     def mmd(x: Samples, y: Samples, rng: torch.Generator) -> PermutationTest:
         return mmd_test(x, y, scale, rng)
 
+    return Comparison(
+        energy_and_mmd,
+        (
+            Head("energy distance", _student, "lower", "data units", test=energy_test),
+            Head("MMD²", _student, "lower", test=mmd),
+        ),
+        {
+            "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
+            "MMD": "U-statistic, mean of Gaussian kernels of 1/4, 1/2, 1, 2, 4 bandwidths",
+            "bandwidth": scale,
+            "bandwidth is": "the median distance of training examples",
+            "permutations": PERMUTATIONS,
+        },
+        group=LAWS,
+        any_size=True,
+        of_parts=of_parts,
+    )
+
+
+def _classifiers(seed: int, judges: Judges) -> Comparison:
     def area(value: float, stderr: float, n: int) -> Interval:
         return judges.interval(value, n)
 
-    return (
-        Comparison(
-            energy_and_mmd,
-            (
-                Head("energy distance", _student, "lower", "data units", test=energy_test),
-                Head("MMD²", _student, "lower", test=mmd),
-            ),
-            {
-                "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
-                "MMD": "U-statistic, mean of Gaussian kernels of 1/4, 1/2, 1, 2, 4 bandwidths",
-                "bandwidth": scale,
-                "bandwidth is": "the median distance of training examples",
-                "permutations": PERMUTATIONS,
-            },
-            group=LAWS,
-            any_size=True,
+    return Comparison(
+        lambda x, y: judges.strongest(x, y, seed),
+        (
+            Head("C2ST AUC", area, "lower"),
+            Head("C2ST accuracy", _accuracy_interval, "lower"),
         ),
-        Comparison(
-            lambda x, y: judges.strongest(x, y, seed),
-            (
-                Head("C2ST AUC", area, "lower"),
-                Head("C2ST accuracy", _accuracy_interval, "lower"),
-            ),
-            {"estimator": judges.describe()},
-            jackknifed=False,
-            group=LAWS,
-            any_size=True,
-            sees="all",
-            also=tuple(f"AUC of {name}" for name in judges.names),
-        ),
+        {"estimator": judges.describe()},
+        jackknifed=False,
+        group=LAWS,
+        any_size=True,
+        sees="all",
+        also=tuple(f"AUC of {name}" for name in judges.names),
     )
 
 
@@ -339,6 +372,12 @@ def _support() -> tuple[Comparison, ...]:
             group=SUPPORT,
         ),
     )
+
+
+def _one_memory(x: Samples, y: Samples) -> bool:
+    """Whether two sets are the same part of one tensor."""
+    same = x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+    return same and x.dtype == y.dtype
 
 
 def _four_shares(x: Samples, y: Samples) -> tuple[float, ...]:
