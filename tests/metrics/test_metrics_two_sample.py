@@ -12,13 +12,15 @@ from scipy import special, stats
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.samples import own_distances
+from monge.metrics.catalogue import laws
+from monge.metrics.samples import distances, own_distances
 from monge.metrics.two_sample import (
     area_under_roc,
     classifier_test,
     energy_distance,
     energy_test,
     mean_of_pairs,
+    of_rows,
     of_splits,
     pairs_variance,
 )
@@ -172,3 +174,16 @@ def test_constant_sets_are_at_chance() -> None:
 def test_too_few_examples_are_refused() -> None:
     with pytest.raises(UserError, match="not 7 and 9"):
         classifier_test(normal(7, 2), normal(9, 2))
+
+
+def test_the_statistic_of_some_rows_is_that_of_the_parts() -> None:
+    x, y = (normal(n, 3, n) for n in (30, 50))
+    first, second = torch.arange(0, 30, 2), torch.arange(5, 50)
+    parts = distances(x, y), own_distances(x), own_distances(y)
+    found = of_rows(parts, first, second)
+    assert found == pytest.approx(energy_distance(x[first], y[second]), rel=1e-10)
+    listed = laws(0, 1.5)[0]
+    assert listed.of_parts is not None
+    again = listed.of_parts(x, y)(first, second)
+    assert again == pytest.approx(listed.estimate(x[first], y[second]), rel=1e-10)
+    assert listed.estimate(x, y + 1) != listed.estimate(x, y)

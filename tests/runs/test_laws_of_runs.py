@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from monge.data.base import distance_scale
 from monge.evaluation.baselines import _moments
-from monge.evaluation.evaluate import _scale
 from monge.evaluation.step_curve import step_curve
 from monge.fitting.distil import distil
 from monge.flows import Composed
@@ -46,9 +46,9 @@ def test_each_latent_has_the_condition_of_its_example(sides: int) -> None:
 def test_table_columns_are_measured_by_their_deviation() -> None:
     x = torch.randn(4000, 2, generator=stream(0, "x")) * torch.tensor([0.01, 100.0])
     x = torch.cat([x, torch.ones(4000, 1)], 1)
-    found = _scale(x, "table")
+    found = distance_scale("table", x)
     torch.testing.assert_close(found[:2], x[:, :2].std(0))
-    assert found[2] == 1 and _scale(x, "image") == 1
+    assert found[2] == 1 and distance_scale("image", x) == 1
 
 
 def test_distances_of_a_table_do_not_depend_on_its_units() -> None:
@@ -58,7 +58,7 @@ def test_distances_of_a_table_do_not_depend_on_its_units() -> None:
     tables = []
     for units in (torch.tensor([1.0, 1.0]), torch.tensor([1000.0, 1.0])):
         train, real, samples = (law(60, k) * units for k in ("train", "real", "samples"))
-        scale = _scale(train, "table")
+        scale = distance_scale("table", train)
         sets = ((samples + 0.5 * units) / scale, train / scale, real / scale)
         tables.append(evaluate(*sets, max_n=40).table)
     for name in ("energy distance", "W2² exact", "C2ST AUC", "memorised fraction"):

@@ -16,6 +16,7 @@ from monge.errors import UserError
 from monge.metrics.columns import Columns
 from monge.metrics.compare import FEWEST, MAX_N, Compared, Set, compare
 from monge.metrics.feature_sources import load_network
+from monge.metrics.features import FeatureNetwork
 from monge.metrics.labels import Labelled
 from monge.runs.provenance import card, flags, network_word, reading_flags, source_word
 from monge.runs.restore import pick_device
@@ -66,6 +67,26 @@ def compare_sources(
     network = None if features is None else load_network(features)
     texts = {"A": a, "B": b} | ({} if reference is None else {"reference": reference})
     taken = take_all(texts, reading, n, seed, device, say)
+    result = _compared(taken, network, n, seed, say)
+    words = ["monge", "compare", source_word(a), source_word(b), "-n", str(n)]
+    settings = {
+        "reference": reference and source_word(reference),
+        "seed": seed,
+        "features": features and network_word(features),
+        "device": str(pick_device(device)),
+    }
+    command = [*words, *flags(settings), *reading_flags(reading)]
+    found = {"format_version": 1, "card": _card(command, result, taken, network)}
+    found |= result.to_json()
+    if out is not None:
+        _keep(out, found, taken)
+    return result, found
+
+
+def _compared(
+    taken: Sequence[Taken], network: FeatureNetwork | None, n: int, seed: int, say: Say
+) -> Compared:
+    """The sets compared, with progress shown."""
     first, second, *real = (_as_set(t) for t in taken)
     with counting("comparing", 100, say) as advance:
         done = 0
@@ -75,7 +96,7 @@ def compare_sources(
             advance(round(100 * fraction) - done)
             done = round(100 * fraction)
 
-        result = compare(
+        return compare(
             first,
             second,
             *real[:1],
@@ -86,27 +107,19 @@ def compare_sources(
             seed=seed,
             progress=progress,
         )
-    settings = {
-        "reference": reference and source_word(reference),
-        "seed": seed,
-        "features": features and network_word(features),
-        "device": str(pick_device(device)),
-    }
-    words = ["monge", "compare", source_word(a), source_word(b), "-n", str(n)]
-    found = {
-        "format_version": 1,
-        "card": card(
-            [*words, *flags(settings), *reading_flags(reading)],
-            seed=seed,
-            n=result.n,
-            sets={t.name: t.facts for t in taken},
-            features=network and {"network": network.name, **network.settings},
-        ),
-        **result.to_json(),
-    }
-    if out is not None:
-        _keep(out, found, taken)
-    return result, found
+
+
+def _card(
+    command: list[str], result: Compared, taken: Sequence[Taken], network: FeatureNetwork | None
+) -> dict[str, Any]:
+    """How to repeat this comparison, and what was compared."""
+    return card(
+        command,
+        seed=result.seed,
+        n=result.n,
+        sets={t.name: t.facts for t in taken},
+        features=network and {"network": network.name, **network.settings},
+    )
 
 
 def _columns(taken: Sequence[Taken]) -> dict[str, Any]:

@@ -13,11 +13,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from monge.data.arrays import Examples, Pixels
 from monge.data.columns.schema import TableCodec
 from monge.targets.base import Target
+
+FEW = 500
+"""Training examples: with fewer, memorisation is expected, and guarded against."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +82,12 @@ class Data:
             for chunk in chunks:
                 digest.update(chunk.data)
         return digest.hexdigest()[:16]
+
+
+def distance_scale(kind: str, x: Examples) -> Tensor:
+    """What distances are measured in: columns of a table (D,) by the deviation of rows x (N, D),
+    images as they are."""
+    if kind == "image":
+        return torch.ones(())
+    deviation = x[:].std(0)
+    return torch.where(deviation > 0, deviation, 1.0)

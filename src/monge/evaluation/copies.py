@@ -9,7 +9,7 @@ would make them. Where the autoencoder is a bijection, the two are one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +47,9 @@ class Copies:
     Attributes:
         samples, heldout, train: (n, *shape), as in `Searched`, before they are scaled.
         planted: likewise, of each kind of noise.
+        copied: rows of `train` that the planted ones copy.
         examples: in `train`, mirror images not counted.
-        decoded: whether `train` has gone through the autoencoder, as `planted` has.
+        plain: whether `train` begins with all training examples, as they are and in order.
         latent: the same search in the latent space, where that is not the data in other units.
         exact: latents of training examples as the flow learns them, to be compared there.
         weight: (d,), by which standardised latents are measured.
@@ -59,8 +60,9 @@ class Copies:
     heldout: Tensor
     train: Tensor
     planted: tuple[Tensor, ...]
+    copied: tuple[Tensor, ...]
     examples: int
-    decoded: bool
+    plain: bool = False
     latent: Searched | None = None
     exact: Tensor | None = None
     weight: Tensor | None = None
@@ -71,6 +73,30 @@ class Copies:
         sets = (self.samples, self.heldout, self.train, *self.planted)
         samples, heldout, train, *planted = [(x / scale).flatten(1) for x in sets]
         return Searched(samples, heldout, train, tuple(planted), self.examples)
+
+    def in_view(
+        self,
+        view: Callable[[Tensor], Tensor],
+        samples: Tensor,
+        known: Tensor,
+        seed: int,
+    ) -> Searched:
+        """The search among what a feature network makes of the examples.
+
+        Args:
+            view: features (n, d) of examples.
+            samples: those of the samples.
+            known: those of all training examples, or of a random part as large as is searched.
+        """
+        rows = random_rows(self.examples, len(known), stream(seed, "copies", "view"))
+        mirrored = rows + self.examples if len(self.train) > self.examples else rows[:0]
+        own = known if self.plain and len(known) == self.examples else view(self.train[rows])
+        train = torch.cat([own, view(self.train[mirrored])]) if len(mirrored) else own
+        planted = [
+            view(x[torch.isin(source % self.examples, rows)])
+            for x, source in zip(self.planted, self.copied, strict=True)
+        ]
+        return Searched(samples, view(self.heldout), train, tuple(planted), len(rows))
 
     def latent_rows(self, gaussian: Tensor) -> list[Row]:
         """The row of the latent space, if it is one of its own.
@@ -104,9 +130,10 @@ def where_copies_are(
     some = random_rows(len(data.heldout), MOST_HELDOUT, stream(seed, "copies", "heldout"))
     if run.autoencoder.log_abs_det is not None:
         train = _with_mirrors(data.train[rows], flip)
-        moved, _ = plant((train / scale).flatten(1), len(rows), seed)
+        moved, copied = plant((train / scale).flatten(1), len(rows), seed)
         planted = moved.reshape(len(moved), *train.shape[1:]) * scale
-        return Copies(samples.x, data.heldout[some], train, (planted,), len(rows), decoded=False)
+        every = len(rows) == n
+        return Copies(samples.x, data.heldout[some], train, (planted,), (copied,), len(rows), every)
     latents = run.training_latents(data)
     every = torch.cat([rows, rows + n]) if len(latents) > n else rows
     return _through_autoencoder(run, samples, data, latents, (rows, every, some), seed)
@@ -129,11 +156,12 @@ def _through_autoencoder(
     known = latents.rows(every)
     weight = _weight(run, known)
     centres = known.mean.flatten(1).double()
-    exact, planted = known.mean, []
+    exact, planted, sources = known.mean, [], []
     # A flow errs in standardised units, where no number of the latent is less than another.
     for k, unit in enumerate((weight, torch.ones_like(weight))):
         moved, copied = plant(centres * unit, len(chosen), seed)
         exact = _drawn(known.rows(copied), seed, f"planted {k}")
+        sources.append(copied)
         stray = moved / unit - centres[copied]
         planted.append((exact.flatten(1) + stray).float().reshape_as(exact))
     parts = (data.heldout[part] for part in some.split(CHUNK))
@@ -149,8 +177,9 @@ def _through_autoencoder(
         _decoded(run, real),
         _decoded(run, train) if decoded else train,
         tuple(_decoded(run, z) for z in planted),
+        tuple(sources),
         len(chosen),
-        decoded,
+        not decoded and len(chosen) == len(data.train),
         Searched(
             measured(samples.z),
             measured(real),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from monge.data.arrays import in_memory
-from monge.data.base import Data
+from monge.data.base import Data, distance_scale
 from monge.data.columns.plain_columns import plain_columns
 from monge.evaluation.baselines import baselines, gaussian_latents
 from monge.evaluation.copies import Copies, where_copies_are
@@ -20,7 +20,6 @@ from monge.evaluation.density import heldout_density
 from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
 from monge.metrics.columns import Columns
-from monge.metrics.copies import Searched
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
 from monge.metrics.feature_sources import load_network
@@ -41,6 +40,7 @@ from monge.tensors import stream
 
 SHOWN_PER_LABEL = 10
 SHOWN_NEIGHBOURS = 12
+BESIDE = "baselines, and where copies are looked for"
 MOST_BYTES = 2**30
 """Memory for training examples that samples are compared with; more data enter as a random part."""
 
@@ -144,16 +144,19 @@ def measure(
     network = None if features is None else load_network(features)
     if network is not None:
         network.require(data.shape)
-    start = time.monotonic()
-    samples = run.sample(n, seed=seed, **sampling)
-    sampled = time.monotonic()
-    known, known_label = in_memory(data.train, data.train_label, MOST_BYTES, seed, "known")
-    real, real_label = in_memory(data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real")
-    scale = _scale(known, data.kind)
-    latents = gaussian_latents(run, data, n, seed)
-    others = baselines(run, data, latents, seed)
-    columns = table_of(data, samples.x, known, real, others)
-    copies = where_copies_are(run, samples, data, scale, seed)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "sampling"):
+        samples = run.sample(n, seed=seed, **sampling)
+    with timed(seconds, BESIDE):
+        known, known_label = in_memory(data.train, data.train_label, MOST_BYTES, seed, "known")
+        real, real_label = in_memory(
+            data.heldout, data.heldout_label, MOST_BYTES // 4, seed, "real"
+        )
+        scale = distance_scale(data.kind, known)
+        latents = gaussian_latents(run, data, n, seed)
+        others = baselines(run, data, latents, seed)
+        columns = table_of(data, samples.x, known, real, others)
+        copies = where_copies_are(run, samples, data, scale, seed)
     result = evaluate(
         samples.x / scale,
         known / scale,
@@ -166,20 +169,64 @@ def measure(
         searched=copies.scaled(scale),
         seed=seed,
     )
+    seconds |= result.timings
     flow = {k: v for k, v in sampling.items() if k != "final"}
-    rows = latent_rows(run, samples, data, latents, seed) + copies.latent_rows(latents)
-    rows += target_rows(run, data, samples, seed, **flow)
-    if network is not None:
-        rows += _feature_rows(run, network, samples, data, others, copies, seed)
-    table = Table([*result.table, *rows])
-    result = replace(result, table=table)
+    sets = Compared(run, data, samples, latents, others, copies)
+    rows = _more_rows(sets, network, flow, seed, seconds)
     density = None
     if data.kind == "table":
-        density = heldout_density(run, data, seed, **flow)
-    end = time.monotonic()
+        with timed(seconds, "log-density of held-out rows"):
+            density = heldout_density(run, data, seed, **flow)
+    result = replace(result, table=Table([*result.table, *rows]), timings=seconds)
+    spent = sum(seconds.values()) - seconds["sampling"]
     return Measured(
-        result, samples, known, real, columns, density, network, sampled - start, end - sampled
+        result, samples, known, real, columns, density, network, seconds["sampling"], spent
     )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Keeps how long what is done within took, by name; nothing for what takes no time."""
+    start = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - start
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Samples of a model, and what stands beside them.
+
+    Args:
+        latents: (n, *latent), of the Gaussian.
+        others: baselines by name.
+    """
+
+    run: GenerativeModel
+    data: Data
+    samples: Samples
+    latents: Tensor
+    others: Mapping[str, Tensor]
+    copies: Copies
+
+
+def _more_rows(
+    sets: Compared,
+    network: FeatureNetwork | None,
+    flow: Mapping[str, Any],
+    seed: int,
+    seconds: dict[str, float],
+) -> list[Row]:
+    """The rows of the latent space, of a known law, and of a feature network."""
+    run, data, samples = sets.run, sets.data, sets.samples
+    with timed(seconds, "latent space"):
+        rows = latent_rows(run, samples, data, sets.latents, seed)
+        rows += sets.copies.latent_rows(sets.latents)
+    with timed(seconds, "known law"):
+        rows += target_rows(run, data, samples, seed, **flow)
+    if network is not None:
+        with timed(seconds, f"features of {network.name}"):
+            rows += _feature_rows(sets, network, seed)
+    return rows
 
 
 def table_of(
@@ -223,16 +270,9 @@ def _card(
     )
 
 
-def _feature_rows(
-    run: GenerativeModel,
-    network: FeatureNetwork,
-    samples: Samples,
-    data: Data,
-    others: Mapping[str, Tensor],
-    copies: Copies,
-    seed: int,
-) -> list[Row]:
+def _feature_rows(sets: Compared, network: FeatureNetwork, seed: int) -> list[Row]:
     """What a feature network says of the samples."""
+    run, data, samples, copies = sets.run, sets.data, sets.samples, sets.copies
 
     def seen(x: ImageSet, label: Tensor | None = None, rows: Rows | None = None) -> FeatureSet:
         found = network.features(x, rows, device=run.device)
@@ -248,24 +288,10 @@ def _feature_rows(
         drawn,
         train,
         seen(data.heldout, data.heldout_label, real),
-        {**{name: seen(x) for name, x in others.items()}, TRAINING_SET: train},
+        {**{name: seen(x) for name, x in sets.others.items()}, TRAINING_SET: train},
         seed,
-        searched=Searched(
-            drawn.x,
-            seen(copies.heldout).x,
-            seen(copies.train).x if copies.decoded else train.x,
-            tuple(seen(x).x for x in copies.planted),
-            copies.examples if copies.decoded else len(train.x),
-        ),
+        searched=copies.in_view(lambda x: seen(x).x, drawn.x, train.x, seed),
     )
-
-
-def _scale(known: Tensor, kind: str) -> Tensor:
-    """What distances are measured in: table columns by their deviation, images as they are."""
-    if kind == "image":
-        return torch.ones(())
-    deviation = known.std(0)
-    return torch.where(deviation > 0, deviation, 1.0)
 
 
 def _pictures(

@@ -11,7 +11,7 @@ import torch
 
 from monge import autoencoders
 from monge.components import FAMILIES, build
-from monge.data.base import Data
+from monge.data.base import FEW, Data
 from monge.errors import UserError, nearest
 from monge.fitting.autoencoding import (
     autoencoder_from,
@@ -30,10 +30,8 @@ from monge.system.files import read_json
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""
 
-FEW = 500
-"""Fewer training examples than these get dropout, and colour images their mirror images."""
-
 FEW_DROPOUT = "dropout=0.2"
+"""Where training examples are few. Colour images then get their mirror images, too."""
 
 
 def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:

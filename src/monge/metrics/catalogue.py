@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from monge.metrics import intervals
 from monge.metrics.classifiers import Judges
@@ -23,8 +25,9 @@ from monge.metrics.table import Better, Row
 from monge.metrics.two_sample import (
     PERMUTATIONS,
     PermutationTest,
-    between_minus_within,
     energy_test,
+    mean_of_pairs,
+    of_rows,
 )
 from monge.metrics.wasserstein import (
     choose_solver,
@@ -89,6 +92,8 @@ class Comparison:
         any_size: whether its mean does not depend on the sizes, so that all examples are taken.
         sees: what it is given of an example.
         also: numbers that stand in the protocol only.
+        of_parts: the estimate of some rows of two sets, from what all parts share; none: the
+            estimate is made of each part anew.
         unknown: why there is no interval, where the standard error is NaN.
         withheld: why its numbers would mean nothing; they are then not computed.
     """
@@ -103,6 +108,7 @@ class Comparison:
     any_size: bool = False
     sees: Sees = "numbers"
     also: tuple[str, ...] = ()
+    of_parts: Callable[[Samples, Samples], Callable[[Rows, Rows], tuple[float, ...]]] | None = None
     unknown: str = "its standard error is not known"
     withheld: str = ""
 
@@ -111,10 +117,19 @@ class Comparison:
         return draws.seen(self.sees, self.any_size).cut(self.most, seed)
 
     def intervals(
-        self, x: Samples, y: Samples, rng: torch.Generator, seed: int = 0
+        self,
+        x: Samples,
+        y: Samples,
+        rng: torch.Generator,
+        seed: int = 0,
+        values: Sequence[float] | None = None,
     ) -> list[Interval]:
-        """The interval of each head's estimate between x and y."""
-        values = self.estimate(x, y)[: len(self.heads)]
+        """The interval of each head's estimate between x and y.
+
+        Args:
+            values: the estimates, if they are known.
+        """
+        values = (self.estimate(x, y) if values is None else values)[: len(self.heads)]
         # Of equal sizes their common one; the variance of most estimates goes by 1/n + 1/m.
         n = round(2 * len(x) * len(y) / (len(x) + len(y)))
         stderrs: Sequence[float] = [math.nan] * len(values)
@@ -125,7 +140,8 @@ class Comparison:
             def left_out(first: Rows, second: Rows) -> tuple[float, ...]:
                 return self.estimate(x[first], y[second])
 
-            stderrs = intervals.jackknife_of_two(left_out, len(x), len(y), rng)
+            part = left_out if self.of_parts is None else self.of_parts(x, y)
+            stderrs = intervals.jackknife_of_two(part, len(x), len(y), rng)
         found = []
         for head, value, stderr in zip(self.heads, values, stderrs, strict=True):
             interval = head.interval(value, stderr, n)
@@ -147,7 +163,7 @@ class Comparison:
         values = self.estimate(x, y)
         floors = torch.tensor([self.estimate(*pair) for pair in draws.floors], dtype=torch.float64)
         baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
-        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed)
+        found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed, values)
         protocol |= dict(zip(self.also, values[len(self.heads) :], strict=True))
         rows = []
         for i, head in enumerate(self.heads):
@@ -200,90 +216,141 @@ def comparisons(
         scale: the median distance between real examples that are in neither set.
         judges: the classifiers.
     """
-    squared = "data units²"
+    return (*laws(seed, scale, judges), *_transport(d, seed, scale), *_support())
+
+
+def laws(seed: int, scale: float, judges: Judges = KERNEL_ALONE) -> tuple[Comparison, ...]:
+    """The tests of one law, by distances and by classifiers; see `comparisons`."""
+    return _energy_and_mmd(scale), _classifiers(seed, judges)
+
+
+def _energy_and_mmd(scale: float) -> Comparison:
+    # Held-out examples stand in one estimate after another: what is within them is kept.
+    held: list[tuple[Samples, tuple[Tensor, Tensor]]] = []
+
+    def within(z: Samples) -> tuple[Tensor, Tensor]:
+        own = own_distances(z)
+        return mean_of_pairs(own), mean_of_pairs(kernel_gap(own, scale))
 
     def energy_and_mmd(x: Samples, y: Samples) -> tuple[float, float]:
+        if not held or not _one_memory(held[0][0], y):
+            held[:] = [(y, within(y))]
+        across = distances(x, y)
+        gaps = across, kernel_gap(across, scale)
+        energy, mmd = (
+            float(2 * xy.mean() - xx - yy)
+            for xy, xx, yy in zip(gaps, within(x), held[0][1], strict=True)
+        )
+        return energy, mmd
+
+    def of_parts(x: Samples, y: Samples) -> Callable[[Rows, Rows], tuple[float, ...]]:
         parts = distances(x, y), own_distances(x), own_distances(y)
-        gaps = (kernel_gap(part, scale) for part in parts)
-        return between_minus_within(*parts), between_minus_within(*gaps)
+        kernels = [kernel_gap(part, scale) for part in parts]
+
+        def estimate(first: Rows, second: Rows) -> tuple[float, ...]:
+            return of_rows(parts, first, second), of_rows(kernels, first, second)
+
+        return estimate
 
     def mmd(x: Samples, y: Samples, rng: torch.Generator) -> PermutationTest:
         return mmd_test(x, y, scale, rng)
 
+    return Comparison(
+        energy_and_mmd,
+        (
+            Head("energy distance", _student, "lower", "data units", test=energy_test),
+            Head("MMD²", _student, "lower", test=mmd),
+        ),
+        {
+            "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
+            "MMD": "U-statistic, mean of Gaussian kernels of 1/4, 1/2, 1, 2, 4 bandwidths",
+            "bandwidth": scale,
+            "bandwidth is": "the median distance of training examples",
+            "permutations": PERMUTATIONS,
+        },
+        group=LAWS,
+        any_size=True,
+        of_parts=of_parts,
+    )
+
+
+def _classifiers(seed: int, judges: Judges) -> Comparison:
     def area(value: float, stderr: float, n: int) -> Interval:
         return judges.interval(value, n)
 
+    return Comparison(
+        lambda x, y: judges.strongest(x, y, seed),
+        (
+            Head("C2ST AUC", area, "lower"),
+            Head("C2ST accuracy", _accuracy_interval, "lower"),
+        ),
+        {"estimator": judges.describe()},
+        jackknifed=False,
+        group=LAWS,
+        any_size=True,
+        sees="all",
+        also=tuple(f"AUC of {name}" for name in judges.names),
+    )
+
+
+def _transport(d: int, seed: int, scale: float) -> tuple[Comparison, ...]:
+    """How far the mass of the data is from that of the samples."""
+
+    def entry(
+        estimate: Callable[[Samples, Samples], float],
+        name: str,
+        settings: Mapping[str, str | int | float],
+        **more: Any,
+    ) -> Comparison:
+        head = Head(name, _student, "near floor", "data units²")
+        return Comparison(
+            lambda x, y: (estimate(x, y),), (head,), settings, group=TRANSPORT, **more
+        )
+
     return (
-        Comparison(
-            energy_and_mmd,
-            (
-                Head("energy distance", _student, "lower", "data units", test=energy_test),
-                Head("MMD²", _student, "lower", test=mmd),
-            ),
-            {
-                "energy": "U-statistic of 2E|X-Y|-E|X-X'|-E|Y-Y'|",
-                "MMD": "U-statistic, mean of Gaussian kernels of 1/4, 1/2, 1, 2, 4 bandwidths",
-                "bandwidth": scale,
-                "bandwidth is": "the median distance of training examples",
-                "permutations": PERMUTATIONS,
-            },
-            group=LAWS,
-            any_size=True,
-        ),
-        Comparison(
-            lambda x, y: judges.strongest(x, y, seed),
-            (
-                Head("C2ST AUC", area, "lower"),
-                Head("C2ST accuracy", _accuracy_interval, "lower"),
-            ),
-            {"estimator": judges.describe()},
-            jackknifed=False,
-            group=LAWS,
-            any_size=True,
-            sees="all",
-            also=tuple(f"AUC of {name}" for name in judges.names),
-        ),
-        Comparison(
-            lambda x, y: (exact_w2_squared(x, y),),
-            (Head("W2² exact", _student, "near floor", squared),),
+        entry(
+            exact_w2_squared,
+            "W2² exact",
             {"estimator": "optimal assignment", "solver": choose_solver(d)},
-            group=TRANSPORT,
         ),
-        Comparison(
-            lambda x, y: (sinkhorn_divergence(x, y, BLUR * scale),),
-            (Head("W2² blurred (Sinkhorn)", _student, "near floor", squared),),
+        entry(
+            lambda x, y: sinkhorn_divergence(x, y, BLUR * scale),
+            "W2² blurred (Sinkhorn)",
             {
                 "estimator": f"Sinkhorn divergence, of at most {SINKHORN_N} examples of each set",
                 "blur": BLUR * scale,
                 "blur is": f"{BLUR:g} of the median distance of training examples",
             },
-            group=TRANSPORT,
             most=SINKHORN_N,
         ),
-        Comparison(
-            lambda x, y: (sliced_w2_squared(x, y, DIRECTIONS, seed),),
-            (Head("W2² sliced, times d", _student, "near floor", squared),),
+        entry(
+            lambda x, y: sliced_w2_squared(x, y, DIRECTIONS, seed),
+            "W2² sliced, times d",
             {"estimator": "d times the mean W2² of projections", "directions": DIRECTIONS},
-            group=TRANSPORT,
         ),
-        Comparison(
-            lambda x, y: (max_sliced_w2_squared(x, y, seed),),
-            (Head("W2² max-sliced", _student, "near floor", squared),),
+        entry(
+            lambda x, y: max_sliced_w2_squared(x, y, seed),
+            "W2² max-sliced",
             {
                 "estimator": "W2² along the worst direction, found on one half by gradient "
                 "ascent and measured on the other; mean of both ways",
             },
             stderr=lambda x, y, rng: (max_sliced_stderr(x, y, rng, seed),),
-            group=TRANSPORT,
             unknown=f"its error needs {4 * GROUPS} examples of each set: directions are found on "
             "one half and measured on the other",
         ),
-        Comparison(
-            lambda x, y: (gaussian_w2_squared(x, y),),
-            (Head("W2² of Gaussian fits", _student, "near floor", squared),),
+        entry(
+            gaussian_w2_squared,
+            "W2² of Gaussian fits",
             {"estimator": "means, and Bures distance of covariances"},
-            group=TRANSPORT,
         ),
+    )
+
+
+def _support() -> tuple[Comparison, ...]:
+    """Whether samples lie where the data do, and everywhere there."""
+    shares = ("coverage", "density", "precision", "recall")
+    return (
         Comparison(
             lambda x, y: (variance_ratio(x, y),),
             (Head("variance ratio", _student, "near floor"),),
@@ -292,11 +359,11 @@ def comparisons(
         ),
         Comparison(
             _four_shares,
-            (
-                Head("coverage", intervals.wilson_at_effective_count, "higher"),
-                Head("density", _student, "near floor"),
-                Head("precision", intervals.wilson_at_effective_count, "higher"),
-                Head("recall", intervals.wilson_at_effective_count, "higher"),
+            tuple(
+                Head(name, _student, "near floor")
+                if name == "density"  # a mean number of neighbours, which may exceed 1
+                else Head(name, intervals.wilson_at_effective_count, "higher")
+                for name in shares
             ),
             {
                 "neighbours": DENSITY_NEIGHBOURS,
@@ -305,6 +372,12 @@ def comparisons(
             group=SUPPORT,
         ),
     )
+
+
+def _one_memory(x: Samples, y: Samples) -> bool:
+    """Whether two sets are the same part of one tensor."""
+    same = x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+    return same and x.dtype == y.dtype
 
 
 def _four_shares(x: Samples, y: Samples) -> tuple[float, ...]:

@@ -38,6 +38,9 @@ KERNEL, TREES, PATCHES = "kernel machine", "boosted trees", "patches"
 
 ITERATIONS = 60
 LEAVES = 15
+BINS = 1000
+"""Of all columns of a table together, from 63 to 255 each: the cost of a tree goes by them."""
+
 FILTERS = 48
 PATCH_SHARE = 3
 """The side of a patch: that of the image over this, between 2 and 6 pixels."""
@@ -126,6 +129,8 @@ def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:
     """Boosted trees for the numbers of a table's columns; NaN stands for missing."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    each = min(255, max(63, BINS // len(categorical)))
+
     # Codes above the limit of scikit-learn (255 bins) are taken as numbers.
     def scores(fit: np.ndarray, label: np.ndarray, test: np.ndarray) -> Values:
         fit, test = (np.where(np.asarray(categorical), np.round(z).clip(0), z) for z in (fit, test))
@@ -134,10 +139,12 @@ def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:
             for j, code in enumerate(categorical)
             if code and not np.isnan(fit[:, j]).all() and np.nanmax(fit[:, j]) < 255
         ]
+        most = max((int(np.nanmax(fit[:, j])) + 1 for j in codes), default=0)
         least = int(min(20, max(2, min(label.sum(), len(label) - label.sum()) // 8)))
         machine = HistGradientBoostingClassifier(
             max_iter=ITERATIONS,
             max_leaf_nodes=LEAVES,
+            max_bins=max(each, most),
             min_samples_leaf=least,
             early_stopping=False,  # type: ignore[arg-type]
             class_weight="balanced",

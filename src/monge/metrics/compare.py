@@ -21,7 +21,7 @@ that the energy test would have seen is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -32,7 +32,7 @@ from monge.errors import UserError
 from monge.metrics import duplicates, spaces
 from monge.metrics.catalogue import LAWS, Comparison, Draws, comparisons
 from monge.metrics.classifiers import Judges, image_shape
-from monge.metrics.column_rows import ColumnReport, column_report
+from monge.metrics.column_rows import column_report
 from monge.metrics.columns import MOST_COLUMNS, Columns
 from monge.metrics.differences import Difference, differences, of_intervals, remembered, with_holm
 from monge.metrics.feature_rows import feature_comparisons
@@ -101,12 +101,39 @@ def compare(
         raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
     given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
     sets = {name: _given(x, name) for name, x in given.items() if x is not None}
+    ids = _identities(sets)
     sets, columns = _with_columns(sets, table, columns)
+    notes = _notes(ids)
+    chosen = _chosen(sets, ids, n, seed)
+    classes = _classes(chosen, notes)
+    parts = in_each_space(chosen, columns, network, classes)
+    rows, found = _measured(parts, seed, progress)
+    _add_columns(rows, parts[0].drawn, columns, seed)
+    if classes > 1:
+        found += _label_rows(rows, chosen)
+    if progress:
+        progress("done", 1.0)
+    return _concluded(rows, found, parts[0].drawn, ids, notes, seed)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The comparisons of one space, and what they compare there: A and B, or A against B."""
+
+    listed: Sequence[Comparison]
+    drawn: tuple[Draws, ...]
+
+
+def _identities(sets: Mapping[str, Given]) -> dict[str, Rows]:
+    """A number for each example of each set; the sets are checked against each other first."""
     flat = {name: as_matrix(x.x, name, FEWEST) for name, x in sets.items()}
     for name, x in flat.items():
         require_same_dimension(flat["A"], "A", x, name)
-    ids = dict(zip(flat, duplicates.identities(*flat.values()), strict=True))
-    notes = _notes(ids)
+    return dict(zip(flat, duplicates.identities(*flat.values()), strict=True))
+
+
+def _chosen(sets: Mapping[str, Given], ids: Mapping[str, Rows], n: int, seed: int) -> Chosen:
+    """The examples that enter, the reference cut in two halves if it brings no rest."""
     first, second, *real = sets.values()
     if len(real) == 1:
         sides = duplicates.halves(ids["the reference"], stream(seed, "halves"))
@@ -117,30 +144,46 @@ def compare(
             f"the smaller half of the reference has {smallest} examples: {FEWEST} are needed"
         )
     # Without a reference each estimator that can takes all of A against all of B.
-    chosen = spaces.choose(first, second, real, smallest if real else n, seed)
-    n = smallest
+    return spaces.choose(first, second, real, smallest if real else n, seed)
 
-    parts: list[tuple[Sequence[Comparison], tuple[Draws, ...]]] = []
+
+def in_each_space(
+    chosen: Chosen,
+    columns: Columns | None = None,
+    network: FeatureNetwork | None = None,
+    classes: int = 0,
+) -> list[Part]:
+    """What is compared: the numbers of examples, features of a network, and labels.
+
+    Args:
+        classes: how many labels there are; 0: they are not compared.
+    """
+    seed, d = chosen.seed, chosen.a.x[0].numel()
     beside = partial(_gaussian, seed=seed)
-    d = flat["A"].shape[1]
     drawn = spaces.draws(chosen, _numbers, beside, d if columns else None)
     # Kernels are scaled by examples outside the tested sets, or by both of them together.
     first_floor = drawn[0].seen("numbers").floors[0]
-    scale = median_distance(first_floor[0] if real else torch.cat(first_floor))
-    judges = Judges(image_shape(first.x), columns and columns.categorical)
-    parts.append((comparisons(d, seed, scale, judges), drawn))
+    scale = median_distance(first_floor[0] if chosen.rest is not None else torch.cat(first_floor))
+    judges = Judges(image_shape(chosen.a.x), columns and columns.categorical)
+    parts = [Part(comparisons(d, seed, scale, judges), drawn)]
     if network is not None:
-        network.require(first.x.shape[1:])
+        network.require(chosen.a.x.shape[1:])
         seen = spaces.draws(chosen, lambda x: network.features(x.x).x.double(), beside)
-        parts.append((feature_comparisons(network, seen[0].real, n, seed), seen))
-    classes = _classes(chosen, notes)
+        real = seen[0].real
+        parts.append(Part(feature_comparisons(network, real, len(real), seed), seen))
     if classes:
         view = spaces.one_hot(classes)
-        parts.append(([spaces.label_shares()], spaces.draws(chosen, view, spaces.equal_shares)))
+        parts.append(Part([spaces.label_shares()], spaces.draws(chosen, view, spaces.equal_shares)))
+    return parts
 
-    rows: list[list[Row]] = [[] for _ in chosen.sides]
+
+def _measured(
+    parts: Sequence[Part], seed: int, progress: Progress | None
+) -> tuple[list[list[Row]], list[Difference]]:
+    """The rows of each side, and with a reference how much farther from it B is than A."""
+    rows: list[list[Row]] = [[] for _ in parts[0].drawn]
     found: list[Difference] = []
-    listed = [(remembered(c), drawn) for several, drawn in parts for c in several]
+    listed = [(remembered(c), part.drawn) for part in parts for c in part.listed]
     for k, (comparison, drawn) in enumerate(listed):
         if progress:
             progress(comparison.heads[0].name, k / len(listed))
@@ -152,27 +195,42 @@ def compare(
             found += differences(comparison, first, second, seed)
         elif len(drawn) == 2:
             found += [of_intervals(*pair) for pair in zip(*made, strict=True)]
-    reports: list[ColumnReport] = []
-    if columns:
-        sides = [side.seen("columns", any_size=True) for side in parts[0][1]]
-        several = [column_report(side, columns, LAWS, seed) for side in sides]
-        reports = [report for report in several if report]
-    if len(reports) == len(rows):
-        for side, report in zip(rows, reports, strict=True):
-            side.append(report.row)
-    if classes > 1:
-        found += _label_rows(rows, chosen)
-    if progress:
-        progress("done", 1.0)
-    tables = tuple(map(Table, rows))
+    return rows, found
+
+
+def _add_columns(
+    rows: list[list[Row]], drawn: Sequence[Draws], columns: Columns | None, seed: int
+) -> None:
+    """Adds the worst column of each side, where each has one."""
+    if columns is None:
+        return
+    sides = [side.seen("columns", any_size=True) for side in drawn]
+    reports = [column_report(side, columns, LAWS, seed) for side in sides]
+    if None in reports:
+        return
+    for side, report in zip(rows, reports, strict=True):
+        assert report is not None
+        side.append(report.row)
+
+
+def _concluded(
+    rows: list[list[Row]],
+    found: list[Difference],
+    drawn: tuple[Draws, ...],
+    ids: dict[str, Rows],
+    notes: list[str],
+    seed: int,
+) -> Compared:
+    """The tables with what may be said of them."""
+    tables, n = tuple(map(Table, rows)), len(drawn[0].real)
     same = duplicates.same(ids["A"], ids["B"])
-    dependent = _dependent(ids, parts[0][1])
+    dependent = _dependent(ids, drawn)
     if found:
         tested = with_holm(found)
         verdict = of_dependent(closer(tested, n, same), dependent)
         return Compared(tables, tested, verdict, tuple(notes), n, seed)
-    drawn = parts[0][1][0].seen("numbers", any_size=True)
-    verdict = of_dependent(apart(tables[0], drawn.samples, drawn.real, same, seed), dependent)
+    entire = drawn[0].seen("numbers", any_size=True)
+    verdict = of_dependent(apart(tables[0], entire.samples, entire.real, same, seed), dependent)
     return Compared(tables, (), verdict, tuple(notes), n, seed)
 
 

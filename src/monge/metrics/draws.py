@@ -11,10 +11,6 @@ from torch import Tensor, randperm
 from monge.metrics.samples import Samples, random_rows
 from monge.tensors import stream
 
-PER_SAMPLE = 4
-"""Held-out examples for each sample, at most. Beyond, a standard error could shrink by an eighth at
-most, and tests of pairs cost as the square."""
-
 FLOOR_DRAWS = 3
 
 Sees = Literal["numbers", "columns", "all"]
@@ -91,8 +87,7 @@ def draw(
     """Draws of n examples without replacement; the floors are disjoint draws of training ones.
 
     Args:
-        most: examples of each set in the `wide` draws, and at most `PER_SAMPLE` real ones a sample;
-            none are made if None.
+        most: examples of each set in the `wide` draws; none are made if None.
         numbers: as in `Draws`.
     """
 
@@ -121,8 +116,7 @@ def draw(
 
     sizes = (n, n)
     if most is not None:
-        several = min(len(samples), most)
-        sizes = several, min(len(real), most, PER_SAMPLE * several)
+        sizes = min(len(samples), most), min(len(real), most)
     return drawn(n, n, None if sizes == (n, n) else drawn(*sizes, None))
 
 

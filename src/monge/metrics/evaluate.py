@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.catalogue import LAWS, comparisons
+from monge.metrics.catalogue import LAWS, Comparison, comparisons
 from monge.metrics.classifiers import Judges, image_shape
 from monge.metrics.column_rows import WORST, ColumnReport, column_report
 from monge.metrics.columns import MOST_COLUMNS, Columns
 from monge.metrics.copies import Searched, copies_row
-from monge.metrics.draws import draw
+from monge.metrics.draws import Draws, draw
 from monge.metrics.findings import findings
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
@@ -41,6 +41,7 @@ from monge.metrics.table import Row, Table
 from monge.tensors import stream
 
 MAX_N = 2000
+MEMORISATION = "memorisation"
 TRAINING_SET = "training set"
 """The baseline of a generator that has memorised everything."""
 
@@ -158,93 +159,193 @@ def evaluate(
         UserError: too few examples, shapes that differ, NaN or infinite entries, or bad labels;
             the message names the set.
     """
-    given, given_labels = dict(baselines or {}), dict(baseline_labels or {})
-    if TRAINING_SET not in given:
-        given[TRAINING_SET] = train
-        if train_labels is not None:
-            given_labels[TRAINING_SET] = train_labels
-    x = as_matrix(samples, "samples", minimum=2 * GROUPS)
-    known = as_matrix(train, "training set", minimum=2 * GROUPS)
-    real = as_matrix(heldout, "held-out set", minimum=2 * GROUPS)
-    if heldout_labels is not None:
-        heldout_labels = as_labels(heldout_labels, "labels of the held-out set", len(real))
+    given = Given(samples, train, heldout, baselines or {}, table)
+    labels = GivenLabels(sample_labels, train_labels, heldout_labels, baseline_labels or {})
+    sets = _sets(given, labels, seed, max_n)
+    clock = Clock(sets.parts, progress)
+    rows, columns = _against_heldout(sets, clock)
+    near, far, copies = _near_training(sets, searched, clock)
+    report, shown = _of_labels(sets, clock)
+    clock.end()
+    found = Table([*rows, *copies, *shown])
+    return Evaluation(found, near.index, near, far, report, columns, clock.seconds)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is evaluated, as `evaluate` was given it."""
+
+    samples: Tensor
+    train: Tensor
+    heldout: Tensor
+    baselines: Mapping[str, Tensor]
+    table: TableOf | None
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """The labels of the three sets and of baselines, where they have some."""
+
+    samples: Tensor | None
+    train: Tensor | None
+    heldout: Tensor | None
+    baselines: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The sets of an evaluation as matrices of one width, and what is measured between them.
+
+    Args:
+        samples, train, heldout: (n, d), examples as distances are taken between them.
+        draws: the parts of them that are compared, with the columns of a table behind.
+        listed: the comparisons.
+        labels: the three sets with theirs; None where one has none, or there is one class.
+        labelled: baselines with theirs.
+        columns: of a table.
+    """
+
+    samples: Samples
+    train: Samples
+    heldout: Samples
+    draws: Draws
+    listed: tuple[Comparison, ...]
+    labels: tuple[Labelled, Labelled, Labelled] | None
+    labelled: Mapping[str, Labelled]
+    columns: Columns | None
+    seed: int
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of what is measured together, in order."""
+        names = [", ".join(head.name for head in c.heads) for c in self.listed]
+        columns = [WORST] if self.columns else []
+        return [*names, *columns, MEMORISATION, *(["labels"] if self.labels else [])]
+
+
+class Clock:
+    """Tells what begins, and keeps the seconds of each part."""
+
+    def __init__(self, parts: Sequence[str], progress: Progress | None) -> None:
+        self.parts, self.progress = parts, progress
+        self.seconds: dict[str, float] = {}
+        self.begun, self.started = 0, time.monotonic()
+
+    def begin(self) -> None:
+        """The next part begins, and the one before ends."""
+        now = time.monotonic()
+        if self.begun:
+            self.seconds[self.parts[self.begun - 1]] = now - self.started
+        self.started = now
+        if self.progress:
+            name = self.parts[self.begun] if self.begun < len(self.parts) else "done"
+            self.progress(name, self.begun / len(self.parts))
+        self.begun += 1
+
+    end = begin
+
+
+def _sets(given: Given, labels: GivenLabels, seed: int, max_n: int) -> Sets:
+    """The sets, checked against each other, and what is measured between them."""
+    beside, beside_labels = dict(given.baselines), dict(labels.baselines)
+    if TRAINING_SET not in beside:
+        beside[TRAINING_SET] = given.train
+        if labels.train is not None:
+            beside_labels[TRAINING_SET] = labels.train
+    x = as_matrix(given.samples, "samples", minimum=2 * GROUPS)
+    known = as_matrix(given.train, "training set", minimum=2 * GROUPS)
+    real = as_matrix(given.heldout, "held-out set", minimum=2 * GROUPS)
+    real_label = labels.heldout
+    if real_label is not None:
+        real_label = as_labels(real_label, "labels of the held-out set", len(real))
     shown = random_rows(len(real), max_n, stream(seed, "rows", "heldout"))
-    real = real[shown]
+    real, real_label = real[shown], None if real_label is None else real_label[shown]
     n = min(len(x), len(known), len(real), max_n)
-    others = {name: _baseline(data, name, n) for name, data in given.items()}
+    others = {name: _baseline(data, name, n) for name, data in beside.items()}
     for name, data in {"samples": x, "training set": known, **others}.items():
         require_same_dimension(data, name, real, "held-out set")
-    real_labels = None if heldout_labels is None else heldout_labels[shown]
-    labels = _labelled((x, sample_labels), (known, train_labels), (real, real_labels))
+    three = _labelled((x, labels.samples), (known, labels.train), (real, real_label))
+    table = given.table or _own_table(given.samples, given.train, given.heldout, beside)
+    if table is not None:
+        x, known, real = x.double(), known.double(), real.double()
+        others = {name: z.double() for name, z in others.items()}
+    draws = _drawn((x, known, real), others, table, shown, (n, max_n), seed)
+    columns = table and table.columns
+    judges = Judges(image_shape(given.samples), columns and columns.categorical)
+    scale = median_distance(draws.seen("numbers").floors[0][0])
+    listed = comparisons(x.shape[1], seed, scale, judges)
+    labelled = _with_labels(others, beside_labels, len(x), seed) if three else {}
+    return Sets(x, known, real, draws, listed, three, labelled, columns, seed)
 
-    rows_of = table or _own_table(samples, train, heldout, given)
-    d = x.shape[1]
-    if rows_of is not None:
-        x, known, real = (
-            torch.cat([z.double(), c.double()], 1)
-            for z, c in (
-                (x, rows_of.samples),
-                (known, rows_of.train),
-                (real, rows_of.heldout[shown]),
-            )
-        )
-        others = {k: torch.cat([z, rows_of.baselines[k]], 1) for k, z in others.items()}
-    numbers = None if rows_of is None else d
-    draws = draw(x, known, real, others, n, seed, most=max_n, numbers=numbers)
-    x, known, real = x[:, :d], known[:, :d], real[:, :d]
-    others = {name: z[:, :d] for name, z in others.items()}
-    plain = draws.seen("numbers")
-    judges = Judges(image_shape(samples), rows_of and rows_of.columns.categorical)
-    listed = comparisons(d, seed, median_distance(plain.floors[0][0]), judges)
-    parts = [", ".join(h.name for h in c.heads) for c in listed]
-    parts += [WORST] * bool(rows_of) + ["memorisation"] + ["labels"] * bool(labels)
-    started, timings = [time.monotonic()], {}
 
-    def tell(part: int) -> None:
-        now = time.monotonic()
-        if part:
-            timings[parts[part - 1]] = now - started[0]
-        started[0] = now
-        if progress:
-            progress(parts[part] if part < len(parts) else "done", part / len(parts))
+def _drawn(
+    sets: tuple[Samples, Samples, Samples],
+    others: Mapping[str, Samples],
+    table: TableOf | None,
+    shown: Rows,
+    sizes: tuple[int, int],
+    seed: int,
+) -> Draws:
+    """What is compared of samples, training and held-out set, a table's columns behind."""
+    n, most = sizes
+    if table is None:
+        return draw(*sets, others, n, seed, most=most)
+    columns = table.samples, table.train, table.heldout[shown]
+    x, known, real = (torch.cat([z, c.double()], 1) for z, c in zip(sets, columns, strict=True))
+    beside = {name: torch.cat([z, table.baselines[name]], 1) for name, z in others.items()}
+    return draw(x, known, real, beside, n, seed, most=most, numbers=sets[0].shape[1])
 
+
+def _with_labels(
+    others: Mapping[str, Samples], labels: Mapping[str, Tensor], most: int, seed: int
+) -> dict[str, Labelled]:
+    """The baselines that have labels, at most so many examples of each."""
+    found = {}
+    for name in others.keys() & labels.keys():
+        label = as_labels(labels[name], f"labels of {name!r}", len(others[name]))
+        found[name] = Labelled(others[name], label).cut(most, stream(seed, "labelled", name))
+    return found
+
+
+def _against_heldout(sets: Sets, clock: Clock) -> tuple[list[Row], ColumnReport | None]:
+    """The rows of comparisons with held-out data; of a table the worst column after the laws."""
     rows: list[Row] = []
-    for part, comparison in enumerate(listed):
-        tell(part)
-        rows += comparison.rows(draws, seed)
-    part = len(listed)
-    by_column = None
-    if rows_of is not None:
-        tell(part)
-        seen = draws.seen("columns", any_size=True)
-        by_column = column_report(seen, rows_of.columns, LAWS, seed)
-        after = [row.name for row in rows].index("C2ST accuracy") + 1
-        rows[after:after] = [] if by_column is None else [by_column.row]
-        part += 1
+    for comparison in sets.listed:
+        clock.begin()
+        rows += comparison.rows(sets.draws, sets.seed)
+    if sets.columns is None:
+        return rows, None
+    clock.begin()
+    seen = sets.draws.seen("columns", any_size=True)
+    report = column_report(seen, sets.columns, LAWS, sets.seed)
+    after = [row.name for row in rows].index("C2ST accuracy") + 1
+    rows[after:after] = [] if report is None else [report.row]
+    return rows, report
 
-    tell(part)
-    near, far = nearest_neighbours(x, known), nearest_neighbours(real, known)
-    beside = {name: nearest_neighbours(data, known) for name, data in plain.baselines.items()}
-    apart = dict(plain.baselines)
+
+def _near_training(
+    sets: Sets, searched: Searched | None, clock: Clock
+) -> tuple[Neighbours, Neighbours, list[Row]]:
+    """The training examples nearest to samples and to held-out examples, and the rows on them."""
+    clock.begin()
+    known = sets.train
+    near, far = nearest_neighbours(sets.samples, known), nearest_neighbours(sets.heldout, known)
+    baselines = dict(sets.draws.seen("numbers").baselines)
+    beside = {name: nearest_neighbours(data, known) for name, data in baselines.items()}
     if searched is None:
-        searched = Searched.directly(x, real, known, seed)
+        searched = Searched.directly(sets.samples, sets.heldout, known, sets.seed)
     else:  # training examples as they are do not stand among reconstructions
-        del apart[TRAINING_SET]
-    rows.append(copies_row(searched, apart))
-    rows += distance_rows(near, far, beside, len(known))
+        del baselines[TRAINING_SET]
+    copies = copies_row(searched, baselines)
+    return near, far, [copies, *distance_rows(near, far, beside, len(known))]
 
-    report = None
-    if labels:
-        tell(part + 1)
-        labelled: dict[str, Labelled] = {}
-        for name in others.keys() & given_labels.keys():
-            label = as_labels(given_labels[name], f"labels of {name!r}", len(others[name]))
-            rng = stream(seed, "labelled", name)
-            labelled[name] = Labelled(others[name], label).cut(len(x), rng)
-        report, found = label_rows(*labels, labelled, seed)
-        rows += found
-    tell(len(parts))
-    return Evaluation(Table(rows), near.index, near, far, report, by_column, timings)
+
+def _of_labels(sets: Sets, clock: Clock) -> tuple[LabelReport | None, list[Row]]:
+    """Whether the requested labels are shown; nothing where there are none."""
+    if sets.labels is None:
+        return None, []
+    clock.begin()
+    return label_rows(*sets.labels, sets.labelled, sets.seed)
 
 
 def _baseline(data: Tensor, name: str, n: int) -> Samples:

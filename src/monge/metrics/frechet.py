@@ -22,7 +22,6 @@ from torch import Tensor
 from monge.errors import UserError
 from monge.metrics.samples import Samples, as_pair
 from monge.metrics.wasserstein import gaussian_w2_squared
-from monge.targets.wasserstein import bures
 from monge.tensors import stream
 
 PARTS = (1, 2, 3, 4)
@@ -32,9 +31,8 @@ PARTS = (1, 2, 3, 4)
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """The Frechet distance between two sets of features, in squared units of the features.
 
-    From unbiased covariances, by symmetric eigenvalues in float64, so that singular covariances
-    (features that are constant) do no harm; by inner products of examples where there are fewer of
-    them than features.
+    `gaussian_w2_squared` under the name that it has among features. Singular covariances (features
+    that are constant) do no harm.
 
     Args:
         x, y: (n, d) and (m, d), at least two examples each.
@@ -42,10 +40,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         UserError: different dimensions or bad entries.
     """
-    x, y = as_pair(x, y)
-    if min(len(x), len(y)) < x.shape[1]:
-        return gaussian_w2_squared(x, y)
-    return bures(x.mean(0), _covariance(x), y.mean(0), _covariance(y)) ** 2
+    return gaussian_w2_squared(x, y)
 
 
 def _covariance(x: Samples) -> Float[Tensor, "d d"]:

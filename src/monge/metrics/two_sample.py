@@ -18,7 +18,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.metrics.samples import Values, as_pair, distances, own_distances
+from monge.metrics.samples import Rows, Values, as_pair, distances, own_distances
 from monge.tensors import stream
 
 PERMUTATIONS = 500
@@ -128,6 +128,21 @@ def of_splits(pooled: Float[Tensor, "n_m n_m"], chosen: Float[Tensor, "n_m split
     xy = pooled.sum(1) @ chosen - xx
     yy = pooled.sum() - xx - 2 * xy
     return 2 * xy / (n * m) - xx / (n * (n - 1)) - yy / (m * (m - 1))
+
+
+def of_rows(parts: Sequence[Tensor], first: Rows, second: Rows) -> float:
+    """`between_minus_within` of some rows of two samples, from the matrices of all.
+
+    Args:
+        parts: as `between_minus_within` takes them.
+        first, second: rows of either sample, each once.
+    """
+    xy, xx, yy = parts
+    a, b = xy.new_zeros(len(xx)), xy.new_zeros(len(yy))
+    a[first], b[second] = 1.0, 1.0
+    n, m = len(first), len(second)
+    between = a @ xy @ b / (n * m)
+    return float(2 * between - a @ xx @ a / (n * (n - 1)) - b @ yy @ b / (m * (m - 1)))
 
 
 def pairs_variance(own: Float[Tensor, "n n"]) -> float:

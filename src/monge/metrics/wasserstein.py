@@ -28,6 +28,7 @@ from torch.nn.functional import normalize
 from monge.errors import UserError, missing_extra, nearest
 from monge.metrics.intervals import GROUPS, jackknife
 from monge.metrics.samples import Samples, as_pair
+from monge.targets.wasserstein import bures
 from monge.tensors import stream
 
 Solver = Literal["auto", "sort", "emd", "lapjv", "scipy"]
@@ -242,15 +243,7 @@ def gaussian_w2_squared(x: Tensor, y: Tensor) -> float:
     if min(len(x), len(y)) < x.shape[1]:
         cross = torch.linalg.svdvals(a @ b.T).sum()
         return max(float(shift + a.square().sum() + b.square().sum() - 2 * cross), 0.0)
-    return float(shift) + bures_squared(a.T @ a, b.T @ b)
-
-
-def bures_squared(c1: Float[Tensor, "d d"], c2: Float[Tensor, "d d"]) -> float:
-    """W2 squared between centred Gaussians with covariances c1 and c2, by symmetric eigenvalues."""
-    values, vectors = torch.linalg.eigh(c1)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
-    return max(float(c1.trace() + c2.trace() - 2 * cross), 0.0)
+    return bures(x.mean(0), a.T @ a, y.mean(0), b.T @ b) ** 2
 
 
 def variance_ratio(x: Tensor, y: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monge.autoencoders.identity import Identity
-from monge.data.base import Data
+from monge.data.base import Data, distance_scale
 from monge.errors import UserError
 from monge.metrics.samples import random_rows
 from monge.sampling.model import GenerativeModel
@@ -135,10 +135,8 @@ def known_of(data: Data, seed: int, home: float | None = None) -> Known:
 
 
 def scale_of(data: Data) -> Tensor:
-    if data.kind == "image":
-        return torch.ones(())
-    deviation = data.train[:].std(0)
-    return torch.where(deviation > 0, deviation, 1.0)
+    """What distances are measured in; see `distance_scale`."""
+    return distance_scale(data.kind, data.train)
 
 
 def units_of(data: Data) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from monge.data.arrays import Pixels
-from monge.data.base import Data
+from monge.data.base import FEW, Data
 from monge.data.cache import plain_name
 from monge.data.images import store as stores
 from monge.data.images.raw import ImageSource, shown
@@ -19,9 +19,6 @@ from monge.system.progress import Say
 
 FEWEST = 10
 """Images that a source must have at least."""
-
-FEW = 500
-"""Fewer training images than this are warned of."""
 
 
 def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = False) -> Data:

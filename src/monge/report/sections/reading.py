@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monge.data.base import FEW
 from monge.errors import UserError
 from monge.report.page import card, facts, note, read_facts
 from monge.runs.layout import DATA, DATA_REPORT
 
 MOST_SHOWN = 12
 """Entries of a list or count that are shown."""
-
-FEW = 500
-"""Fewer training examples than these put memorisation first."""
 
 
 def reading(folder: Path) -> str | None:
