@@ -53,7 +53,7 @@ def fast(teacher: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_map_of_an_exact_teacher_learns(fast: Run) -> None:
-    """After a few seconds less than a third of the squared way is left in one jump."""
+    """After a few seconds less than a third of the squared displacement is left in one jump."""
     assert isinstance(fast.flow(), Composed)
     one = errors_of(fast, (1,), n=500)[0]
     assert one.relative < 1 / 3
@@ -223,7 +223,7 @@ def test_guidance_is_an_input(
     capsys.readouterr()
     assert main(["sample", str(run.folder), "--steps=2", "-n=4", "--guidance=2.5"]) == 0
     # Measured at both ends of the range: the nearer one is told.
-    assert "% of the squared way, at guidance 3\n" in capsys.readouterr().out
+    assert "% of the squared displacement, at guidance 3\n" in capsys.readouterr().out
     assert not torch.equal(low.x, high.x)
     with pytest.raises(
         UserError, match=r"trained with guidance 1 to 3, not 4: .*--guidance 1\.\.4"

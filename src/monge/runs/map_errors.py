@@ -57,5 +57,5 @@ def in_words(error: dict[str, Any]) -> str:
     return (
         f"expected error of {counted(error['steps'], 'jump')}{note} against {error['reference']}: "
         f"{error['rms']:.3g} per latent coordinate (rms), {100 * error['relative']:.3g} % of the "
-        "squared way"
+        "squared displacement"
     )

@@ -41,7 +41,7 @@ def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
         tell(
             arguments,
             f"  {counted(e['steps'], 'jump'):>8}{at}  rms {e['rms']:.3f}, "
-            f"{parts[0]:.2f} % of the squared way (median {parts[1]:.2f}, 90 % quantile "
+            f"{parts[0]:.2f} % of the squared displacement (median {parts[1]:.2f}, 90 % quantile "
             f"{parts[2]:.2f})",
         )
     if kept["velocity_loss"] is not None:

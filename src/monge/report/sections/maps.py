@@ -41,7 +41,7 @@ def errors(folder: Path) -> str | None:
     return card(
         "<div class='wide'><table><thead><tr><th>jumps</th><th>guidance</th>"
         "<th>error, rms per coordinate</th>"
-        "<th>of the squared way</th><th>median</th><th>90 % quantile</th></tr></thead>"
+        "<th>of the squared displacement</th><th>median</th><th>90 % quantile</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div><p class='small'>Against "
         f"{escaped(kept['reference'])}, from the same noise; {how}.{beside}</p>",
         "Error of the map",
