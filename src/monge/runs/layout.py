@@ -18,4 +18,7 @@ RECONSTRUCTIONS = "autoencoder/reconstructions.png"
 
 EVALUATION = "evaluation/evaluation.json"
 STEPS = "evaluation/steps.json"
+BY_STEPS = "evaluation/by_steps.png"
+COLUMNS = "evaluation/columns.json"
+PLANE = "evaluation/plane.json"
 VERIFY = "evaluation/verify.json"
