@@ -131,7 +131,7 @@ dialog img{display:block;max-width:96vw;max-height:96vh;width:auto;min-width:min
 .small-multiples p{margin:.15rem 0 0;font-size:.8rem;color:var(--soft)}
 .ends{display:flex;justify-content:space-between;font-size:.75rem;color:var(--soft);
  font-variant-numeric:tabular-nums}
-.level{display:grid;grid-template-columns:minmax(0,7rem) 1fr 3rem;gap:.1rem .5rem;
+.level{display:grid;grid-template-columns:minmax(0,2fr) 3fr 2.8rem;gap:.1rem .5rem;
  font-size:.78rem;align-items:center}
 .level span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .level u{display:block;text-decoration:none;height:.34rem;border-radius:2px;margin:.07rem 0}
