@@ -110,7 +110,7 @@ details.fold>summary{list-style:none;margin:0;color:var(--ink)}
 details.fold>summary::-webkit-details-marker{display:none}
 details.fold>summary h2{display:inline-block}
 details.fold>summary h2:after{content:"+";color:var(--second);margin-left:.6rem}
-details.fold[open]>summary h2:after{content:"\2212"}
+details.fold[open]>summary h2:after{content:"−"}
 button{font:inherit;color:var(--second);background:var(--card);border:1px solid var(--line);
  border-radius:8px;padding:.15rem .8rem;cursor:pointer}
 :focus-visible{outline:2px solid var(--second);outline-offset:2px}
@@ -123,6 +123,7 @@ dialog img{display:block;max-width:96vw;max-height:96vh;width:auto;min-width:min
  object-fit:contain;image-rendering:pixelated}
 .film{max-width:26rem}.film canvas{display:block;width:100%;aspect-ratio:1}
 .film .turn{display:flex;align-items:center;gap:.7rem;margin-top:.5rem;font-size:.92rem}
+.film label{display:flex;gap:.5rem;flex:1;white-space:nowrap}
 .film input{flex:1;min-width:4rem;accent-color:var(--accent)}
 .film output{font-variant-numeric:tabular-nums;min-width:2.4rem;text-align:right}
 .small-multiples{display:grid;gap:1rem 1.2rem;

@@ -125,6 +125,12 @@ VERBS: tuple[Verb, ...] = (
         "monge.verbs.info",
     ),
     Verb(
+        "report",
+        "RUN or FOLDER",
+        "the page of a run again, or one page over a folder of runs",
+        "monge.verbs.report",
+    ),
+    Verb(
         "cache",
         "",
         "what is cached of data and latents: list, clear",

@@ -99,6 +99,7 @@ def by_steps(errors: Sequence[Mapping[str, Any]], units: str) -> str:
     ax.set_xscale("log")
     ax.set_yscale("log")
     plain_log(ax.xaxis)
+    plain_log(ax.yaxis)
     ax.set_xlabel("evaluations per sample")
     ax.set_ylabel("median error (data units)")
     ax.legend(frameon=False, fontsize=8, labelcolor=SOFT)
