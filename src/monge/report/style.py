@@ -77,7 +77,7 @@ th,td{padding:.4rem .6rem;text-align:left;vertical-align:top;border-bottom:1px s
 tr:last-child>td,tr:last-child>th{border-bottom:0}
 thead th{color:var(--soft);font-weight:550;font-size:.82rem;vertical-align:bottom}
 tbody th{font-weight:600;min-width:7rem}th small,td small{font-weight:400;display:block}
-th.n,td.n{text-align:right}td.n b,td.n small{white-space:nowrap}
+th.n,td.n{text-align:right}td.n b,td.n small[title]{white-space:nowrap}
 tr.group th{padding-top:1rem;color:var(--accent)}
 @media(max-width:44rem){table,caption,tbody,tr,th,td{display:block}thead{display:none}
  tbody th{border:0;padding:.7rem 0 .1rem}

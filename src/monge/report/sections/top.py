@@ -58,7 +58,7 @@ def _judged(evaluation: Mapping[str, Any]) -> str:
     share = (evaluation.get("labels") or {}).get("agreement")
     if share is not None:
         share = share[0] if isinstance(share, list) else share
-        text += f" {number(100.0 * share)} % show what was requested."
+        text += f" {number(100.0 * share)} % show the requested label."
     return text
 
 
