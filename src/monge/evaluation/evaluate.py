@@ -75,6 +75,8 @@ def evaluate_run(
         UserError: unknown settings, too few samples, or a feature network that cannot be read or
             does not take these examples.
     """
+    if features is not None:
+        load_network(features)  # refuses what cannot be read before anything is computed
     given = data is not None
     data = data if data is not None else run.data()
     found = measure(run, data, n, seed, features, sampling)
