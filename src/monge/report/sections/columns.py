@@ -205,8 +205,9 @@ def _matrix(names: Sequence[str], made: Any, real: Any) -> str:
         for k in range(n)
     )
     key = ", ".join(f"{k + 1} {escaped(name)}" for k, name in enumerate(names[:n]))
+    most = f"max-width:{min(24, 3 * n)}rem;margin:0"
     return (
-        f"<figure><svg viewBox='0 0 {n} {n}' style='max-width:{min(24, 3 * n)}rem;margin:0' role='img' "
+        f"<figure><svg viewBox='0 0 {n} {n}' style='{most}' role='img' "
         f"aria-label='associations of columns'>{cells}<path d='M0 0H{n}V{n}H0Z' fill='none' "
         f"stroke='var(--line)' stroke-width='.03'/>{numbers}</svg><figcaption>Above the diagonal "
         "generated, below it held-out rows; orange is positive, blue negative, deeper is stronger. "
