@@ -160,8 +160,8 @@ def index_of(folder: Path, entries: Sequence[Entry]) -> str:
 
 
 def _table(entries: Sequence[Entry], changed: Sequence[str], measured: Sequence[str]) -> str:
-    better = {row.name: row.better for entry in entries for row in entry.rows}
-    signs = [f"{SIGNS[better[name]]} {escaped(name)}" for name in measured]
+    sign = {row.name: SIGNS[row.better] for entry in entries for row in entry.rows}
+    signs = [f"{sign[name]} {escaped(name)}" for name in measured]
     head = ["run", "settings that differ", *signs, "training"]
     rows = []
     for entry in entries:
