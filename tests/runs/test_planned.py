@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY_TABLE
 
+from conftest import TINY_TABLE
 from monge.errors import UserError
 from monge.fitting.train import train
 from monge.runs.planned import as_planned
