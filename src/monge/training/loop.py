@@ -25,6 +25,7 @@ from torch import nn
 
 from monge import lock, processes
 from monge.errors import Diverged, Stopped, UserError
+from monge.files import identity
 from monge.objectives.base import Batch
 from monge.training import checkpoint
 from monge.training.drawing import drawing
@@ -154,6 +155,7 @@ class _Run:
         self.steps = spec.steps
         self.planned = self.settled = spec.minutes is None
         self.on_plan: Callable[[int], None] | None = None
+        self.home: tuple[int, int] | None = None
         self.seconds = 0.0
 
     def resume(self, clean: bool) -> bool:
@@ -234,6 +236,7 @@ class _Run:
                 if self.settled and on_sample and _due(self.step, spec.sample_every, last):
                     averaged = engine.averaged()
                     if self.accelerator.is_main_process:
+                        self._require_home()
                         on_sample(averaged, self.step)
                     del averaged
                 for line in engine.taken_notes():
@@ -310,6 +313,7 @@ class _Run:
     def _save(self, journal: Journal | None) -> None:
         if self.folder is None or self.saved == self.step:
             return
+        self._require_home()
         self.saved = self.step
         tensors = self.engine.whole()
         if journal is None:
@@ -325,6 +329,20 @@ class _Run:
             "tally": self.engine.tally.state(),
         }
         checkpoint.save(self.folder, self.step, tensors, facts)
+
+    def _require_home(self) -> None:
+        """Refuse to make the folder anew where it was moved or removed meanwhile."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        found = identity(self.folder)
+        if self.home is None:
+            self.home = found
+        if self.home != found:
+            raise UserError(
+                f"{self.folder} was moved or removed while it was trained, after step "
+                f"{self.step}: run the same command again where its last checkpoint is, with "
+                "--out if the folder has another name"
+            )
 
     def _stopped(self) -> Stopped:
         kept = f"saved in {self.folder}" if self.folder is not None else "nothing kept"
