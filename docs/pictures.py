@@ -28,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 PROBE = """<script>addEventListener('load',function(){var w=document.documentElement.clientWidth,
 out=[];document.querySelectorAll('body *').forEach(function(e){var r=e.getBoundingClientRect();
-if(r.width&&r.right>w+1&&!e.closest('nav'))out.push(e.tagName+'.'+e.className+': '+
+if(r.width&&r.right>w+1&&!e.closest('nav')&&!e.ownerSVGElement)out.push(e.tagName+'.'+e.className+': '+
 Math.round(r.right));});parent.postMessage(JSON.stringify({width:w,
 height:document.body.scrollHeight,out:out.slice(0,5)}),'*')})</script>"""
 
