@@ -25,6 +25,7 @@ class Report:
 
 def act(arguments: Report) -> dict[str, Any]:
     """Write a page."""
+    from monge import lock
     from monge.files import refuse_links
     from monge.report.index import write_index
     from monge.report.report import write_report
@@ -33,6 +34,7 @@ def act(arguments: Report) -> dict[str, Any]:
     folder = arguments.folder
     if (folder / CONFIG).is_file():
         refuse_links(folder)
+        lock.tidy(folder)
         written = write_report(folder)
     else:
         written = write_index(folder)
