@@ -29,7 +29,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PROBE = """<script>addEventListener('load',function(){var w=document.documentElement.clientWidth,
 out=[];document.querySelectorAll('body *').forEach(function(e){var r=e.getBoundingClientRect();
 if(r.width&&r.right>w+1&&!e.closest('nav')&&!e.ownerSVGElement)
-out.push(e.tagName+'.'+e.className+': '+Math.round(r.right));});parent.postMessage(JSON.stringify({width:w,
+out.push(e.tagName+'.'+e.className+': '+Math.round(r.right));});
+parent.postMessage(JSON.stringify({width:w,
 height:document.body.scrollHeight,out:out.slice(0,5)}),'*')})</script>"""
 
 FRAME = """<!doctype html><meta charset='utf-8'><style>body{{margin:0}}iframe{{border:0}}</style>
