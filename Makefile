@@ -16,13 +16,14 @@ DRAWN = $(shell grep -l "^from hypothesis" -r tests --include=test_*.py)
 
 LONGEST_FIRST = tests/test_tutorial.py tests src
 
-.PHONY: help demo test test-slow numbers lint bench clean
+.PHONY: help demo test test-slow numbers lint bench pictures clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 	@echo "make test-slow   many kills, long laws: at most an hour"
 	@echo "make numbers     repeats each measured number of docs/numbers.toml: two hours"
 	@echo "make bench       speed beside the alternatives"
+	@echo "make pictures    screenshots of the reports of RUNS=..., with Chromium"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -60,6 +61,13 @@ numbers: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@echo "== benchmarks (budget: 20 minutes on 2 cores) =="
 	$(BIN)/python -m benchmarks
+
+# Of the runs in RUNS; needs Chromium. PICTURES names the folder.
+RUNS ?= $(wildcard runs/*/)
+PICTURES ?= build/pictures
+pictures: $(VENV)/.installed
+	@echo "== screenshots of reports at 1400, 1024 and 420 pixels, and dark =="
+	$(BIN)/python docs/pictures.py $(RUNS) --out $(PICTURES)
 
 clean:
 	rm -rf $(VENV) .venv-ci .pytest_cache .ruff_cache .hypothesis build

@@ -18,6 +18,9 @@ from monge.errors import CheckFailed, UserError
 from monge.system import own_code, processes
 from monge.verbs import table
 
+STOPPED = 130
+"""The exit code of a command that a signal stopped."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return STOPPED
     except BrokenPipeError:
         return 0
 

@@ -98,6 +98,11 @@ FAMILIES: dict[str, dict[str, str]] = {
         "hypercube": "monge.targets.coordinates:HypercubeSpec",
         "product": "monge.targets.coordinates:ProductSpec",
         "latent": "monge.targets.latent:LatentSpec",
+        "moons": "monge.targets.shapes:MoonsSpec",
+        "checkerboard": "monge.targets.shapes:CheckerboardSpec",
+        "spirals": "monge.targets.shapes:SpiralsSpec",
+        "rings": "monge.targets.shapes:RingsSpec",
+        "8gaussians": "monge.targets.shapes:EightGaussiansSpec",
     },
 }
 

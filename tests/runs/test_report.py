@@ -70,6 +70,36 @@ def verified(name: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+def columns(name: str) -> dict[str, object]:
+    """What an evaluation writes of a table's columns."""
+    number = {
+        "name": name, "kind": "number", "edges": [0.0, 1.0, 2.0], "samples": [0.25, 0.7],
+        "heldout": [0.5, 0.5], "range": [0.0, 2.0], "beyond": {"samples": 7, "heldout": 1},
+        "mean": [1.25, 1.0], "deviation": [0.5, 0.5],
+    }  # fmt: skip
+    category = {
+        "name": f"{name} colour", "kind": "category", "values": [name, "blue"],
+        "samples": [1.0, 0.0], "heldout": [0.5, 0.5], "train": [0.5, 0.5],
+    }  # fmt: skip
+    return {
+        "n_samples": 100, "n_heldout": 50, "n_train": 200, "columns": [number, category],
+        "associations": {
+            "names": [name, f"{name} colour"], "samples": [[1.0, 0.25], [0.25, 1.0]],
+            "heldout": [[1.0, 0.75], [0.75, 1.0]],
+        },
+    }  # fmt: skip
+
+
+def plane(name: str) -> dict[str, object]:
+    """What an evaluation writes of a model of two numbers."""
+    point = [[[0.0, 0.0]], [[1.0, 1.0]]]
+    return {
+        "names": [name, "b"], "t": [0.0, 1.0], "box": [[-1.0, 1.0], [0.0, 2.0]], "walks": point,
+        "real": point[1], "labels": False, "at": point[0], "arrows": point,
+        "density": {"cells": 2, "model": [-1.0, None, -2.0, -3.0], "truth": [-1.0] * 4},
+    }  # fmt: skip
+
+
 def run_folder(folder: Path, name: str = "digits") -> Path:
     """Every file that a report knows."""
     evaluation = {
@@ -104,8 +134,11 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
     floor = {"energy": 0.0, "auc": 0.5, "frechet": 1.0}
     put(folder, "evaluation/steps.json", {
         "n": 100, "seed": 0, "network": name, "floor": floor, "floor_std": floor,
+        "shown": [name, "teacher"],
         "points": [point, point | {"who": "teacher"}, point | {"who": "teacher as it is"}],
     })  # fmt: skip
+    put(folder, "evaluation/columns.json", columns(name))
+    put(folder, "evaluation/plane.json", plane(name))
     error = {"steps": 1, "rms": 0.1, "relative": 0.01, "median": 0.005, "quantile90": 0.03}
     put(folder, "map_error.json", {
         "n": 100, "reference": name, "units": name, "errors": [error, error | {"steps": 2}],
@@ -123,6 +156,7 @@ PICTURES = [
     "samples/step-00000200.png",
     "evaluation/samples.png",
     "evaluation/by_label.png",
+    "evaluation/by_steps.png",
     "evaluation/neighbours.png",
     "autoencoder/reconstructions.png",
 ]
@@ -136,6 +170,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
+        self.scripts: list[str] = []
         self.links: list[str] = []
         self.open: list[str] = []
         self.titles: list[str] = []
@@ -145,6 +180,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         values = dict(attrs)
+        if tag == "script":
+            self.scripts.append(values.get("type") or "code")
         self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action") and v]
         if tag == "section":
             self.titles.append(values["id"] or "")
@@ -177,14 +214,14 @@ def test_the_page_needs_nothing_from_elsewhere(full):
     )
     assert not re.search(r"https?:|@import|url\((?!#)", text)
     assert not {"link", "iframe", "object"} & set(page.tags)
-    assert page.tags.count("script") == 1 and "<script>" in text, "the slider's own, inside"
+    assert page.scripts == ["application/json"] * 2 + ["code"], "two films, and what turns them"
     assert page.open == []
 
 
 def test_a_full_folder_has_every_section_and_no_hint(full):
     _, page = full
     assert page.titles == [re.sub(r"\W+", "-", s.title.lower()) for s in SECTIONS]
-    assert page.tags.count("img") == len(PICTURES)
+    assert page.tags.count("img") == len(PICTURES) + 2, "and two densities"
     assert "is damaged" not in page.text and "as monge writes it" not in page.text
 
 
@@ -228,10 +265,16 @@ def test_an_empty_folder_has_hints_alone(tmp_path):
     assert "monge evaluate RUN" in page.text and "monge train DATA" in page.text
 
 
+def page_scripts(text: str) -> str:
+    """All script elements of a page."""
+    return "".join(re.findall(r"<script.*?</script>", text, re.DOTALL))
+
+
 def test_text_from_files_is_never_markup(tmp_path):
     text = write_report(run_folder(tmp_path, EVIL)).read_text()
     page = Page(text)
-    assert page.tags.count("script") == 1 and EVIL in page.text, "the slider's own alone"
+    assert page.scripts == ["application/json"] * 2 + ["code"] and EVIL in page.text
+    assert "alert(" not in re.sub(r"application/json'>.*?</script>", "", page_scripts(text))
     assert "is damaged" not in page.text and "as monge writes it" not in page.text
     card = write_card(tmp_path).read_text()
     assert "<script>" not in re.sub(r"```.*?```|`[^`\n]*`", "", card, flags=re.DOTALL)
@@ -268,7 +311,7 @@ def test_one_damaged_file_costs_one_part(tmp_path):
     page = Page(write_report(folder).read_text())
     assert "evaluation/evaluation.json is damaged" in page.text
     assert "evaluation/by_label.png is damaged" in page.text
-    assert page.tags.count("img") == len(PICTURES) - 1
+    assert page.tags.count("img") == len(PICTURES) - 1 + 2
     assert "nearest-training-examples" in page.titles
 
 

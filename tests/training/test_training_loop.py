@@ -14,7 +14,7 @@ from toy_training import Net, Rows, squared, toy_spec, train
 
 from monge.errors import Diverged, UserError
 from monge.objectives.base import Batch, Loss
-from monge.training import engine, journal, loop, progress
+from monge.training import drawing, engine, journal, loop, progress
 from monge.training.ema import Average, decay_at
 from monge.training.loop import fit
 from monge.training.schedule import learning_rate
@@ -266,6 +266,8 @@ def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def interrupt(ema: nn.Module, step: int) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(loop, "LOOK_PART", 0.0)
+    monkeypatch.setattr(loop, "make_again", lambda *_: None)  # the plan is good enough
     half = {"steps": None, "minutes": 0.1, "save_every": 3}
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "b", on_sample=interrupt, sample_every=8, **half)
@@ -427,24 +429,26 @@ def test_batches_are_drawn_ahead_in_order_and_not_past_the_end() -> None:
             return super().draw(step)
 
     batches = Noting()
-    with loop._drawing(batches, 7, torch.device("cuda")) as draw:
+    with drawing.drawing(batches, 7, torch.device("cuda")) as draw:
         for n in (4, 5, 6):
             assert torch.equal(draw(n)["x"], Rows().draw(n)["x"])
     assert drawn == [4, 5, 6]
 
 
-def test_blocks_of_several_steps_are_drawn_ahead_on_a_cpu_and_are_the_same() -> None:
+@pytest.mark.parametrize("several", [3, 1], ids=["blocks", "plans"])
+def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(several: int) -> None:
     begun = threading.Event()
 
     class Blocks(Rows):
-        span = 3
+        span = several
+        plans = True
 
         def draw(self, step: int) -> Batch:
-            if step == 3:
+            if step == several:
                 begun.set()
             return super().draw(step)
 
-    with loop._drawing(Blocks(), 7, torch.device("cpu")) as draw:
+    with drawing.drawing(Blocks(), 7, torch.device("cpu")) as draw:
         first = draw(0)
         assert begun.wait(10)  # the next block, long before its first step is asked for
         drawn = [first, *(draw(n) for n in range(1, 7))]

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from monge.autoencoders.pretrained import PretrainedModule, PretrainedSpec, check_path, some
 from monge.errors import UserError, missing_extra
 from monge.system.files import read_json
+from monge.system.hub_access import unreachable
 from monge.types import Latent, Posterior, State
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
@@ -236,8 +237,10 @@ def find_on_hub(name: str, subfolders: tuple[str | None, ...]) -> tuple[str | No
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    reason: Exception | None = None
+    reason: Exception | str | None = None
     for cached in (True, False):
+        if not cached and (reason := unreachable()):
+            break
         for subfolder in subfolders:
             try:
                 file = hf_hub_download(
@@ -255,8 +258,8 @@ def find_on_hub(name: str, subfolders: tuple[str | None, ...]) -> tuple[str | No
                 break
     raise UserError(
         f"autoencoder diffusers: {name!r} is no folder here, and cannot be had from the Hugging "
-        f"Face hub: {brief(reason)}"
-    ) from reason
+        f"Face hub: {reason if isinstance(reason, str) else brief(reason)}"
+    ) from None
 
 
 def brief(error: Exception | None) -> str:

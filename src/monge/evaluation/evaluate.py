@@ -19,6 +19,8 @@ from monge.evaluation.copies import Copies, where_copies_are
 from monge.evaluation.density import heldout_density
 from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
+from monge.evaluation.plane import is_plane, shown_plane
+from monge.evaluation.shown_columns import rows_without_names, shown_columns
 from monge.metrics.columns import Columns
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
@@ -30,6 +32,7 @@ from monge.report.card import write_card
 from monge.report.next_steps import next_steps
 from monge.report.report import write_report
 from monge.runs.folder import add_costs
+from monge.runs.layout import COLUMNS, PLANE
 from monge.runs.provenance import card, flags, network_word, of_run
 from monge.runs.run import Run
 from monge.sampling import images
@@ -41,6 +44,9 @@ from monge.tensors import stream
 SHOWN_PER_LABEL = 10
 SHOWN_NEIGHBOURS = 12
 BESIDE = "baselines, and where copies are looked for"
+MOST_PLAIN = 64
+"""Numbers of a row without column names that are drawn one by one."""
+
 MOST_BYTES = 2**30
 """Memory for training examples that samples are compared with; more data enter as a random part."""
 
@@ -69,6 +75,8 @@ def evaluate_run(
         UserError: unknown settings, too few samples, or a feature network that cannot be read or
             does not take these examples.
     """
+    if features is not None:
+        load_network(features)  # refuses what cannot be read before anything is computed
     given = data is not None
     data = data if data is not None else run.data()
     found = measure(run, data, n, seed, features, sampling)
@@ -302,6 +310,7 @@ def _pictures(
     if data.kind != "image":
         picture = images.rows_plot(run.codec, x, found.real)
         images.save_png(picture, home / "samples.png", {"run": run.folder.name})
+        _rows_shown(run, data, found, seed)
         return
     text = {"run": run.folder.name, "seed": str(seed)}
     images.save_png(images.grid(x[:100], 10), home / "samples.png", text)
@@ -311,3 +320,16 @@ def _pictures(
     nearest = found.known[found.evaluation.neighbours[:SHOWN_NEIGHBOURS]]
     picture = images.neighbour_grid(x[:SHOWN_NEIGHBOURS], nearest[:, None])
     images.save_png(picture, home / "neighbours.png", text)
+
+
+def _rows_shown(run: Run, data: Data, found: Measured, seed: int) -> None:
+    """What the report draws of rows: every column, and velocity and density of two numbers."""
+    table = found.columns
+    if table is None and found.samples.x.ndim == 2 and found.samples.x.shape[1] <= MOST_PLAIN:
+        sets = {"samples": found.samples.x, "train": found.known, "heldout": found.real}
+        table = rows_without_names(sets)
+    if table is not None:
+        write_json(run.folder / COLUMNS, shown_columns(table, run.codec))
+        if is_plane(run, data):
+            names = list(table.columns.names)
+            write_json(run.folder / PLANE, shown_plane(run, data, names, seed))

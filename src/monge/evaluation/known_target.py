@@ -67,7 +67,7 @@ def target_rows(
     real, drawn = data.heldout[rows].double(), samples.x[:n].double()
 
     at_real, at_drawn = (log_density(run, x, **flow) for x in (real, drawn))
-    found = divergences(at_real - _exact(target, real), at_drawn - _exact(target, drawn))
+    found = divergences(at_real - exact(target, real), at_drawn - exact(target, drawn))
     beside = _gaussian(target, data, real, seed)
     protocol: dict[str, str | int | float] = {
         "run's density": "change of variables along the flow, exact trace",
@@ -123,7 +123,7 @@ def log_density(run: GenerativeModel, x: Float[Tensor, "n d"], **flow: Any) -> V
     return torch.stack(terms).logsumexp(0)
 
 
-def _exact(target: Target, x: Float[Tensor, "n d"]) -> Values:
+def exact(target: Target, x: Float[Tensor, "n d"]) -> Values:
     return target.at(Linear()).log_density(x, 1.0)
 
 
@@ -132,4 +132,4 @@ def _gaussian(target: Target, data: Data, real: Tensor, seed: int) -> Divergence
     known = data.train[:].double()
     fitted = Gaussian(known.mean(0), known.T.cov().reshape(target.dim, target.dim))
     drawn = fitted.sample(len(real), stream(seed, "target", "gaussian"))
-    return divergences(*(_exact(fitted, x) - _exact(target, x) for x in (real, drawn)))
+    return divergences(*(exact(fitted, x) - exact(target, x) for x in (real, drawn)))

@@ -23,8 +23,9 @@ from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
 from monge.metrics.two_sample import classifier_test, energy_distance
-from monge.runs.layout import BEST, STEPS
+from monge.runs.layout import BEST, BY_STEPS, STEPS
 from monge.runs.run import Run
+from monge.sampling import images
 from monge.sampling.samples import Samples
 from monge.system.files import read_json, write_json
 from monge.system.progress import Say, counted, quiet
@@ -33,6 +34,9 @@ from monge.training import checkpoint
 
 MOST = 2000
 """Samples and held-out examples that are compared, at most."""
+
+SHOWN = 10
+"""Samples of each number of steps in the picture."""
 
 FLOORS = 5
 """Draws of training examples behind the floor."""
@@ -140,9 +144,12 @@ def step_curve(
     judge = Judge(run, data, n, seed, network)
     points: list[Point] = []
 
+    shown: dict[str, Tensor] = {}
+
     def add(of: Run, who: str, **how: Any) -> Point:
         samples = of.sample(judge.n, seed=seed, **how)
         points.append(judge.of(of, samples, who))
+        shown[f"{who}, {points[-1].how}"] = samples.x[:SHOWN]
         say(in_words(points[-1]))
         return points[-1]
 
@@ -172,7 +179,11 @@ def step_curve(
         "points": [asdict(p) for p in points],
         **_floors(judge, run, data, seed),
         "withheld": judge.withheld,
+        "shown": list(shown) if data.kind == "image" else [],
     }
+    if data.kind == "image":
+        picture = images.grid(torch.cat(list(shown.values())), min(SHOWN, judge.n))
+        images.save_png(picture, run.folder / BY_STEPS, {"run": run.folder.name})
     write_json(run.folder / STEPS, found)
     return found
 

@@ -58,9 +58,9 @@ def latent_batches(
     cond = {} if data.train_label is None else {"label": data.train_label}
     if data.train_vector is not None:
         cond["vector"] = data.train_vector.float()
-    plan = objective.coupling.plan_batch or 1
-    span = max(1, -(-plan // spec.batch))
-    return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span)
+    plan = objective.coupling.plan_batch
+    span = max(1, -(-(plan or 1) // spec.batch))
+    return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span, plan is not None)
 
 
 def reflow_batches(

@@ -26,6 +26,7 @@ from monge.runs.spec import TrainSpec, plain_source
 from monge.sampling.facts import n_vector_of
 from monge.system import own_code
 from monge.system.files import read_json
+from monge.training import journal
 
 DEFAULT_STEPS = 5000
 """Training steps where neither steps nor minutes are given."""
@@ -118,6 +119,8 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     if spec.precision == "bf16" and pick_device(spec.device).type != "cuda":
         raise UserError("precision bf16 needs a CUDA device: use --precision auto or float32")
     loop_spec(spec).check()
+    if spec.tensorboard:
+        journal.board_class()
     build("solver", spec.solver)
     build("grid", spec.grid)
     shape = _latent_shape(spec, data, folder)

@@ -39,7 +39,7 @@ from monge.objectives.flow_matching import ReflowSpec
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
-from monge.runs import same_data
+from monge.runs import planned, same_data
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import Run
@@ -93,6 +93,7 @@ def train(
         teacher.network.double()
     objective = make_objective(spec, data, teacher)
     folder = out or folders.default_folder(spec, data.name)
+    spec = planned.as_planned(spec, folder)
     data = same_data.checked(data, folder, spec.changed_data)
     processes.wait()
     check(spec, data, folder)
@@ -226,6 +227,7 @@ def _fit(
         loop,
         folder=folder,
         on_sample=show,
+        on_plan=lambda steps: planned.keep(folder, spec, steps),
         quiet=say is quiet,
     )
     if processes.is_main():

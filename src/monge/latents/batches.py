@@ -100,6 +100,7 @@ class LatentBatches:
         objective: adds its random draws.
         size: rows in a global batch.
         span: steps drawn at once.
+        plans: whether drawing solves a problem of its own, as a coupling's plan: worth a thread.
     """
 
     latents: Latents
@@ -108,6 +109,7 @@ class LatentBatches:
     size: int
     seed: int
     span: int = 1
+    plans: bool = False
 
     def __post_init__(self) -> None:
         self._epochs = Epochs(len(self.latents), self.seed)

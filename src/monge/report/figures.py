@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monge.metrics.table import Row
-from monge.report.page import LIGHT, escaped
+from monge.report.page import escaped
+from monge.report.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

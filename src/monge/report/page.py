@@ -8,115 +8,17 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
+from monge.report.style import DARK, LIGHT, SCRIPT, STYLE
 from monge.system.files import read_json
 
 DAMAGED = (UserError, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What a file that is not as monge writes it can raise when it is shown."""
-
-LIGHT = {
-    "paper": "#fbfaf8",
-    "card": "#ffffff",
-    "ink": "#1c2024",
-    "soft": "#60646c",
-    "line": "#dcdfe4",
-    "accent": "#c2410c",
-    "second": "#2563a8",
-    "third": "#7a5195",
-    "good": "#2f7d4f",
-    "bad": "#b42318",
-}
-DARK = {
-    "paper": "#14161a",
-    "card": "#1c1f25",
-    "ink": "#eceef2",
-    "soft": "#a2a9b4",
-    "line": "#343a44",
-    "accent": "#fb8b4b",
-    "second": "#74aef0",
-    "third": "#c39be0",
-    "good": "#6cc492",
-    "bad": "#ff8a7d",
-}
-
-STYLE = """
-*{box-sizing:border-box}
-html{color-scheme:light dark;-webkit-text-size-adjust:100%;scroll-behavior:smooth}
-body{margin:0;background:var(--paper);color:var(--ink);
- font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif}
-main,header.top,footer{max-width:62rem;margin:0 auto;padding:0 1.1rem}
-header.top{padding-top:2.2rem}
-.brand{color:var(--accent);font-weight:650;letter-spacing:.02em;font-size:.95rem}
-h1{font-size:clamp(1.6rem,5vw,2.4rem);line-height:1.15;margin:.2rem 0 .4rem;
- overflow-wrap:anywhere;letter-spacing:-.02em}
-h2{font-size:1.35rem;margin:0 0 .7rem;letter-spacing:-.01em}
-h3{font-size:1rem;margin:0 0 .6rem}.card>:last-child{margin-bottom:0}
-p{margin:.4rem 0 .8rem;max-width:46rem}
-.lead{font-size:1.08rem;color:var(--soft)}
-nav{position:sticky;top:0;z-index:2;background:var(--paper);border-bottom:1px solid var(--line);
- margin-top:1.2rem}
-nav div{max-width:62rem;margin:0 auto;padding:.55rem 1.1rem;display:flex;gap:1.2rem;
- overflow-x:auto;white-space:nowrap;font-size:.92rem}
-a{color:var(--second);text-decoration:none}a:hover{text-decoration:underline}
-nav a{color:var(--soft)}
-section{margin:2.2rem 0;scroll-margin-top:3.2rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.1rem 1.2rem;
- margin:0 0 1rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;
- margin:1.2rem 0}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.8rem 1rem}
-.tile b{display:block;font-size:clamp(1.2rem,4.5vw,1.55rem);overflow-wrap:anywhere;
- font-weight:640;letter-spacing:-.02em;line-height:1.25;
- font-variant-numeric:tabular-nums}
-.tile span{display:block;color:var(--soft);font-size:.85rem;line-height:1.35}
-.small,small{color:var(--soft);font-size:.85rem}
-.soft{color:var(--soft)}
-figure{margin:0}figcaption{color:var(--soft);font-size:.85rem;margin-top:.5rem}
-figure img{display:block;max-width:100%;height:auto;border-radius:6px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem}
-.pair>.card{margin:0}.pair{margin:0 0 1rem}
-.trio{grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr))}
-.strip{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(12rem,42%),1fr));gap:.9rem}
-.strip figcaption{margin-top:.25rem;text-align:center}.strip img{width:100%}
-svg{display:block;width:100%;height:auto;margin:0 auto}
-svg text{font-family:inherit}
-.wide{overflow-x:auto;-webkit-overflow-scrolling:touch}
-table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
-th,td{padding:.4rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-tr:last-child>td,tr:last-child>th{border-bottom:0}
-thead th{color:var(--soft);font-weight:550;font-size:.82rem;vertical-align:bottom}
-tbody th{font-weight:600;min-width:12rem}th small{font-weight:400;display:block}
-td.n{white-space:nowrap}td.n small{display:block}
-.badge{display:inline-block;border-radius:99px;padding:.02rem .55rem;font-size:.75rem;
- font-weight:600;white-space:nowrap;color:var(--good);border:1px solid var(--good)}
-.note{border-left:4px solid var(--bad);padding:.6rem .9rem;background:var(--card);
- border-radius:0 8px 8px 0;margin:.6rem 0;overflow-wrap:anywhere}
-ul.verdicts{list-style:none;margin:0;padding:0}
-ul.verdicts li{padding:.35rem 0 .35rem 1.3rem;position:relative}
-ul.verdicts li:before{content:"";position:absolute;left:.15rem;top:.95rem;width:.5rem;height:.5rem;
- border-radius:50%;background:var(--accent)}
-dl{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.25rem 1.2rem;margin:0;
- font-size:.92rem}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-code,pre{font:.88em/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace}
-pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.7rem .9rem;
- overflow-x:auto;margin:.5rem 0 1rem}
-.bar{display:flex;height:1.4rem;border-radius:6px;overflow:hidden;gap:2px;margin:.3rem 0 .7rem}
-.bar i{display:block;min-width:2px}
-.key{display:flex;flex-wrap:wrap;gap:.3rem 1.3rem;font-size:.88rem}
-.key{margin-bottom:.8rem}
-.key i{display:inline-block;width:.7rem;height:.7rem;border-radius:2px;margin-right:.4rem}
-summary{cursor:pointer;color:var(--second);margin:.6rem 0}
-footer{color:var(--soft);font-size:.85rem;padding-top:1rem;padding-bottom:3rem;
- border-top:1px solid var(--line)}
-@media(max-width:36rem){.card{padding:.9rem}th,td{padding:.4rem .5rem}tbody th{min-width:8rem}
- dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
-@media print{nav{position:static}.card,.tile{break-inside:avoid}}
-"""
 
 
 class Markup(str):
@@ -194,6 +96,49 @@ def facts(values: Mapping[str, object]) -> str:
     return f"<dl>{rows}</dl>"
 
 
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, *, text: Collection[int] = ()
+) -> str:
+    """A table; on a narrow screen each row becomes a list of names and values.
+
+    Args:
+        head: the columns' names, HTML; the first is that of the rows' headings.
+        rows: HTML cells, the first the row's heading; one cell alone is the heading of a group.
+        caption: HTML.
+        text: columns that hold words: all others hold numbers and are aligned at their ends.
+    """
+    classes = ["" if j in (0, *text) else " class='n'" for j in range(len(head))]
+    names = "".join(
+        f"<th scope='col'{c}>{h}</th>" if h else "<td></td>"
+        for h, c in zip(head, classes, strict=True)
+    )
+    body = ""
+    for first, *cells in rows:
+        if not cells:
+            span = f"colspan='{len(head)}'"
+            body += f"<tr class='group'><th scope='rowgroup' {span}>{first}</th></tr>"
+            continue
+        body += f"<tr><th scope='row'>{first}</th>" + "".join(
+            f"<td{c} data-name='{_words(h)}'><span>{cell}</span></td>" if cell else f"<td{c}></td>"
+            for h, c, cell in zip(head[1:], classes[1:], cells, strict=True)
+        )
+        body += "</tr>"
+    return (
+        f"<div class='wide'><table><caption>{caption}</caption><thead><tr>{names}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _words(heading: str) -> str:
+    """The words of a heading that is HTML, for an attribute."""
+    return re.sub(r"<[^>]*>", " ", heading).replace("'", "&#x27;")
+
+
+def folded(summary: str, body: str) -> str:
+    """A part that opens on request; both already HTML."""
+    return f"<details><summary>{summary}</summary>{body}</details>"
+
+
 def note(message: str) -> str:
     """What could not be shown, and why."""
     return f"<div class='note'>{escaped(message)}</div>"
@@ -215,7 +160,10 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def picture(path: Path, caption: str = "", *, most: int = 1600) -> str:
-    """An image file inside the page, at most `most` pixels wide; a note if it is no image."""
+    """An image file inside the page, at most `most` pixels wide; a note if it is no image.
+
+    A click, or the enter key, shows it as large as the window.
+    """
     from PIL import Image
 
     try:
@@ -233,12 +181,19 @@ def picture(path: Path, caption: str = "", *, most: int = 1600) -> str:
     encoded = base64.b64encode(data).decode()
     below = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
     return (
-        f"<figure><img width='{width}' height='{height}' alt='{escaped(caption)}' "
-        f"src='data:image/png;base64,{encoded}'>{below}</figure>"
+        f"<figure><button class='zoom' aria-label='Enlarge: {escaped(caption)}'>"
+        f"<img width='{width}' height='{height}' alt='{escaped(caption)}' "
+        f"src='data:image/png;base64,{encoded}'></button>{below}</figure>"
     )
 
 
-def page(title: str, top: str, sections: Iterable[tuple[str, str, str]], foot: str) -> str:
+def page(
+    title: str,
+    top: str,
+    sections: Iterable[tuple[str, str, str]],
+    foot: str,
+    closed: Collection[str] = (),
+) -> str:
     """The whole page.
 
     Args:
@@ -246,11 +201,12 @@ def page(title: str, top: str, sections: Iterable[tuple[str, str, str]], foot: s
         top: HTML above the navigation.
         sections: (anchor, title, HTML) of each.
         foot: HTML.
+        closed: anchors of sections that open on request.
     """
     sections = list(sections)
     links = "".join(f"<a href='#{anchor}'>{escaped(name)}</a>" for anchor, name, _ in sections)
     body = "".join(
-        f"<section id='{anchor}'><h2>{escaped(name)}</h2>{content}</section>\n"
+        f"<section id='{anchor}'>{_section(name, content, anchor in closed)}</section>\n"
         for anchor, name, content in sections
     )
     return (
@@ -258,8 +214,16 @@ def page(title: str, top: str, sections: Iterable[tuple[str, str, str]], foot: s
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{escaped(title)}</title><style>{_variables()}{STYLE}</style></head><body>\n"
         f"<header class='top'>{top}</header>\n<nav><div>{links}</div></nav>\n"
-        f"<main>{body}</main>\n<footer>{foot}</footer></body></html>\n"
+        f"<main>{body}</main>\n<footer>{foot}</footer>\n"
+        f"<dialog aria-label='Picture'></dialog><script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _section(name: str, content: str, closed: bool) -> str:
+    heading = f"<h2>{escaped(name)}</h2>"
+    if not closed:
+        return heading + content
+    return f"<details class='fold'><summary>{heading}</summary>{content}</details>"
 
 
 def _variables() -> str:

@@ -12,6 +12,7 @@ from monge.runs.layout import CONFIG, DATA
 from monge.sampling import conditions
 from monge.system import own_code
 from monge.system.files import copy_new, status
+from monge.system.hub_access import hub_access
 
 FILES = (
     CONFIG,
@@ -72,10 +73,12 @@ def fetch(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
-        return Path(snapshot_download(str(name)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"no folder {name!r}, and not on the hub: {error}") from None
+    with hub_access() as why:
+        try:
+            return Path(snapshot_download(str(name)))
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = why if why and not isinstance(error, HFValidationError) else error
+            raise UserError(f"no folder {name!r}, and not on the hub: {reason}") from None
 
 
 def push(run: Path, repo: str, private: bool) -> str:

@@ -64,7 +64,7 @@ class TrainSpec(Reading):
     data: str = "digits"
     """Source: a folder of images or of parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
     hf:ORG/NAME, digits, or a known law, target:NAME:...: gaussian, mixture, box, hypercube,
-    product, latent"""
+    product, latent, moons, checkerboard, spirals, rings, 8gaussians"""
 
     # What is trained
     autoencoder: str = "auto"

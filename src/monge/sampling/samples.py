@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,12 @@ class Samples:
         self.grid().save(buffer, format="PNG")
         return buffer.getvalue()
 
-    def save(self, folder: str | Path, formats: Sequence[str] | None = None) -> list[Path]:
+    def save(
+        self,
+        folder: str | Path,
+        formats: Sequence[str] | None = None,
+        more: Mapping[str, bytes] | None = None,
+    ) -> list[Path]:
         """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
 
         The .npz of images has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1
@@ -107,12 +112,15 @@ class Samples:
         The folder is new or empty, or holds nothing but earlier samples, which are removed; see
         `ownership`.
 
+        Args:
+            more: other files that belong to them, by name.
+
         Raises:
             UserError: the folder holds anything else, and is left as it is; or is not writable.
         """
         folder, formats = Path(folder), self.origin.check_formats(formats)
         ownership.refuse_foreign(folder)
-        contents = {"grid.png": self.grid_png()}
+        contents = {"grid.png": self.grid_png(), **(more or {})}
         for form in formats:
             contents |= self._contents(form)
         return ownership.write(folder, contents)

@@ -72,6 +72,15 @@ def status(path: Path) -> os.stat_result | None:
         raise UserError(f"cannot use {shown(path)}: {_reason(error)}; choose another") from None
 
 
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder lies under a name: one that is moved keeps it. None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def is_regular(path: Path) -> bool:
     """Whether this is a regular file, not a link to one."""
     found = status(path)

@@ -18,7 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from monge.errors import UserError
@@ -83,6 +83,13 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
         if _is(path, descriptor):  # unless the folder has been moved away
             path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what interrupted writes have left in a folder, where nobody else works on it."""
+    if folder.is_dir():
+        with suppress(UserError), hold(folder):
+            pass
 
 
 @contextmanager

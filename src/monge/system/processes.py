@@ -176,7 +176,8 @@ def together() -> Iterator[None]:
         UserError: another process of this command has been killed.
     """
     if world() == 1:
-        yield
+        with _terminated_as_interrupted():
+            yield
         return
     try:
         join()
@@ -210,6 +211,20 @@ def together() -> Iterator[None]:
                 "again"
             ) from None
         raise
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM becomes `KeyboardInterrupt`, as Ctrl-C, where nobody else has taken it over."""
+    free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if threading.current_thread() is not threading.main_thread() or not free:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -> None:

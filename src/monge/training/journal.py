@@ -115,9 +115,18 @@ def _numbers(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]
 
 
 def _board(folder: Path, step: int) -> Any:
+    # Points of later steps, from before an interruption, are hidden by purge_step.
+    return board_class()(str(folder), purge_step=step + 1)
+
+
+def board_class() -> Any:
+    """What writes TensorBoard files.
+
+    Raises:
+        UserError: tensorboard is missing.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise missing_extra("tensorboard", "track", "tensorboard=True") from None
-    # Points of later steps, from before an interruption, are hidden by purge_step.
-    return SummaryWriter(str(folder), purge_step=step + 1)
+        raise missing_extra("tensorboard", "track", "--tensorboard") from None
+    return SummaryWriter

@@ -9,11 +9,11 @@ same to the bit.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,12 @@ from torch import nn
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
 from monge.system import lock, processes
+from monge.system.files import identity
 from monge.training import checkpoint
+from monge.training.drawing import drawing
 from monge.training.engine import Engine, LossFn
 from monge.training.journal import Journal
-from monge.training.plan import Plan, make_plan
+from monge.training.plan import LOOK_PART, Kept, Plan, make_again, make_plan
 from monge.training.progress import Display
 from monge.training.schedule import learning_rate
 from monge.training.spec import Batches, LoopSpec
@@ -77,6 +79,7 @@ def fit(
     *,
     folder: Path | None = None,
     on_sample: OnSample | None = None,
+    on_plan: Callable[[int], None] | None = None,
     quiet: bool = False,
 ) -> Fitted:
     """Train a network, or go on training it from the last checkpoint in the folder.
@@ -92,7 +95,13 @@ def fit(
         folder: for checkpoints, weights and the log; None keeps nothing.
         on_sample: called every `spec.sample_every` steps and after the last one, in the main
             process; what it draws does not disturb the run.
+        on_plan: called with the number of steps that the minutes became, once it is final, in the
+            main process.
         quiet: print nothing.
+
+    With minutes, the number of steps is planned from timed steps, and compared with what steps
+    take after `plan.LOOK_PART` of the time. If it is far off, the run begins again with the right
+    number, so that it is the run of that many steps to the bit.
 
     Raises:
         UserError: impossible settings; a folder that is in use, not writable, or of another
@@ -115,6 +124,7 @@ def fit(
             return run.fitted(None)
         plan = run.plan(quiet or not main)
         if not spec.dry_run:
+            run.on_plan = on_plan if main else None
             run.train(stop, on_sample, quiet or not main)
         return run.fitted(plan)
 
@@ -143,7 +153,9 @@ class _Run:
         self.step = 0
         self.saved: int | None = None
         self.steps = spec.steps
-        self.planned = spec.minutes is None
+        self.planned = self.settled = spec.minutes is None
+        self.on_plan: Callable[[int], None] | None = None
+        self.home: tuple[int, int] | None = None
         self.seconds = 0.0
 
     def resume(self, clean: bool) -> bool:
@@ -163,7 +175,8 @@ class _Run:
         self.step = self.saved = found.step
         self.seconds = facts["seconds"]
         asked, minutes = self.spec.steps, self.spec.minutes
-        if minutes is not None and (facts.get("asked"), facts["minutes"]) == (asked, minutes):
+        same = (facts.get("asked"), facts["minutes"]) == (asked, minutes)
+        if minutes is not None and same and facts.get("settled", True):
             self.steps, self.planned = facts["steps"], True
         return self.planned and self.step >= (self.steps or 0)
 
@@ -178,24 +191,33 @@ class _Run:
             seconds=self.seconds,
             folder=self.folder,
         )
-        self.steps = plan.steps
+        self.steps, self.settled = plan.steps, self.planned
         with Display(self.step, plan.steps, self.batches.size, quiet, live=False) as display:
             for line in (*self.engine.taken_notes(), *plan.lines()):
                 display.say(line)
         return plan
 
     def train(self, stop: threading.Event, on_sample: OnSample | None, quiet: bool) -> None:
-        """Do the steps that are left, with a look at the clock, the log and `stop` after each."""
+        """Do the steps that are left; begin again where their plan was far off."""
+        first, kept = self.step, None if self.settled else Kept(self.engine)
+        while not self._trained(stop, on_sample, quiet):
+            assert kept is not None
+            kept.restore()
+            self.step = first
+
+    def _trained(self, stop: threading.Event, on_sample: OnSample | None, quiet: bool) -> bool:
+        """Do the steps that are left, with a look at the clock, the log and `stop` after each;
+        False where the plan was made again on the way."""
         spec, engine, steps = self.spec, self.engine, self.steps
         assert steps is not None
-        earlier, begun = self.seconds, time.monotonic()
+        first, earlier, begun = self.step, self.seconds, time.monotonic()
         read_every = 1 if engine.device.type == "cpu" else READ_EVERY
         with ExitStack() as stack:
             journal = None
             if self.folder is not None and self.accelerator.is_main_process:
                 journal = stack.enter_context(Journal(self.folder, self.step, spec.tensorboard))
             display = stack.enter_context(Display(self.step, steps, self.batches.size, quiet))
-            draw = stack.enter_context(_drawing(self.batches, steps, engine.device))
+            draw = stack.enter_context(drawing(self.batches, steps, engine.device))
             if self.saved is None:
                 self._save(journal)
             saved_at = time.monotonic()
@@ -208,10 +230,13 @@ class _Run:
                 reads = logs or self.step % read_every == 0
                 if reads and engine.tally.longest >= MOST_SKIPPED:
                     raise self._diverged()
+                if reads and not self.settled and self._begins_again(first, earlier, display):
+                    return False
                 means = self._log(journal, rate) if logs else None
-                if on_sample and _due(self.step, spec.sample_every, last):
+                if self.settled and on_sample and _due(self.step, spec.sample_every, last):
                     averaged = engine.averaged()
                     if self.accelerator.is_main_process:
+                        self._require_home()
                         on_sample(averaged, self.step)
                     del averaged
                 for line in engine.taken_notes():
@@ -219,12 +244,37 @@ class _Run:
                 display.update(self.step, means)
                 late = spec.save_every_s is not None and now - saved_at >= spec.save_every_s
                 stopping, late = engine.anywhere(stop.is_set(), late) if reads else (False, False)
-                if stopping or late or last or _due(self.step, spec.save_every):
+                due = self.settled and (late or _due(self.step, spec.save_every))
+                if stopping or due or last:
                     self._save(journal)
                     saved_at = time.monotonic()
                 if stopping:
                     raise self._stopped()
             processes.wait()
+        return True
+
+    def _begins_again(self, first: int, earlier: float, display: Display) -> bool:
+        """Compare the plan with what steps took, once; whether the run has to begin again."""
+        assert self.steps is not None and self.spec.minutes is not None
+        limit_s = 60 * self.spec.minutes - earlier
+        took_s = self.engine.agreed(self.seconds - earlier)
+        last = self.step == self.steps
+        if took_s < LOOK_PART * limit_s and not last:
+            return False
+        self.settled, planned = True, self.steps
+        again = None if last else make_again(self.step - first, took_s, planned - first, limit_s)
+        if again is not None:
+            most = math.inf if self.spec.steps is None else self.spec.steps
+            self.steps = int(min(first + again, most))
+        if self.on_plan is not None:
+            self.on_plan(self.steps)
+        if self.steps == planned:
+            return False
+        display.say(
+            f"steps take {took_s / (self.step - first):.3g} s here: {self.steps} steps instead of "
+            f"{planned}; the run begins again, so that it is that of --steps {self.steps}"
+        )
+        return True
 
     def fitted(self, plan: Plan | None) -> Fitted:
         """The outcome as it stands."""
@@ -263,6 +313,7 @@ class _Run:
     def _save(self, journal: Journal | None) -> None:
         if self.folder is None or self.saved == self.step:
             return
+        self._require_home()
         self.saved = self.step
         tensors = self.engine.whole()
         if journal is None:
@@ -274,9 +325,24 @@ class _Run:
             "asked": self.spec.steps,
             "micro_batch": self.engine.micro_batch,
             "seconds": self.seconds,
+            "settled": self.settled,
             "tally": self.engine.tally.state(),
         }
         checkpoint.save(self.folder, self.step, tensors, facts)
+
+    def _require_home(self) -> None:
+        """Refuse to make the folder anew where it was moved or removed meanwhile."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        found = identity(self.folder)
+        if self.home is None:
+            self.home = found
+        if self.home != found:
+            raise UserError(
+                f"{self.folder} was moved or removed while it was trained, after step "
+                f"{self.step}: run the same command again where its last checkpoint is, with "
+                "--out if the folder has another name"
+            )
 
     def _stopped(self) -> Stopped:
         kept = f"saved in {self.folder}" if self.folder is not None else "nothing kept"
@@ -328,32 +394,3 @@ def _signals() -> Iterator[threading.Event]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
-
-
-@contextmanager
-def _drawing(
-    batches: Batches, steps: int, device: torch.device
-) -> Iterator[Callable[[int], Batch]]:
-    """Draws the batch of each step, in a thread ahead of it where that pays.
-
-    A device works while the host draws. Where several steps are drawn at once, as for a coupling
-    that plans more rows than a batch has, the next of these blocks is drawn during the steps of
-    this one; the solvers of such plans leave Python to the other threads.
-    """
-    ahead = getattr(batches, "span", 1)
-    if device.type == "cpu" and ahead == 1:
-        yield batches.draw
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pending: dict[int, Future[Batch]] = {}
-
-        def draw(step: int) -> Batch:
-            for later in range(step, min(step + ahead + 1, steps)):
-                if later not in pending:
-                    pending[later] = pool.submit(batches.draw, later)
-            return pending.pop(step).result()
-
-        try:
-            yield draw
-        finally:
-            pool.shutdown(cancel_futures=True)

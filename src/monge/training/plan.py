@@ -22,7 +22,15 @@ from monge.training.spec import Batches
 
 TIMED_STEPS = 3
 SURE_AFTER_S = 0.5
-"""With a time limit, steps are timed for so long, since it fixes the number of steps."""
+SURE_PART = 0.01
+"""With a time limit, steps are timed for so long, and for this part of it, since it fixes the
+number of steps."""
+
+LOOK_PART = 0.05
+"""After this part of a time limit the plan is compared with what the steps took."""
+
+FAR_OFF = 0.1
+"""A plan that is wrong by more than this part is made again."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,42 @@ class Plan:
         return lines
 
 
+class Kept:
+    """What a step changes, as it was: copies in the host's memory, as the device's is measured."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.tensors = [piece.own.to("cpu", copy=True) for piece in _pieces(engine)]
+        self.tally = engine.tally.state()
+
+    def restore(self) -> None:
+        """Put it back."""
+        pieces = _pieces(self.engine)  # anew: distribution may have given weights new storage
+        with torch.no_grad():
+            for saved, piece in zip(self.tensors, pieces, strict=True):
+                piece.own.copy_(saved)
+        self.engine.tally.restore(self.tally)
+
+
+def make_again(done: int, took_s: float, steps: int, limit_s: float) -> int | None:
+    """Steps of a run that begins again; None where its plan is good enough.
+
+    Args:
+        done, took_s: steps so far, and seconds, with all that was done beside the steps.
+        steps: planned.
+        limit_s: seconds in all, those so far included.
+
+    >>> make_again(10, 10.0, 95, 100.0) is None  # a second a step: 100 steps
+    True
+    >>> make_again(10, 20.0, 95, 100.0)  # two seconds a step, 80 seconds are left
+    40
+    """
+    step_s = took_s / done
+    if abs(limit_s / step_s - steps) <= FAR_OFF * steps:
+        return None
+    return max(int((limit_s - took_s) / step_s), 1)
+
+
 def make_plan(
     engine: Engine,
     batches: Batches,
@@ -87,21 +131,15 @@ def make_plan(
     """
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)
-    # Copies in the host's memory, so that the device's is measured as in the run.
-    before = [piece.own.to("cpu", copy=True) for piece in _pieces(engine)]
-    tally = engine.tally.state()
+    before = Kept(engine)
     engine.prepare(batches.draw(step))
-    least_s = 0.0 if minutes is None else SURE_AFTER_S
+    least_s = 0.0 if minutes is None else max(SURE_AFTER_S, SURE_PART * 60 * minutes)
     step_s = _time_steps(engine, batches, step, least_s)
-    copied = sum(t.nbytes for t in before)
+    copied = sum(t.nbytes for t in before.tensors)
     # The copies made here are no part of the run.
     peak = _peak_bytes(engine.device) - (copied if engine.device.type == "cpu" else 0)
-    pieces = _pieces(engine)  # anew: distribution may have given weights new storage
-    with torch.no_grad():
-        for saved, piece in zip(before, pieces, strict=True):
-            piece.own.copy_(saved)
-    kept = sum(piece.nbytes for piece in pieces)
-    engine.tally.restore(tally)
+    before.restore()
+    kept = sum(piece.nbytes for piece in _pieces(engine))
     free = None if folder is None else shutil.disk_usage(_existing(folder)).free
     if free is not None and free < 2 * kept:
         raise UserError(

@@ -87,8 +87,12 @@ def walk(arguments: Walk) -> dict[str, Any]:
 
 def load_run(folder: Path, device: str, threads: int | None) -> Run:
     """The run in a folder, on the requested device and threads."""
+    from monge.runs.layout import CONFIG
     from monge.runs.restore import set_threads
     from monge.runs.run import Run
+    from monge.system import lock, processes
 
     set_threads(threads)
+    if processes.is_main() and (folder / CONFIG).is_file():
+        lock.tidy(folder)
     return Run.load(folder, device)

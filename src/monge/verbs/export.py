@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from monge.verbs.arguments import load_run
 from monge.verbs.shown import tell
 
 
@@ -46,11 +47,8 @@ class Export:
 def act(arguments: Export) -> dict[str, Any]:
     """A run in another format."""
     from monge.export.run import export_run
-    from monge.runs.restore import set_threads
-    from monge.runs.run import Run
 
-    set_threads(arguments.threads)
-    run = Run.load(arguments.run, "cpu")
+    run = load_run(arguments.run, "cpu", arguments.threads)
     out, found = export_run(run, arguments.format, arguments.out)
     tell(arguments, f"exported {out}")
     tell(arguments, f"differs from the run by {found['largest_difference']:.1e} at most")

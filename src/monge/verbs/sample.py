@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from monge.runs.run import Run
 
 
+MOST_MOVING = 1000
+"""Samples that an animation shows, at most."""
+
+
 @dataclass(frozen=True)
 class Sample(Sampling):
     """Draw samples: a grid, and files in the formats asked for."""
@@ -31,6 +35,8 @@ class Sample(Sampling):
     out: Path | None = None
     """Folder for the samples, new or empty, or of earlier samples alone, which are replaced; by
     default RUN/samples/seed-<seed>-<6 hex of the settings>."""
+    trajectory: bool = False
+    """Also write trajectory.gif: the samples on their way from noise to data."""
     format: str | None = None
     """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas; none: png
     for images, csv for tables."""
@@ -65,7 +71,19 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
     own = run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
     folder = arguments.out or ownership.free_place(own)
-    written = samples.save(folder, formats)
+    more = {}
+    if arguments.trajectory:
+        from monge.sampling import trajectory
+
+        moving = trajectory.trajectory(
+            run,
+            min(arguments.n, MOST_MOVING),
+            labels,
+            condition=arguments.condition,
+            **sampling(arguments, arguments.steps),
+        )
+        more = {"trajectory.gif": trajectory.gif(run, *moving)}
+    written = samples.save(folder, formats, more)
     info = samples.info
     # Of a table the rows, of images the picture of all.
     shown = written[0] if run.facts.kind == "image" else written[-1]

@@ -125,6 +125,12 @@ VERBS: tuple[Verb, ...] = (
         "monge.verbs.info",
     ),
     Verb(
+        "report",
+        "RUN or FOLDER",
+        "the page of a run again, or one page over a folder of runs",
+        "monge.verbs.report",
+    ),
+    Verb(
         "cache",
         "",
         "what is cached of data and latents: list, clear",
@@ -179,7 +185,8 @@ usage: monge VERB ... [--help]
 
 SOURCE is a folder of images or parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
 hf:ORG/NAME, digits, or a law known exactly: target:gaussian:dim=2, target:mixture:dim=16,modes=5,
-target:box:dim=2, target:hypercube:dim=2, target:product:laws=laplace+beta, target:latent:dim=16.
+target:box:dim=2, target:hypercube:dim=2, target:product:laws=laplace+beta, target:latent:dim=16,
+target:moons, target:checkerboard, target:spirals, target:rings, target:8gaussians.
 
   monge train photos/ --image-size 64 --minutes 30
   monge train table.csv --label-column species --drop id

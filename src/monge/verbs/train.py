@@ -23,7 +23,7 @@ class Train(TrainSpec):
     SOURCE: a folder of images (classes by folder, or by a labels.csv), a folder of parquet files,
     a .csv, .tsv, .parquet, .npz or .npy file (images are uint8, or floats in [-1, 1]),
     hf:ORG/NAME, digits, or a known law, target:NAME:dim=..: gaussian, mixture, box, hypercube,
-    product, latent
+    product, latent, or in the plane moons, checkerboard, spirals, rings, 8gaussians
     """
 
     data: Positional[str] = "digits"

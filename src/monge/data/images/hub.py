@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from monge.data.images.raw import Raw
 from monge.data.reading import Reading
 from monge.data.split import HELD_OUT
 from monge.errors import UserError, missing_extra, nearest, reason
+from monge.system.hub_access import hub_access
 
 
 @dataclass
@@ -108,16 +110,19 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
         import datasets
     except ImportError:
         raise missing_extra("datasets", "data", "reading hub data sets") from None
-    try:
-        builder = datasets.load_dataset_builder(repo, reading.subset)
-        splits = list(builder.info.splits or datasets.get_dataset_split_names(repo, reading.subset))
-        features = builder.info.features
-        if features is None:
-            features = _first_features(builder, splits[0])
-    except Exception as error:  # the library raises its own, the network's and the hub's errors
-        raise UserError(
-            f"cannot read the hub data set {repo!r}: {reason(error)}{_remedy(repo)}"
-        ) from None
+    with nullcontext() if os.path.isdir(repo) else hub_access() as why:
+        try:
+            builder = datasets.load_dataset_builder(repo, reading.subset)
+            splits = list(
+                builder.info.splits or datasets.get_dataset_split_names(repo, reading.subset)
+            )
+            features = builder.info.features
+            if features is None:
+                features = _first_features(builder, splits[0])
+        except Exception as error:  # the library's own, the network's and the hub's
+            raise UserError(
+                f"cannot read the hub data set {repo!r}: {why or reason(error)}{_remedy(repo)}"
+            ) from None
     chosen = _chosen_splits(splits, reading, repo)
     images = [name for name, kind in features.items() if _is_image(kind)]
     column = reading.image_column or (images[0] if len(images) == 1 else None)

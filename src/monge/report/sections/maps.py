@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.report.figures import ACCENT, GOOD, SECOND, SOFT, plain_log, start_figure, svg
-from monge.report.page import card, escaped, number, read_facts
+from monge.report.page import card, escaped, number, read_facts, table
 from monge.runs import map_errors
 from monge.runs.layout import STEPS
 
@@ -27,25 +27,20 @@ def errors(folder: Path) -> str | None:
     loss, beside = kept["velocity_loss"], ""
     if loss is not None:
         beside = f" That velocity loses {number(loss)} on held-out data."
-    how = f"n = {kept['n']}, {escaped(kept['units'])}"
-    rows = "".join(
-        f"<tr><th>{e['steps']}</th><td class='n'>{e['guidance']:g}</td>"
-        f"<td class='n'>{number(e['rms'])}</td>"
-        + "".join(
-            f"<td class='n'>{100 * e[key]:.2f} %</td>"
-            for key in ("relative", "median", "quantile90")
-        )
-        + "</tr>"
+    rows = [
+        [escaped(e["steps"]), f"{e['guidance']:g}", number(e["rms"])]
+        + [f"{100 * e[key]:.2f} %" for key in ("relative", "median", "quantile90")]
         for e in kept["errors"]
+    ]
+    head = [
+        "jumps", "guidance", "error, rms per coordinate", "squared error / squared displacement",
+        "median", "90 % quantile",
+    ]  # fmt: skip
+    told = (
+        f"Against {escaped(kept['reference'])}, from the same noise; n = {kept['n']}, "
+        f"{escaped(kept['units'])}.{beside}"
     )
-    return card(
-        "<div class='wide'><table><thead><tr><th>jumps</th><th>guidance</th>"
-        "<th>error, rms per coordinate</th>"
-        "<th>of the squared displacement</th><th>median</th><th>90 % quantile</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div><p class='small'>Against "
-        f"{escaped(kept['reference'])}, from the same noise; {how}.{beside}</p>",
-        "Error of the map",
-    )
+    return card(table(head, rows, told), "Error of the map")
 
 
 def by_evaluations(folder: Path) -> str | None:
@@ -53,32 +48,26 @@ def by_evaluations(folder: Path) -> str | None:
     found = read_facts(folder, STEPS)
     if found is None:
         return None
-    rows = "".join(
-        f"<tr><th>{escaped(p['who'])}</th><td>{escaped(p['how'])}</td>"
-        f"<td class='n'>{p['evaluations']:g}</td>"
-        + "".join(
-            f"<td class='n'>{number(p[key])}</td>"
-            for key in ("energy", "auc", "frechet", "features")
-            if p[key] is not None or key == "frechet"
-        )
-        + "</tr>"
+    withheld, network = found.get("withheld") or "", found["network"]
+    keys = ["energy", "auc", "frechet"] + (["features"] if network else [])
+    rows = [
+        [escaped(p["who"]), escaped(p["how"]), f"{p['evaluations']:g}"]
+        + [number(p[key]) for key in keys]
         for p in found["points"]
-    )
-    floor = found["floor"]
-    rows += "<tr><th>floor</th><td>training examples</td><td></td>" + "".join(
-        f"<td class='n'>{number(floor[key])}</td>" for key in ("energy", "auc", "frechet")
-    )
-    seen = f"<th>Frechet ({escaped(found['network'])})</th>" if found["network"] else ""
-    withheld = found.get("withheld") or ""
-    drawn = "" if withheld and not found["network"] else card(_figure(found))
-    return drawn + card(
-        "<div class='wide'><table><thead><tr><th></th><th>by</th><th>evaluations</th>"
-        "<th>energy distance (latent)</th><th>C2ST AUC (latent)</th><th>Frechet (latent)</th>"
-        f"{seen}</tr></thead><tbody>{rows}</tr></tbody></table></div><p class='small'>n = "
-        f"{found['n']} samples and held-out examples, seed {found['seed']}, the same noise for "
+    ]
+    floor = [number(found["floor"][key]) for key in keys[:3]]
+    rows.append(["floor", "training examples", "", *floor, *[""] * (len(keys) - 3)])
+    head = [
+        "", "by", "evaluations", "energy distance (latent)", "C2ST AUC (latent)",
+        "Frechet (latent)", *([f"Frechet ({escaped(network)})"] if network else []),
+    ]  # fmt: skip
+    told = (
+        f"n = {found['n']} samples and held-out examples, seed {found['seed']}, the same noise for "
         "all; the teacher by the best of its solvers at as many evaluations."
-        f"{f' Frechet (latent) {escaped(withheld)}.' if withheld else ''}</p>"
+        f"{f' Frechet (latent) {escaped(withheld)}.' if withheld else ''}"
     )
+    drawn = "" if withheld and not network else card(_figure(found))
+    return drawn + card(table(head, rows, told, text=(1,)), "By network evaluations")
 
 
 def _figure(found: Mapping[str, Any]) -> str:

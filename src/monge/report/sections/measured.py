@@ -11,7 +11,18 @@ from monge.errors import UserError
 from monge.metrics.findings import resolution, standing
 from monge.metrics.table import SIGNS, Row, Table
 from monge.report import figures
-from monge.report.page import Markup, card, count, escaped, facts, number, picture, read_facts
+from monge.report.page import (
+    Markup,
+    card,
+    count,
+    escaped,
+    facts,
+    folded,
+    number,
+    picture,
+    read_facts,
+    table,
+)
 from monge.report.sections.reading import memorisation_first
 from monge.runs.layout import EVALUATION
 
@@ -78,34 +89,25 @@ def measurements(folder: Path) -> str | None:
     if not rows:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-    head = "".join(f"<th>{h}</th>" for h in ["", "this run", "floor", *map(escaped, names), "n"])
-    body = "".join(
-        _heading(title, len(names) + 4) + "".join(_table_row(row, names) for row in members)
-        for title, members in Table(rows).groups.items()
-    )
+    head = ["", "this run", "floor", *map(escaped, names), "n"]
+    lines: list[list[str]] = []
+    for title, members in Table(rows).groups.items():
+        lines += [[escaped(title)]] if title else []
+        lines += [_table_row(row, names) for row in members]
     protocols = facts({row.name: protocol(row) for row in rows})
-    return card(
-        f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "</div>"
-        "<p class='small'>Below each value its 95 % interval. The floor is what the same estimator "
-        "gives for two real samples of equal size, the best that can be measured; "
-        "<span class='badge'>at the floor</span> marks values whose interval reaches it and "
-        "excludes the simple baselines.</p>"
-        f"<details><summary>How each was measured</summary>{protocols}</details>"
-    ) + card(
+    told = (
+        "Below each value its 95 % interval. The floor is what the same estimator gives for two "
+        "real samples of equal size, the best that can be measured; <span class='badge'>at the "
+        "floor</span> marks values whose interval reaches it and excludes the simple baselines."
+    )
+    return card(table(head, lines, told) + folded("How each was measured", protocols)) + card(
         figures.intervals(rows)
         + "<p class='small'>Shaded: as good as real data. Each axis has its own scale.</p>",
         "Between the floor and the baselines",
     )
 
 
-def _heading(title: str, columns: int) -> str:
-    """A line over the rows of a group."""
-    text = f"<td colspan='{columns}'><b>{escaped(title)}</b></td>"
-    return f"<tr>{text}</tr>" if title else ""
-
-
-def _table_row(row: Row, names: Sequence[str]) -> str:
+def _table_row(row: Row, names: Sequence[str]) -> list[str]:
     badge = {
         "at the floor": " <span class='badge'>at the floor</span>",
         "cannot tell": f"<small>cannot tell at this n: {resolution(row)}</small>",
@@ -119,11 +121,10 @@ def _table_row(row: Row, names: Sequence[str]) -> str:
         *(number(row.baselines.get(name)) for name in names),
         number(row.n),
     ]
-    columns = "".join(f"<td class='n'>{cell}</td>" for cell in cells)
     better = "" if row.better == "near floor" else " is better"
     unit = f"; {escaped(row.unit)}" if row.unit else ""
     about = f"{SIGNS[row.better]} {row.better}{better}{unit}"
-    return f"<tr><th>{escaped(row.name)}<small>{about}</small></th>{columns}</tr>"
+    return [f"{escaped(row.name)}<small>{about}</small>", *cells]
 
 
 def protocol(row: Row) -> str:

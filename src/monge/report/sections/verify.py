@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monge.report.page import card, escaped, facts, number, read_facts
+from monge.report.page import card, escaped, facts, number, read_facts, table
 from monge.report.sections import verify_figures
 from monge.report.term import Term
 from monge.report.words import map_laws
@@ -40,40 +40,35 @@ def _command(command: str | None) -> str:
 
 
 def _table(report: Mapping[str, Any]) -> str:
-    def row(t: Mapping[str, Any]) -> str:
+    def row(t: Mapping[str, Any]) -> list[str]:
         setting = f"<small>{escaped(t['setting'])}</small>" if t["setting"] else ""
         more = "".join(
-            f"<br><small>{escaped(k.replace('_', ' '))} {number(v)}</small>"
+            f"<small>{escaped(k.replace('_', ' '))} {number(v)}</small>"
             for k, v in (t["extra"] or {}).items()
             if v is not None
         )
         latent = number(t["latent"]) if t["latent"] is not None else ""
-        return (
-            f"<tr><th>{escaped(t['name'])}{setting}</th>"
-            f"<td class='n'><b>{number(t['value'])}</b><small>± {number(t['stderr'])}</small></td>"
-            f"<td class='n'>{latent}</td><td>{escaped(t['kind'])}</td>"
-            f"<td>{escaped(t['coupling'])}{more}</td></tr>"
-        )
+        how = escaped(t["coupling"]) + more
+        return [escaped(t["name"]) + setting, _value(t), latent, escaped(t["kind"]), how]
 
-    rows = "".join(row(t) for t in report["terms"])
-    total, plug = report["sum"], report["plug_in"]
-    rows += (
-        f"<tr><th>sum</th><td class='n'><b>{number(total['value'])}</b>"
-        f"<small>± {number(total['stderr'])}</small></td><td></td><td></td><td></td></tr>"
-    )
+    plug = report["plug_in"]
+    rows = [row(t) for t in report["terms"]]
+    rows.append(["sum", _value(report["sum"]), "", "", ""])
     for name, bound in report["lower_bounds"].items():
-        rows += (
-            f"<tr><th>at least</th><td class='n'>{number(bound['value'])}"
-            f"<small>± {number(bound['stderr'])}</small></td><td></td><td>lower</td>"
-            f"<td>{escaped(name)}, samples against held-out data</td></tr>"
-        )
+        how = f"{escaped(name)}, samples against held-out data"
+        rows.append(["at least", _value(bound), "", "lower bound", how])
+    head = ["term", "W2, data units", "latent units", "kind", "how"]
+    told = "Each term of the distance of samples to data, with its standard error."
     return (
-        "<div class='wide'><table><thead><tr><th>term</th><th>W2, data units</th><th>latent units"
-        f"</th><th></th><th>how</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<p class='small'>Plug-in W2 between {plug['n']} samples and as many held-out examples: "
+        table(head, rows, told, text=(3, 4))
+        + f"<p class='small'>Plug-in W2 between {plug['n']} samples and as many held-out examples: "
         f"{number(plug['value'])}; between real examples {number(plug['floor'])}. It is mostly "
         "sampling noise in high dimension, and only shown.</p>"
     )
+
+
+def _value(term: Mapping[str, Any]) -> str:
+    return f"<b>{number(term['value'])}</b><small>± {number(term['stderr'])}</small>"
 
 
 def laws_of_map(folder: Path) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monge.report.figures import (
     ACCENT,
@@ -18,6 +17,10 @@ from monge.report.figures import (
     start_figure,
     svg,
 )
+from monge.report.sections.film import film
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = (ACCENT, SECOND, GOOD, SOFT)
 
@@ -25,38 +28,50 @@ COLOURS = (ACCENT, SECOND, GOOD, SOFT)
 def waterfall(report: Mapping[str, Any]) -> str:
     """The terms on top of each other, up to their sum, and the lower bounds as lines; each with
     two standard errors."""
+    return svg(
+        waterfall_figure(report),
+        "The terms of the budget, their sum and lower bounds, with two standard errors",
+    )
+
+
+def waterfall_figure(report: Mapping[str, Any]) -> Figure:
+    """The figure of `waterfall`: values stand in a column of their own, right of all bars."""
     terms = [t for t in report["terms"] if t["value"] > 0 or t["stderr"] > 0]
     bounds = report["lower_bounds"]
-    figure, ax = start_figure(6.4, 0.6 + 0.34 * (len(terms) + 1) + 0.2 * len(bounds))
-    height = 0.0
-    most = max((b["value"] + 2 * b["stderr"] for b in bounds.values()), default=0.0)
+    figure, ax = start_figure(6.4, 0.6 + 0.34 * (len(terms) + 1) + 0.34 * len(bounds))
+    height, most = 0.0, 0.0
     rows = [*terms, {"name": "sum", "kind": "sum", **report["sum"]}]
     for row, term in enumerate(rows):
         total, estimate = term["kind"] == "sum", term["kind"] == "estimate"
         colour = SECOND if total else ACCENT
         start = 0.0 if total else height
-        height = start + term["value"]
+        height, error = start + term["value"], 2 * term["stderr"]
         ax.barh(
             row, term["value"], left=start, color="none" if estimate else colour,
             edgecolor=colour, hatch="///" if estimate else None, height=0.62, lw=1.2,
         )  # fmt: skip
-        end = height + 2 * term["stderr"]
-        ax.plot([max(height - 2 * term["stderr"], 0), end], [row, row], color=INK, lw=1.2)
-        ax.text(end, row, f"  {term['value']:.3g}", va="center", size=9, color=INK)
-        most = max(most, end)
-    for k, ((name, bound), style) in enumerate(zip(bounds.items(), ("--", ":"), strict=False)):
-        ax.axvline(bound["value"], color=GOOD, ls=style, lw=1.6)
-        value, error = bound["value"], 2 * bound["stderr"]
-        row = -0.75 - 0.5 * k
-        ax.plot([max(value - error, 0), value + error], [row, row], color=GOOD, lw=1.2, gid="bound")
-        ax.text(value + error, row, f" {name}", size=8, color=GOOD, va="center")
-    ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    ax.set_ylim(len(terms) + 0.5, -0.6 - 0.5 * len(bounds))
-    ax.set_xlim(0, 1.14 * most)
-    ax.set_xlabel(f"W2 ({report['units']})")
-    return svg(
-        figure, "The terms of the budget, their sum and lower bounds, with two standard errors"
-    )
+        ax.plot([max(height - error, 0), height + error], [row, row], color=INK, lw=1.2)
+        most = max(most, height + error)
+    names = [row["name"] for row in rows]
+    styles = ("--", ":", "-.")
+    for k, (name, bound) in enumerate(bounds.items()):
+        value, error, row = bound["value"], 2 * bound["stderr"], -1.0 - k
+        ax.axvline(value, color=GOOD, ls=styles[k % len(styles)], lw=1.6)
+        ends = [max(value - error, 0), value + error]
+        ax.plot(ends, [row, row], color=GOOD, lw=2.4, gid="bound")
+        most = max(most, value + error)
+        names.append(f"at least ({name})")
+    places = [*range(len(rows)), *(-1.0 - k for k in range(len(bounds)))]
+    values = [*(r["value"] for r in rows), *(b["value"] for b in bounds.values())]
+    for place, value in zip(places, values, strict=True):
+        colour = GOOD if place < 0 else INK
+        ax.text(1.02, place, f"{value:.3g}", transform=ax.get_yaxis_transform(), va="center",
+                ha="left", size=9, color=colour)  # fmt: skip
+    ax.set_yticks(places, names, parse_math=False)
+    ax.set_ylim(len(terms) + 0.5, -0.6 - len(bounds))
+    ax.set_xlim(0, 1.04 * most or 1.0)
+    ax.set_xlabel(f"W2 ({report['units']})", parse_math=False)
+    return figure
 
 
 def over_time(bins: Sequence[Mapping[str, float]], against: str) -> str:
@@ -84,6 +99,7 @@ def by_steps(errors: Sequence[Mapping[str, Any]], units: str) -> str:
     ax.set_xscale("log")
     ax.set_yscale("log")
     plain_log(ax.xaxis)
+    plain_log(ax.yaxis)
     ax.set_xlabel("evaluations per sample")
     ax.set_ylabel("median error (data units)")
     ax.legend(frameon=False, fontsize=8, labelcolor=SOFT)
@@ -105,34 +121,8 @@ def stretched(found: Mapping[str, Any]) -> str:
     return svg(figure, "How the field stretches over time")
 
 
-SIZE = 340
-
-
 def walks(found: Mapping[str, Any]) -> str:
-    """Noises on their way to latents, on two principal axes, with a slider for the time.
-
-    A canvas and a few lines of script inside the page; nothing is fetched.
-    """
-    every = [p for frame in (*found["points"], found["target"]) for p in frame]
-    most = max((max(abs(a), abs(b)) for a, b in every), default=1.0) * 1.05 or 1.0
-    data = json.dumps({"t": found["times"], "p": found["points"], "z": found["target"], "m": most})
-    last = len(found["times"]) - 1
-    return f"""<div class='walks'><canvas width='{2 * SIZE}' height='{2 * SIZE}'
- style='width:{SIZE}px;max-width:100%;aspect-ratio:1'
- role='img' aria-label='Trajectories on the two principal axes of the latents'></canvas>
-<label style='display:flex;gap:.6rem;align-items:center'>t = <output>1</output>
-<input type='range' min='0' max='{last}' value='{last}' style='flex:1;max-width:{SIZE}px'></label>
-<script>(function(){{const d={data};const box=document.currentScript.parentNode;
-const c=box.querySelector('canvas'),g=c.getContext('2d'),s=box.querySelector('input'),
-o=box.querySelector('output'),n=c.width;
-function at(p){{return [n/2+p[0]/d.m*n/2,n/2-p[1]/d.m*n/2]}}
-function draw(){{const k=+s.value,css=getComputedStyle(document.documentElement);
-o.textContent=d.t[k].toFixed(2);g.clearRect(0,0,n,n);
-g.fillStyle=css.getPropertyValue('--line');
-for(const p of d.z){{const a=at(p);g.beginPath();g.arc(a[0],a[1],5,0,7);g.fill()}}
-g.strokeStyle=css.getPropertyValue('--soft');g.globalAlpha=.25;
-for(let i=0;i<Math.min(60,d.p[0].length);i++){{g.beginPath();
-for(let j=0;j<=k;j++){{const a=at(d.p[j][i]);j?g.lineTo(a[0],a[1]):g.moveTo(a[0],a[1])}}g.stroke()}}
-g.globalAlpha=1;g.fillStyle=css.getPropertyValue('--accent');
-for(const p of d.p[k]){{const a=at(p);g.beginPath();g.arc(a[0],a[1],4,0,7);g.fill()}}}}
-s.addEventListener('input',draw);draw()}})()</script></div>"""
+    """Noises on their way to latents, on two principal axes, as a film."""
+    label = "Trajectories on the two principal axes of the latents"
+    names = ("first principal axis", "second principal axis")
+    return film(found["times"], found["points"], found["target"], names, label)
