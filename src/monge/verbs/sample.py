@@ -71,18 +71,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
     own = run.folder / "samples" / f"seed-{arguments.seed}-{mark}"
     folder = arguments.out or ownership.free_place(own)
-    more = {}
-    if arguments.trajectory:
-        from monge.sampling import trajectory
-
-        moving = trajectory.trajectory(
-            run,
-            min(arguments.n, MOST_MOVING),
-            labels,
-            condition=arguments.condition,
-            **sampling(arguments, arguments.steps),
-        )
-        more = {"trajectory.gif": trajectory.gif(run, *moving)}
+    more = _moving(arguments, run, labels) if arguments.trajectory else {}
     written = samples.save(folder, formats, more)
     info = samples.info
     # Of a table the rows, of images the picture of all.
@@ -110,3 +99,12 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
         tell(arguments, told)
         found["expected_error"] = error
     return found
+
+
+def _moving(arguments: Sample, run: Run, labels: Any) -> dict[str, bytes]:
+    """The animation of the samples, by its file's name."""
+    from monge.sampling import trajectory
+
+    n, settings = min(arguments.n, MOST_MOVING), sampling(arguments, arguments.steps)
+    moving = trajectory.trajectory(run, n, labels, condition=arguments.condition, **settings)
+    return {"trajectory.gif": trajectory.gif(run, *moving)}
