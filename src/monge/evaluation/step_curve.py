@@ -23,6 +23,7 @@ from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
+from monge.metrics.shown import aligned, wrapped
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.progress import Say, counted, quiet
 from monge.runs.layout import BEST, STEPS
@@ -231,19 +232,24 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def text(found: Mapping[str, Any]) -> str:
-    """The whole curve as lines, with its floor."""
-    lines = [in_words(Point(**p)) for p in found["points"]]
+def text(found: Mapping[str, Any], width: int | None = None) -> str:
+    """The whole curve as a table, with its floor, in lines of so many characters at most."""
+    points = [Point(**p) for p in found["points"]]
+    seen = any(p.features is not None for p in points)
+    lines = [["", "by", "NFE", "energy", "C2ST AUC", "Frechet", *["Frechet (features)"] * seen]]
+    for p in points:
+        features = "-" if p.features is None else f"{p.features:.3g}"
+        cells = [p.who, p.how, f"{p.evaluations:g}", f"{p.energy:.4f}", f"{p.auc:.3f}"]
+        lines.append([*cells, _number(p.frechet), *[features] * seen])
     floor, std = found["floor"], found["floor_std"]
-    lines.append(
-        f"{'floor':47}  energy (latent) {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
-        f"(latent) {floor['auc']:.3f}  Frechet (latent) "
-        f"{_number(floor['frechet'])} +- {_number(std['frechet'])}"
-    )
+    energy = f"{floor['energy']:.4f} ± {std['energy']:.4f}"
+    frechet = f"{_number(floor['frechet'])} ± {_number(std['frechet'])}"
+    lines.append(["floor", "", "", energy, f"{floor['auc']:.3f}", frechet, *["-"] * seen])
+    said = ["Energy, C2ST AUC and Frechet are of latents."]
     if found.get("withheld"):
-        lines.append(f"Frechet (latent) {found['withheld']}")
-    lines.append(
+        said.append(f"Frechet (latent) {found['withheld']}")
+    said.append(
         f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}; NFE: "
         "evaluations of the network for a sample"
     )
-    return "\n".join(lines)
+    return "\n".join([aligned(lines, width=width), *(wrapped(line, width) for line in said)])

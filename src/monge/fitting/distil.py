@@ -12,7 +12,8 @@ from monge.errors import UserError
 from monge.fitting.train import train
 from monge.learned import kind_of
 from monge.progress import Say, quiet
-from monge.runs.run import Run
+from monge.runs.restore import read_facts
+from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
 
 OBJECTIVE = "lagrangian"
@@ -94,4 +95,6 @@ def distil(
     **settings: Any,
 ) -> Run:
     """Distil a trained run, or go on distilling, into a run folder; see `distil_spec`."""
+    if data is None and teacher.is_dir() and read_facts(teacher).text is None:
+        raise UserError(IN_MEMORY.format(folder=teacher))
     return train(distil_spec(teacher, **settings), data, out, say=say)

@@ -43,7 +43,7 @@ from monge.runs import folder as folders
 from monge.runs import same_data
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
-from monge.runs.run import Run
+from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
@@ -81,6 +81,8 @@ def train(
     processes.join()
     spec = folders.adopted(spec)
     if data is None:
+        if out is not None and (out / DATA).is_file() and read_facts(out).text is None:
+            raise UserError(IN_MEMORY.format(folder=out))
         data = _load(spec, say)
     for line in data.summary:
         say(line)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from monge import autoencoders, own_code
+from monge.components import Component
 from monge.data import sources
 from monge.data.base import Data
 from monge.data.latents import Latents
@@ -35,8 +37,17 @@ from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.sampling.generator import Generator
 
+if TYPE_CHECKING:
+    from monge.metrics.evaluate import Evaluation
+
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
+
+IN_MEMORY = (
+    "{folder} was trained on arrays in memory, which no command can read again: in Python, pass "
+    "them as data=, or what monge.read makes of them and their labels"
+)
+"""Why the data of a run cannot be had."""
 
 Weights = Literal["ema", "model", "best"]
 
@@ -161,7 +172,7 @@ class Run(Generator):
         """
         facts = self.facts
         if facts.text is None:
-            raise UserError("this run was trained on arrays in memory: pass them as data=")
+            raise UserError(IN_MEMORY.format(folder=self.folder))
         data = sources.load(facts.text, self.spec)
         found = same_data.differences(data, facts, self.codec)
         if found or data.fingerprint != facts.fingerprint:
@@ -178,6 +189,40 @@ class Run(Generator):
         except UserError:
             return None
 
+    # What the rooms above measure and make of a run, at the run's own hand.
+
+    def evaluate(self, n: int = 1000, **settings: Any) -> Evaluation:
+        """Measure n samples against held-out data; see `monge.evaluate`."""
+        return _upstairs("monge.api", "evaluate")(self, n, **settings)
+
+    def verify(self, n: int | None = None, **settings: Any) -> dict[str, Any]:
+        """Say where the Wasserstein-2 error of samples comes from; see `monge.verify`."""
+        return _upstairs("monge.api", "verify")(self, n, **settings)
+
+    def distil(self, objective: str | Component | None = None, **settings: Any) -> Run:
+        """Distil this run into a flow map of few steps; see `monge.distil`."""
+        objectives = () if objective is None else (objective,)
+        return _upstairs("monge.api", "distil")(self, *objectives, **settings)
+
+    def export(self, format: str = "pt2", out: str | Path | None = None) -> Path:
+        """Write the run in a format of other programs; returns the file or folder.
+
+        Args:
+            format: "pt2" for a program of torch alone, or "diffusers" for a pipeline's folder.
+            out: where; by default in ``export/`` of the run folder.
+
+        Raises:
+            UserError: the format cannot hold the run, or `out` is there already.
+            CheckFailed: what was written differs from the run.
+        """
+        run = self if self.device.type == "cpu" else type(self).load(self.folder, "cpu")
+        place = None if out is None else Path(out)
+        return _upstairs("monge.export.run", "export_run")(run, format, place)[0]
+
+    def report(self) -> Path:
+        """Write ``report.html`` from what the run folder holds, and return its path."""
+        return _upstairs("monge.report.report", "write_report")(self.folder)
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write what sampling needs to a folder: settings, weights, autoencoder and model card."""
         return sharing.save(self.folder, Path(folder))
@@ -192,6 +237,11 @@ class Run(Generator):
     def push_to_hub(self, repo: str, private: bool = True) -> str:
         """Upload the run to the Hugging Face hub; returns its address."""
         return sharing.push(self.folder, repo, private)
+
+
+def _upstairs(module: str, name: str) -> Any:
+    """A function of a room above this one, imported when it is used."""
+    return getattr(import_module(module), name)
 
 
 def _teacher(

@@ -42,6 +42,10 @@ class Encoded:
     vector: Tensor | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        where = self.info.get("data", "a tensor")
+        return f"Encoded({self.kind} {tuple(self.z.shape)} of {where})"
+
     def __len__(self) -> int:
         return len(self.z)
 
