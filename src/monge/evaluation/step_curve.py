@@ -17,7 +17,7 @@ from torch import Tensor
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.evaluation.latent_rows import latents_in_units, units
-from monge.files import read_json, write_json
+from monge.files import write_json
 from monge.learned import JUMPS
 from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
@@ -26,6 +26,7 @@ from monge.metrics.samples import random_rows
 from monge.metrics.shown import aligned, wrapped
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.progress import Say, counted, quiet
+from monge.runs import schemas
 from monge.runs.layout import BEST, STEPS
 from monge.runs.run import Run
 from monge.sampling.samples import Samples
@@ -208,8 +209,8 @@ def _at_equal_evaluations(
 
 def _best_is_another(run: Run) -> bool:
     """Whether the best weights were kept before the last step."""
-    path = run.folder / BEST
-    return path.exists() and read_json(path)["step"] != checkpoint.newest_step(run.folder)
+    kept = schemas.read_if_there(run.folder, BEST)
+    return kept is not None and kept["step"] != checkpoint.newest_step(run.folder)
 
 
 def _distance(point: Point) -> float:

@@ -25,14 +25,15 @@ from monge.data.base import Data
 from monge.data.latent_cache import in_units_of, latents_of, standardised_by
 from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import copy_new, read_json, refuse_links, remove, write_json
+from monge.files import copy_new, refuse_links, remove, write_json
 from monge.progress import Say, quiet
 from monge.runs import folder as folders
-from monge.runs import sharing
+from monge.runs import schemas, sharing
 from monge.runs.latents import latents_for
 from monge.runs.layout import QUALITY
 from monge.runs.spec import TrainSpec
 from monge.sampling import images
+from monge.schema import read_json
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
@@ -253,7 +254,7 @@ def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
         file = Path(spec.autoencoder) / "quality.json"
     if not file.exists():
         return None
-    kept = read_json(file)
+    kept = read_json(file, schemas.QUALITY, schemas.MADE_BY[QUALITY])
     wanted = ("rmse", "psnr_db", "latent_mean", "latent_std", "n")
     return {key: kept.get(key) for key in wanted}
 

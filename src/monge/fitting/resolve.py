@@ -13,7 +13,6 @@ from monge import autoencoders, own_code
 from monge.components import FAMILIES, build
 from monge.data.base import Data
 from monge.errors import UserError, nearest
-from monge.files import read_json
 from monge.fitting.autoencoding import (
     autoencoder_from,
     is_folder,
@@ -136,7 +135,7 @@ def _latent_shape(spec: TrainSpec, data: Data, folder: Path | None) -> tuple[int
         kept = folder / "autoencoder" / autoencoders.SETTINGS if folder else None
         if kept is None or not kept.exists():
             raise
-        settings = read_json(kept)
+        settings = autoencoders.read_settings(kept)
         if tuple(settings["data_shape"]) != data.shape:
             raise
         return tuple(settings["latent_shape"])

@@ -17,7 +17,7 @@ from monge.data import columns, sources
 from monge.data.base import Data
 from monge.data.latents import Latents
 from monge.errors import UserError
-from monge.files import read_json, write_atomic, write_json
+from monge.files import write_atomic, write_json
 from monge.fitting.autoencoding import (
     keep_autoencoder_of,
     prepare_autoencoder,
@@ -36,11 +36,11 @@ from monge.learned import kind_of
 from monge.networks.exact import ExactNetwork
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import ReflowSpec
-from monge.progress import Say, quiet
+from monge.progress import Say, quiet, survived
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
-from monge.runs import same_data
+from monge.runs import same_data, schemas
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import IN_MEMORY, Run
@@ -114,8 +114,9 @@ def train(
             if run.learned.error_steps:
                 say("measuring the map against the flow that it follows")
                 keep_map_errors(run, None if teacher else _heldout_loss(run, data))
-            write_card(folder)
-            write_report(folder)
+            with survived("the card and the report were not written", say):
+                write_card(folder)
+                write_report(folder)
     return run
 
 
@@ -186,7 +187,7 @@ def train_autoencoder(
     check(spec, data, folder)
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
-    return folder, read_json(folder / QUALITY)
+    return folder, schemas.read(folder, QUALITY)
 
 
 def _fit(
@@ -213,8 +214,9 @@ def _fit(
 
     def show(average: nn.Module, step: int) -> None:
         run = _preview(folder, spec, average)
-        shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
-        write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
+        with survived(f"the samples of step {step} were not drawn", say):
+            shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
+            write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
         if run.learned.error_steps:
             keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, data))
 
@@ -236,10 +238,10 @@ def _fit(
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
     """The network's minutes: what the autoencoder, which has a third at most, has left."""
-    costs = folder / COST
-    if spec.minutes is None or not costs.exists():
-        return spec.minutes
-    spent = read_json(costs).get("autoencoder_s", 0.0) / 60
+    if spec.minutes is None:
+        return None
+    costs = schemas.read_if_there(folder, COST) or {}
+    spent = (costs.get("autoencoder_s") or 0.0) / 60
     return max(spec.minutes - spent, 0.5 * spec.minutes)
 
 

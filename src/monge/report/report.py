@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.errors import UserError
-from monge.files import read_json, write_atomic
+from monge.files import write_atomic
 from monge.learned import kind_of
 from monge.report import figures
 from monge.report.page import (
@@ -36,6 +36,7 @@ from monge.report.sections import maps as map_section
 from monge.report.sections import measured, provenance
 from monge.report.sections import verify as verify_section
 from monge.report.sections.reading import memorisation_first, reading
+from monge.runs import schemas
 from monge.runs.folder import in_short, read_config
 from monge.runs.layout import CHANGES, CONFIG, COST, DATA, ENVIRONMENT, QUALITY
 from monge.runs.spec import TrainSpec
@@ -350,7 +351,7 @@ def _changes(folder: Path) -> str | None:
     lines = [
         f"<li>{escaped(entry['date'])}: {escaped(name)} {escaped(change['from'])} → "
         f"{escaped(change['to'])}</li>"
-        for entry in read_json(path)
+        for entry in schemas.read(folder, CHANGES)
         for name, change in entry["changed"].items()
     ]
     return card(f"<ul>{''.join(lines)}</ul>", "Settings changed on the way")

@@ -17,13 +17,13 @@ from monge.components import Component, build
 from monge.errors import UserError
 from monge.files import (
     is_temporary,
-    read_json,
     refuse_links,
     status,
     telling,
     write_atomic,
     write_json,
 )
+from monge.runs import schemas
 from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 
@@ -170,14 +170,18 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "changed": {k: {"from": old, "to": new} for k, (old, new) in changed.items()},
     }
-    write_json(path, [*(read_json(path) if path.exists() else []), entry])
+    try:
+        before = schemas.read_if_there(folder, CHANGES) or []
+    except UserError:  # damaged: begin the list anew
+        before = []
+    write_json(path, [*before, entry])
 
 
 def add_costs(folder: Path, **costs: float | int) -> None:
     """Add to the run's account of what it cost."""
     path = folder / COST
     try:
-        before = read_json(path) if path.exists() else {}
+        before = schemas.read_if_there(folder, COST) or {}
     except UserError:  # damaged: begin the account anew
         before = {}
     write_json(path, {**before, **costs})

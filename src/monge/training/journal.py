@@ -14,10 +14,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from monge import files
+from monge import files, schema
 from monge.errors import UserError, missing_extra
 
 NAME = "log.jsonl"
+
+ROW = schema.fields(
+    {},
+    {
+        "step": schema.whole(),
+        "loss": schema.maybe(schema.portable),
+        "grad_norm": schema.maybe(schema.portable),
+        "lr": schema.maybe(schema.portable),
+        "parts": schema.maybe(schema.table(schema.maybe(schema.portable))),
+        "event": schema.text,
+    },
+)
+"""What a line holds."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -32,11 +45,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             raise UserError(
                 f"{path}, line {number}, is not a JSON object: remove the line or the file"
             ) from None
+        schema.check(row, ROW, f"{path}, line {number},", "remove the line or the file")
+        rows.append(row)
     return rows
 
 

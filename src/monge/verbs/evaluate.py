@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from monge import row_sharing
 from monge.errors import UserError
-from monge.files import read_json
+from monge.runs import schemas
 from monge.runs.layout import EVALUATION
 from monge.verbs.arguments import Sampling, load_run, sampling
 from monge.verbs.shown import note, tell, width
@@ -61,7 +61,7 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
         tell(arguments, f"{row.name}: {settings}.")
-    found = read_json(run.folder / EVALUATION)
+    found = schemas.read(run.folder, EVALUATION)
     if arguments.timings:
         found["timings"] = dict(result.timings)
     if found["density"]:

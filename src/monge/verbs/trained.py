@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monge.files import read_json
 from monge.progress import counted
+from monge.runs import schemas
 from monge.runs.layout import COST
 from monge.verbs.shown import Shown, tell
 
@@ -55,5 +55,4 @@ def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
 
 def cost(folder: Path) -> dict[str, Any]:
     """What training a run has taken so far."""
-    path = folder / COST
-    return read_json(path) if path.exists() else {}
+    return schemas.read_if_there(folder, COST) or {}

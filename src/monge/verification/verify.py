@@ -13,13 +13,14 @@ import torch
 from monge import ownership
 from monge.components import build
 from monge.data.base import Data
-from monge.files import json_of, read_json, write_json
+from monge.files import json_of, write_json
 from monge.fitting.autoencoding import pretrained
 from monge.flows import Integrated
 from monge.paths import Kind
 from monge.progress import Say, quiet
 from monge.report.next_steps import command_of_advice
 from monge.report.report import REPORT, report_of, write_report
+from monge.runs import schemas
 from monge.runs.folder import monge_version
 from monge.runs.layout import QUALITY, VERIFY
 from monge.runs.provenance import flags
@@ -66,8 +67,7 @@ def verify_run(
     final = sampling.pop("final", None)
     pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
     label, given = run.draw_conditions(effort.n, None, None, seed)
-    quality = run.folder / QUALITY
-    home = (read_json(quality) if quality.exists() else {}).get("home")
+    home = (schemas.read_if_there(run.folder, QUALITY) or {}).get("home")
     known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
     cond = run.condition(label, given)
     trials = trials_of(run, data, effort.trial_s)
