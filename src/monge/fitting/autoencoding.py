@@ -33,6 +33,7 @@ from monge.runs.latents import latents_for
 from monge.runs.layout import QUALITY
 from monge.runs.spec import TrainSpec
 from monge.sampling import images
+from monge.sampling.class_rows import across_classes
 from monge.schema import read_json
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -223,7 +224,7 @@ def _keep(
     quality["home"] = _quality_at_home(spec)
     write_json(home / "quality.json", quality)
     if data.kind == "image":
-        shown = data.heldout[:16]
+        shown = data.heldout[across_classes(data.heldout_label, 16)[: len(data.heldout)]]
         images.save_png(
             images.reconstruction_grid(
                 shown, reconstruct(wrapped, shown.to(device)).detach().cpu()

@@ -11,7 +11,6 @@ from tyro.conf import Positional
 from monge.metrics.shown import wrapped
 from monge.verbs.shown import tell, width
 
-
 NARROW = 72
 """Characters of a line below which names stand above their values."""
 
