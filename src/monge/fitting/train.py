@@ -40,7 +40,7 @@ from monge.progress import Say, quiet, survived
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
-from monge.runs import same_data, schemas
+from monge.runs import places, same_data, schemas
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
 from monge.runs.run import IN_MEMORY, Run
@@ -86,7 +86,7 @@ def train(
         data = _load(spec, say)
     for line in data.summary:
         say(line)
-    spec = resolve(spec, data, out)
+    spec = resolve(spec if out is None else places.moved(out, spec), data, out)
     teacher = None if spec.teacher is None else Run.load(spec.teacher, spec.device)
     kind = kind_of(spec.objective)
     if teacher is not None and kind.follows_teacher and spec.precision == "float64":
@@ -146,6 +146,7 @@ def _opened(
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
             write_json(folder / DATA, facts.to_json())
+            places.keep(folder, spec, facts.text)
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
@@ -207,7 +208,10 @@ def _fit(
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
-        say(f"{spec.network} ({size}) has done its {spec.steps} steps")
+        say(
+            f"{spec.network} ({size}) has done its {spec.steps} steps: nothing is left to train; "
+            "more --steps would go on"
+        )
     else:
         say(f"training {spec.network} ({size}) on {len(latents)} latents")
     every = spec.sample_every or max(FEWEST_BETWEEN, (spec.steps or DEFAULT_STEPS) // GRIDS)

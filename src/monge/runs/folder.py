@@ -23,7 +23,7 @@ from monge.files import (
     write_atomic,
     write_json,
 )
-from monge.runs import schemas
+from monge.runs import places, schemas
 from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 
@@ -80,7 +80,9 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
         own_code.keep(folder, texts_of(spec))
         write_atomic(config, to_yaml(in_full(spec)))
         return {}
-    changed = difference(read_config(folder), in_short(spec))
+    before, now = read_config(folder), in_short(spec)
+    # What was moved together with the run is still the same.
+    changed = difference(places.moved(folder, before), places.moved(folder, now))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
         free |= {"autoencoder_steps"}  # it is still in training

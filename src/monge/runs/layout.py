@@ -9,6 +9,7 @@ CHANGES = "changes.json"
 SPLIT = "split.safetensors"
 MAP_ERROR = "map_error.json"
 BEST = "best.json"
+PLACES = "places.json"
 REPORT = "report.html"
 CARD = "README.md"
 

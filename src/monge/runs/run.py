@@ -21,7 +21,7 @@ from monge.errors import UserError
 from monge.files import refuse_links
 from monge.networks.exact import ExactNetwork
 from monge.progress import quiet
-from monge.runs import same_data, sharing
+from monge.runs import places, same_data, sharing
 from monge.runs.folder import read_config
 from monge.runs.latents import latents_for
 from monge.runs.restore import (
@@ -173,7 +173,7 @@ class Run(Generator):
         facts = self.facts
         if facts.text is None:
             raise UserError(IN_MEMORY.format(folder=self.folder))
-        data = sources.load(facts.text, self.spec)
+        data = sources.load(places.found(self.folder, "data", facts.text), self.spec)
         found = same_data.differences(data, facts, self.codec)
         if found or data.fingerprint != facts.fingerprint:
             what = "; ".join(found) or f"fingerprint {facts.fingerprint}, now {data.fingerprint}"
@@ -251,12 +251,13 @@ def _teacher(
 
     @cache
     def load() -> Run:
-        if not Path(teacher).is_dir():
+        place = Path(places.found(folder, "teacher", teacher))
+        if not place.is_dir():
             raise UserError(
                 f"{folder} was distilled from {teacher}, which is not there any "
                 "more: put it back to compare the map with it; sampling does not need it"
             )
-        found = Run.load(teacher, str(device))
+        found = Run.load(place, str(device))
         own = next(network.parameters(), None)
         if own is not None:
             found.network.to(own.dtype)

@@ -169,11 +169,14 @@ VERIFY: Schema = fields(
     },
 )
 
+PLACES: Schema = table(text)
+
 DATA_REPORT: Schema = fields({})
 
 OF_FILE: dict[str, Schema] = {
     layout.DATA: DATA,
     layout.DATA_REPORT: DATA_REPORT,
+    layout.PLACES: PLACES,
     layout.COST: COST,
     layout.ENVIRONMENT: ENVIRONMENT,
     layout.CHANGES: CHANGES,

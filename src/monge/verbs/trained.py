@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monge.progress import counted
 from monge.runs import schemas
 from monge.runs.layout import COST
+from monge.training import checkpoint
 from monge.verbs.shown import Shown, tell
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 def trained(arguments: Shown, run: Run) -> dict[str, Any]:
     """What training came to, and what comes next."""
+    done, asked = checkpoint.newest_step(run.folder), run.spec.steps
+    if done is not None:
+        tell(arguments, f"done     {done}{f' of {asked}' if asked else ''} steps")
     tell(arguments, f"run      {run.folder}")
     found: dict[str, Any] = {"run": str(run.folder), **cost(run.folder)}
     steps = ""

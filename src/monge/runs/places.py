@@ -1,0 +1,65 @@
+"""Where a run finds what lies outside its folder, when all of it has been moved together.
+
+``config.yaml`` and ``data.json`` hold absolute paths of the data, of the teacher and of the
+autoencoder. ``places.json`` holds the way from the run folder to each of them; it is taken where
+the absolute path leads to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from monge.errors import UserError
+from monge.files import write_json
+from monge.runs import schemas
+from monge.runs.layout import PLACES
+from monge.runs.spec import TrainSpec
+
+OUTSIDE = ("teacher", "autoencoder", "init_from")
+"""Fields of a specification that may name a folder outside the run's."""
+
+
+def keep(folder: Path, spec: TrainSpec, data: str | None) -> None:
+    """Write the ways from a run folder; those that lead nowhere now stay as they were.
+
+    Args:
+        data: the source of the data, None for arrays in memory.
+    """
+    named = {name: getattr(spec, name) for name in OUTSIDE} | {"data": data}
+    ways = {
+        name: os.path.relpath(text, folder)
+        for name, text in named.items()
+        if text is not None and os.path.isabs(text) and os.path.exists(text)
+    }
+    before = _read(folder)
+    if ways and {**before, **ways} != before:
+        write_json(folder / PLACES, {**before, **ways})
+
+
+def found(folder: Path, name: str, text: str) -> str:
+    """The absolute path that a run has under a name, or where it leads now.
+
+    Args:
+        name: a field of `OUTSIDE`, or data.
+        text: what the run has; returned as it is where nothing else is known.
+    """
+    if not os.path.isabs(text) or os.path.exists(text):
+        return text
+    way = _read(folder).get(name)
+    moved = None if way is None else folder / way
+    return str(moved.resolve()) if moved is not None and moved.exists() else text
+
+
+def moved(folder: Path, spec: TrainSpec) -> TrainSpec:
+    """A run's specification with its paths as they lead now."""
+    named = {name: getattr(spec, name) for name in OUTSIDE}
+    return replace(spec, **{k: found(folder, k, text) for k, text in named.items() if text})
+
+
+def _read(folder: Path) -> dict[str, str]:
+    with suppress(UserError):  # damaged: the absolute paths are all that is known
+        return schemas.read_if_there(folder, PLACES) or {}
+    return {}
