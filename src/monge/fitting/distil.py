@@ -12,6 +12,7 @@ from monge.errors import UserError
 from monge.fitting.train import train
 from monge.learned import kind_of
 from monge.progress import Say, quiet
+from monge.runs import places
 from monge.runs.restore import read_facts
 from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
@@ -60,6 +61,7 @@ def distil_spec(
     spec = TrainSpec(
         **{
             **kept,
+            "data": places.found(run.folder, "data", run.spec.data),
             "objective": objective,
             "teacher": str(run.folder.resolve()),
             "teacher_guidance": guidance or f"{own:g}",

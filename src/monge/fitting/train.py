@@ -80,13 +80,14 @@ def train(
     device = pick_device(spec.device)
     processes.join()
     spec = folders.adopted(spec)
+    spec = spec if out is None else places.moved(out, spec)
     if data is None:
         if out is not None and (out / DATA).is_file() and read_facts(out).text is None:
             raise UserError(IN_MEMORY.format(folder=out))
         data = _load(spec, say)
     for line in data.summary:
         say(line)
-    spec = resolve(spec if out is None else places.moved(out, spec), data, out)
+    spec = resolve(spec, data, out)
     teacher = None if spec.teacher is None else Run.load(spec.teacher, spec.device)
     kind = kind_of(spec.objective)
     if teacher is not None and kind.follows_teacher and spec.precision == "float64":

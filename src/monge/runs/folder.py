@@ -82,7 +82,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
         return {}
     before, now = read_config(folder), in_short(spec)
     # What was moved together with the run is still the same.
-    changed = difference(places.moved(folder, before), places.moved(folder, now))
+    changed = difference(places.resolved(folder, before), places.resolved(folder, now))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
         free |= {"autoencoder_steps"}  # it is still in training
@@ -105,7 +105,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
             "another folder with --out"
         )
     if changed:
-        write_atomic(config, to_yaml(in_full(spec)))
+        write_atomic(config, to_yaml(in_full(places.as_kept(spec, before))))
     return changed
 
 

@@ -40,23 +40,38 @@ def keep(folder: Path, spec: TrainSpec, data: str | None) -> None:
 
 
 def found(folder: Path, name: str, text: str) -> str:
-    """The absolute path that a run has under a name, or where it leads now.
+    """The path that a run has under a name, or where it leads now.
 
     Args:
         name: a field of `OUTSIDE`, or data.
         text: what the run has; returned as it is where nothing else is known.
     """
-    if not os.path.isabs(text) or os.path.exists(text):
+    if os.path.exists(text) or (name != "data" and not os.path.isabs(text)):
         return text
     way = _read(folder).get(name)
-    moved = None if way is None else folder / way
-    return str(moved.resolve()) if moved is not None and moved.exists() else text
+    there = None if way is None else folder / way
+    return str(there.resolve()) if there is not None and there.exists() else text
 
 
 def moved(folder: Path, spec: TrainSpec) -> TrainSpec:
     """A run's specification with its paths as they lead now."""
-    named = {name: getattr(spec, name) for name in OUTSIDE}
-    return replace(spec, **{k: found(folder, k, text) for k, text in named.items() if text})
+    return replace(spec, **{k: found(folder, k, v) for k, v in _named(spec).items()})
+
+
+def resolved(folder: Path, spec: TrainSpec) -> TrainSpec:
+    """The same in one spelling of each path, to be compared."""
+    named = _named(moved(folder, spec))
+    return replace(spec, **{k: os.path.realpath(v) for k, v in named.items() if os.path.exists(v)})
+
+
+def as_kept(spec: TrainSpec, kept: TrainSpec) -> TrainSpec:
+    """A specification with the spelling of the paths that the run has."""
+    return replace(spec, **_named(kept))
+
+
+def _named(spec: TrainSpec) -> dict[str, str]:
+    named = {name: getattr(spec, name) for name in (*OUTSIDE, "data")}
+    return {name: text for name, text in named.items() if text is not None}
 
 
 def _read(folder: Path) -> dict[str, str]:

@@ -116,14 +116,15 @@ def flags_of(verb: Verb) -> set[str]:
     flags = {"--help"}
     hints = get_type_hints(verb.arguments, include_extras=True)
     for field in dataclasses.fields(verb.arguments):
+        if _is_positional(hints[field.name]):
+            continue
         flag = field.name.replace("_", "-")
         flags |= {f"--{flag}"} | ({f"--no-{flag}"} if _plain(hints[field.name]) is bool else set())
     return flags
 
 
 def _argument(field: dataclasses.Field[Any], hint: Any, text: str) -> Argument:
-    marks = getattr(hint, "__metadata__", ())
-    positional = any("positional" in repr(mark).lower() for mark in marks)
+    marks, positional = getattr(hint, "__metadata__", ()), _is_positional(hint)
     plain = _plain(hint)
     flag = "--" + field.name.replace("_", "-")
     aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
@@ -134,6 +135,10 @@ def _argument(field: dataclasses.Field[Any], hint: Any, text: str) -> Argument:
     if not silent:
         text = f"{text} [{'on' if default is True else default}]"
     return Argument(field.name, field.name.upper() if positional else spelt, text, positional)
+
+
+def _is_positional(hint: Any) -> bool:
+    return any("positional" in repr(mark).lower() for mark in getattr(hint, "__metadata__", ()))
 
 
 def _plain(hint: Any) -> Any:
