@@ -159,6 +159,8 @@ def text_of(family: str, value: Any) -> str:
     """
     if isinstance(value, (str, FilePath)):
         return str(value)
+    if isinstance(value, type):
+        raise UserError(f"{family} takes a component, not its class: write {value.__name__}(...)")
     if not isinstance(value, Component):
         raise UserError(
             f"{family} takes a component or its text, as {next(iter(FAMILIES[family]))!r}, not "

@@ -35,6 +35,10 @@ READING = Reading()
 """How a source is read unless told otherwise."""
 
 
+OF_TABLES = ("columns", "drop", "condition_columns", "categorical")
+"""Settings that only a table has a use for."""
+
+
 def load(
     text: str, reading: Reading = READING, say: Say = quiet, check_cache: bool = False
 ) -> Data:
@@ -50,6 +54,16 @@ def load(
     Raises:
         UserError: unknown source, unreadable file, or content that is not data.
     """
+    data = _loaded(text, reading, say, check_cache)
+    given = [name for name in OF_TABLES if getattr(reading, name) is not None]
+    if given and data.codec is None:
+        what = {"image": "images", "table": "rows without names"}[data.kind]
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{flags}: {text} holds {what}, which have no columns to name")
+    return data
+
+
+def _loaded(text: str, reading: Reading, say: Say, check_cache: bool) -> Data:
     for name in ("image_size", "limit"):
         value = getattr(reading, name)
         if value is not None and value < 1:
