@@ -343,9 +343,7 @@ def act(world: World, cell: tuple[Kind, str, str], out: Path) -> Any:
         found = call(world, kind, out)
         assert len(repr(found)) < 100_000
         if isinstance(found, (Run, Evaluation)):
-            assert len(repr(found)) < 300 and "<" in (
-                found._repr_html_() if verb != "info" else "<"
-            )
+            assert len(repr(found)) < 300 and "<" in found._repr_html_()
         return found
     command = VERBS[verb].command
     assert command is not None

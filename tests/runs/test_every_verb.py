@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of a map from few noises: here it only has to be measured."""
-    few = (
-        map_errors.map_errors.__wrapped__ if hasattr(map_errors.map_errors, "__wrapped__") else None
-    )
-    assert few is not None
+    few = inspect.unwrap(map_errors.map_errors)
     monkeypatch.setattr(few, "__defaults__", (None, 20, 0, None, 2))
 
 

@@ -27,6 +27,7 @@ from monge.autoencoders.standardised import (
 from monge.components import build
 from monge.errors import UserError
 from monge.files import read_json, write_atomic, write_json
+from monge.weights import require_fit, shapes_of
 
 __all__ = [
     "N_REFERENCE",
@@ -103,10 +104,21 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     settings = read_settings(folder / SETTINGS)
     spec: AutoencoderSpec = build("autoencoder", settings["autoencoder"])
     data_shape, latent_shape = tuple(settings["data_shape"]), tuple(settings["latent_shape"])
-    autoencoder = spec.rebuild(data_shape, latent_shape, settings.get("architecture"))
+    items, architecture = settings["reference_items"], settings.get("architecture")
+    known = shapes_of(folder / TENSORS)
+    if settings["standardised"] and known.get("reference") != (items, *data_shape):
+        raise UserError(
+            f"{folder / SETTINGS} has {items} reference_items of data_shape {list(data_shape)}, "
+            f"and {TENSORS} beside it {known.get('reference', 'none')}: put the files back"
+        )
+    where = f"the autoencoder {settings['autoencoder']} of {folder / SETTINGS}"
+    require_fit(
+        lambda: spec.rebuild(data_shape, latent_shape, architecture), folder / TENSORS, where
+    )
+    autoencoder = spec.rebuild(data_shape, latent_shape, architecture)
     if settings["standardised"]:
         shape = statistics_shape(autoencoder.latent_shape)
-        reference = torch.zeros(settings["reference_items"], *autoencoder.data_shape)
+        reference = torch.zeros(items, *autoencoder.data_shape)
         autoencoder = Standardised(autoencoder, torch.zeros(shape), torch.ones(shape), reference)
     autoencoder = autoencoder.to(DTYPES[settings["dtype"]]).eval()
     try:

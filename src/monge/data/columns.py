@@ -289,5 +289,5 @@ class TableCodec:
             return cls(tuple(columns), types)
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
             raise UserError(f"{where} is damaged ({error!r}): train the run again") from None

@@ -24,6 +24,7 @@ from monge.progress import quiet
 from monge.runs import places, same_data, sharing
 from monge.runs.folder import read_config
 from monge.runs.latents import latents_for
+from monge.runs.layout import CONFIG
 from monge.runs.restore import (
     build_network,
     codec_of,
@@ -36,6 +37,7 @@ from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.sampling.generator import Generator
+from monge.weights import require_fit
 
 if TYPE_CHECKING:
     from monge.metrics.evaluate import Evaluation
@@ -97,14 +99,18 @@ class Run(Generator):
         if not (folder / "autoencoder" / "autoencoder.json").exists():
             raise UserError(f"{folder} is not trained yet: run its `monge train` command again")
         autoencoder = autoencoders.load(folder / "autoencoder").to(where).eval()
-        network = build_network(spec, autoencoder.latent_shape, facts)
-        if not isinstance(network, ExactNetwork):
-            file = folder / f"{weights}.safetensors"
+        file = folder / f"{weights}.safetensors"
+        if spec.network != "exact":
             if not file.exists():
                 raise UserError(
                     f"{folder} has no {file.name}: train it for some steps first, or, if it is "
                     f"an autoencoder alone, use it by monge train SOURCE --autoencoder {folder}"
                 )
+            settings = f"the network {spec.network} of {folder / CONFIG}"
+            shape = autoencoder.latent_shape
+            require_fit(lambda: build_network(spec, shape, facts), file, settings)
+        network = build_network(spec, autoencoder.latent_shape, facts)
+        if not isinstance(network, ExactNetwork):
             load_weights(network, file)
         return cls.of(folder, spec, facts, autoencoder, network.to(where).eval(), where, weights)
 

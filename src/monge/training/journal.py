@@ -41,7 +41,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; remove it") from None
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
