@@ -16,6 +16,7 @@ class ReadingOptions(TypedDict, total=False):
 
     image_size: int | None
     image_fit: Literal["crop", "pad"]
+    image_mode: Literal["auto", "RGB", "RGBA"]
     image_column: str | None
     label_column: str | None
     columns: str | None
@@ -84,6 +85,7 @@ class DistilOptions(TypedDict, total=False):
 
     image_size: int | None
     image_fit: Literal["crop", "pad"] | None
+    image_mode: Literal["auto", "RGB", "RGBA"] | None
     image_column: str | None
     label_column: str | None
     columns: str | None
