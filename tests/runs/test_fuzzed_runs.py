@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import traceback
 from pathlib import Path
@@ -42,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     table.evaluate(20)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(map_errors.map_errors.__wrapped__, "__defaults__", (None, 20, 0, None, 2))
+        patch.setattr(inspect.unwrap(map_errors.map_errors), "__defaults__", (None, 20, 0, None, 2))
         table.distil(steps=2, out=found["map"], verbose=False)
     return found
 
