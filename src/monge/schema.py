@@ -42,6 +42,13 @@ class Wrong(ValueError):
         super().__init__(f"{where or 'the file'} should be {wanted}, not {given}")
 
 
+class Lacking(Wrong):
+    """An object without keys that it should have."""
+
+    def __init__(self, where: str, keys: list[str]) -> None:
+        ValueError.__init__(self, f"{where or 'it'} lacks {', '.join(keys)}")
+
+
 def read_json(path: Path, schema: Schema, remedy: str = "put the file back") -> Any:
     """Read a JSON file that has to fit a schema.
 
@@ -205,7 +212,7 @@ def fields(
     def schema(value: Any, where: str) -> None:
         found = _object(value, where)
         if lacking := [key for key in required if key not in found]:
-            raise Wrong(where, f"an object with {', '.join(lacking)}", value)
+            raise Lacking(where, lacking)
         for key, each in found.items():
             own = required.get(key) or (optional or {}).get(key) or others
             if own is None:

@@ -108,8 +108,8 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     known = shapes_of(folder / TENSORS)
     if settings["standardised"] and known.get("reference") != (items, *data_shape):
         raise UserError(
-            f"{folder / SETTINGS} has {items} reference_items of data_shape {list(data_shape)}, "
-            f"and {TENSORS} beside it {known.get('reference', 'none')}: put the files back"
+            f"{folder / TENSORS} does not fit {SETTINGS} beside it: the reference has shape "
+            f"{known.get('reference')}, not {(items, *data_shape)}; put the files back"
         )
     where = f"the autoencoder {settings['autoencoder']} of {folder / SETTINGS}"
     require_fit(
