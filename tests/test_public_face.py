@@ -7,12 +7,13 @@ import inspect
 import subprocess
 import sys
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
 import monge
 from monge import api, options
+from monge.components import FAMILIES, Component
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.runs.run import Run
@@ -62,8 +63,14 @@ def test_the_doors_stay_functions_whatever_has_been_imported() -> None:
     subprocess.run([sys.executable, "-c", code.format(DOORS)], check=True)
 
 
+def _or_component(name: str, hint: Any) -> Any:
+    """A component may be a text or a value."""
+    return hint | Component if name in FAMILIES else hint
+
+
 def test_the_options_of_train_are_the_fields_of_a_specification() -> None:
-    fields = {k: v for k, v in get_type_hints(TrainSpec).items() if k != "data"}
+    hints = get_type_hints(TrainSpec)
+    fields = {k: _or_component(k, v) for k, v in hints.items() if k != "data"}
     assert get_type_hints(options.TrainOptions) == fields
     names = [f.name for f in dataclasses.fields(TrainSpec) if f.name != "data"]
     assert list(options.TrainOptions.__annotations__) == names
@@ -74,8 +81,9 @@ def test_the_options_of_read_are_the_fields_of_a_reading() -> None:
 
 
 def test_the_options_of_distil_are_those_of_train_or_none() -> None:
-    fields = {k: v | None for k, v in get_type_hints(TrainSpec).items() if k not in DECIDED}
-    own = {"guidance": str | None, "network": str}
+    hints = get_type_hints(TrainSpec)
+    fields = {k: _or_component(k, v) | None for k, v in hints.items() if k not in DECIDED}
+    own = {"guidance": str | float | None, "network": str | Component}
     assert get_type_hints(options.DistilOptions) == fields | own
 
 

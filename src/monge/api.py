@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Unpack, get_type_hints
+from typing import Any, Unpack, get_args, get_type_hints
 
 import pyarrow as pa
 
-from monge.components import read_value
-from monge.data import array_data, sources
+from monge.components import FAMILIES, Component, read_value, text_of
+from monge.data import array_data, naming, sources
 from monge.data.base import Data
 from monge.data.reading import Reading
 from monge.data.tables import tables
@@ -21,6 +21,7 @@ from monge.fitting.distil import distil as distil_run
 from monge.fitting.train import train as train_run
 from monge.metrics.evaluate import Evaluation
 from monge.options import DistilOptions, ReadingOptions, SamplingOptions, TrainOptions
+from monge.runs.folder import read_config
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.sampling.generator import Generator
@@ -45,17 +46,15 @@ def train(
             `torch.utils.data.Dataset` of tensors or (tensor, label) pairs.
         labels: (N,) for arrays.
         out: the run folder.
-        settings: fields of `TrainSpec`: steps, minutes, network, path, lr, ...
+        settings: fields of `TrainSpec`: steps, minutes, network, path, lr, ...; components as
+            texts, "power:kappa=0.75", or as values, ``Power(0.75)``.
 
     Raises:
-        UserError: an unknown setting, with the nearest one, or data that is none.
+        UserError: an unknown setting, with the nearest one, a value that it does not take, or data
+            that is none.
     """
     _check_names("train", settings, but=("data",))
-    hints = get_type_hints(TrainSpec)
-    values: dict[str, Any] = {
-        key: read_value(value, hints[key], key) if isinstance(value, str) else value
-        for key, value in settings.items()
-    }
+    values = _values(settings)
     loaded = _read(data, labels, TrainSpec(**values))
     # Arrays have no name to load them by; their content names the run instead.
     text = loaded.text or f"{loaded.name}-{loaded.fingerprint}"
@@ -78,12 +77,14 @@ def read(data: Any, labels: Any = None, **settings: Unpack[ReadingOptions]) -> D
     for key in settings:
         if key not in known:
             raise UserError(f"read has no setting {key!r}: {nearest(key, known)}")
-    return _read(data, labels, Reading(**settings))
+    return _read(data, labels, Reading(**_values(settings, Reading)))
 
 
 def _read(data: Any, labels: Any, reading: Reading) -> Data:
     if isinstance(data, Data):
         return data
+    if isinstance(data, Component):
+        data = f"target:{text_of('target', data)}"
     if labels is not None and not hasattr(data, "__array__"):
         raise UserError("labels go with an array: a named source or a Dataset brings its own")
     if isinstance(data, (str, Path)):
@@ -99,9 +100,10 @@ def _read(data: Any, labels: Any, reading: Reading) -> Data:
 
 def distil(
     run: Run | str | Path,
-    objective: str = OBJECTIVE,
+    objective: str | Component = OBJECTIVE,
     *,
     out: str | Path | None = None,
+    data: Any = None,
     verbose: bool = True,
     **settings: Unpack[DistilOptions],
 ) -> Run:
@@ -109,6 +111,7 @@ def distil(
 
     Args:
         objective: lagrangian, eulerian, progressive, consistency, ... or reflow.
+        data: what the run was trained on, where that were arrays in memory, as for `read`.
         settings: guidance ("2" or a range, "1..3"), and fields of `TrainSpec`: steps, minutes, lr,
             batch, pairs, ...; those of the teacher unless given.
 
@@ -118,8 +121,16 @@ def distil(
     _check_names("distil", settings, but=("objective",))
     folder = run.folder if isinstance(run, Run) else Path(run)
     say = print if verbose else quiet
+    scale = settings.pop("guidance", None)
+    given = {k: v for k, v in settings.items() if v is not None}  # None is the teacher's
     return distil_run(
-        folder, None if out is None else Path(out), say=say, objective=objective, **settings
+        folder,
+        None if out is None else Path(out),
+        data=None if data is None else _read(data, None, read_config(folder)),
+        say=say,
+        objective=text_of("objective", objective),
+        guidance=None if scale is None else str(scale),
+        **_values(given),
     )
 
 
@@ -218,6 +229,30 @@ def _data_for(run: Generator, data: Any) -> Data | None:
             f"are of kind {run.facts.kind}, shape {tuple(run.facts.shape)}"
         )
     return found
+
+
+def _values(settings: Mapping[str, Any], known: type = TrainSpec) -> dict[str, Any]:
+    """Settings as fields of a specification: components as texts, lists of names as one text.
+
+    Raises:
+        UserError: a value that the setting does not take.
+    """
+    hints = get_type_hints(known)
+    return {key: _value(key, value, hints[key]) for key, value in settings.items()}
+
+
+def _value(key: str, value: Any, hint: Any) -> Any:
+    if value is None and type(None) in get_args(hint):
+        return None
+    if key in FAMILIES:
+        return text_of(key, value)
+    if str in (hint, *get_args(hint)) and isinstance(value, (list, tuple)):
+        return naming.joined(map(str, value))
+    if value is None or (not isinstance(value, (str, Path)) and hint in (str, str | None)):
+        raise UserError(
+            f"{key} takes {'a text' if value is not None else 'a value'}, not {value!r}"
+        )
+    return read_value(str(value), hint, key)
 
 
 def _check_names(verb: str, settings: Iterable[str], but: tuple[str, ...]) -> None:

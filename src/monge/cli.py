@@ -7,16 +7,19 @@ input, 3 a check failed, 4 training diverged, 130 stopped by a signal.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import get_args, get_type_hints
 
 from monge.data.images.raw import shown_lines
-from monge.errors import CheckFailed, UserError
+from monge.errors import CheckFailed, Stopped, UserError
 from monge.system import own_code, processes
 from monge.verbs import table
+from monge.verbs.near_misses import refuse_unknown
 
 STOPPED = 130
 """The exit code of a command that a signal stopped."""
@@ -35,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     as_json = "--json" in words
     try:
-        with processes.together():
+        with processes.together(), _without_warnings():
             return _run(words[0], words[1:])
+    except Stopped as stopped:  # as asked, and saved: no error
+        print(shown_lines(str(stopped)), file=sys.stderr)
+        if as_json:
+            print(json.dumps({"stopped": str(stopped), "exit_code": stopped.exit_code}))
+        return stopped.exit_code
     except UserError as error:
         print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         if as_json:
@@ -55,8 +63,17 @@ def _run(name: str, words: list[str]) -> int:
     import tyro
 
     verb = table.find(name)
+    if any(word in ("-h", "--help") for word in _before_dashes(words)):
+        from monge.verbs.help import page
+        from monge.verbs.shown import width
+
+        if processes.is_main():
+            print(page(verb, width()), end="")
+        return 0
+    words = verb.respelt(words)
+    refuse_unknown(verb, words)
     default = verb.starting_point(words)
-    words = _spell_none(verb.arguments, verb.respelt(words))
+    words = _spell_none(verb.arguments, words)
     try:
         with _heard_once():
             arguments = tyro.cli(verb.arguments, args=words, prog=f"monge {name}", default=default)
@@ -74,6 +91,36 @@ def _run(name: str, words: list[str]) -> int:
     if "--json" in words and processes.is_main():
         print(json.dumps(result, indent=1, default=str))
     return result.get("exit_code", 0) if isinstance(result, dict) else 0
+
+
+def _before_dashes(words: Sequence[str]) -> Sequence[str]:
+    """The words before a bare ``--``, after which all are values."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """What libraries warn of, such as fonts and their own future, is for their users: for us.
+
+    Python's own -W and PYTHONWARNINGS show them.
+    """
+    if sys.warnoptions:
+        yield
+        return
+    last, level = logging.lastResort, logging.WARNING
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = os.environ.get("PYTHONWARNINGS")
+        os.environ["PYTHONWARNINGS"] = "ignore"  # of the processes that are started, too
+        if last is not None:
+            last.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            if last is not None:
+                last.setLevel(level)
+            if before is None:
+                del os.environ["PYTHONWARNINGS"]
 
 
 @contextmanager

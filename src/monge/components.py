@@ -151,12 +151,45 @@ def class_of(family: str, text: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def build(family: str, text: str) -> Any:
-    """The component that a text names.
+def text_of(family: str, value: Any) -> str:
+    """The text of a component of a family, which may be given as a value.
+
+    >>> from monge.solvers import Dopri5
+    >>> text_of("solver", Dopri5(rtol=0.01)), text_of("solver", "heun")
+    ('dopri5:rtol=0.01', 'heun')
+
+    Raises:
+        UserError: a value that is no component of this family, or one of a class that no file
+            holds.
+    """
+    if isinstance(value, (str, FilePath)):
+        return str(value)
+    if isinstance(value, type):
+        raise UserError(f"{family} takes a component, not its class: write {value.__name__}(...)")
+    if not isinstance(value, Component):
+        raise UserError(
+            f"{family} takes a component or its text, as {next(iter(FAMILIES[family]))!r}, not "
+            f"a {type(value).__name__}"
+        )
+    kind = type(value)
+    home = f"{kind.__module__}:{kind.__qualname__}"
+    if home in FAMILIES[family].values() or own_code.is_own(kind.name):
+        return repr(value)
+    for other, table in FAMILIES.items():
+        if home in table.values():
+            raise UserError(f"{value!r} is a {other}, not a {family}")
+    return own_code.name_of(kind) + _settings_text(value)
+
+
+def build(family: str, text: str | Component) -> Any:
+    """The component that a text names; a component itself is returned as it is.
 
     Raises:
         UserError: unknown name or setting (with the nearest one), or a value of the wrong type.
     """
+    if not isinstance(text, str):
+        text_of(family, text)  # refuses those of other families
+        return text
     name, _, rest = text.partition(":")
     if own_code.is_own(text):
         name, rest = own_code.split(text)

@@ -1,12 +1,14 @@
 """The keyword arguments of `monge.train`, `distil`, `evaluate` and `verify`, typed for editors.
 
 Those of `train` and `distil` are fields of `TrainSpec`, which explains them; a test holds names
-and types equal.
+and types equal. A component may be a text or a value.
 """
 
 from __future__ import annotations
 
 from typing import Literal, TypedDict
+
+from monge.components import Component
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -14,6 +16,7 @@ class ReadingOptions(TypedDict, total=False):
 
     image_size: int | None
     image_fit: Literal["crop", "pad"]
+    image_mode: Literal["auto", "RGB", "RGBA"]
     image_column: str | None
     label_column: str | None
     columns: str | None
@@ -30,18 +33,18 @@ class ReadingOptions(TypedDict, total=False):
 class TrainOptions(ReadingOptions, total=False):
     """Settings of `monge.train`: the fields of `TrainSpec` without `data`."""
 
-    autoencoder: str
+    autoencoder: str | Component
     autoencoder_steps: int | None
-    network: str
-    path: str
+    network: str | Component
+    path: str | Component
     output: Literal["velocity", "data", "noise", "score"]
     error: Literal["velocity", "data", "noise"] | None
-    objective: str
-    pairs: str
+    objective: str | Component
+    pairs: str | Component
     teacher: str | None
     teacher_guidance: str
-    coupling: str
-    times: str
+    coupling: str | Component
+    times: str | Component
     label_drop: float
     flip: Literal["auto", "yes", "no"]
     init_from: str | None
@@ -67,8 +70,8 @@ class TrainOptions(ReadingOptions, total=False):
     tensorboard: bool
     check_cache: bool
     changed_data: bool
-    solver: str
-    grid: str
+    solver: str | Component
+    grid: str | Component
     final: Literal["auto", "none", "divide", "posterior_mean"]
     guidance: float
 
@@ -82,6 +85,7 @@ class DistilOptions(TypedDict, total=False):
 
     image_size: int | None
     image_fit: Literal["crop", "pad"] | None
+    image_mode: Literal["auto", "RGB", "RGBA"] | None
     image_column: str | None
     label_column: str | None
     columns: str | None
@@ -94,13 +98,13 @@ class DistilOptions(TypedDict, total=False):
     limit: int | None
     allow_bad: bool | None
     autoencoder_steps: int | None
-    network: str
-    path: str | None
+    network: str | Component
+    path: str | Component | None
     output: Literal["velocity", "data", "noise", "score"] | None
     error: Literal["velocity", "data", "noise"] | None
-    pairs: str | None
-    coupling: str | None
-    times: str | None
+    pairs: str | Component | None
+    coupling: str | Component | None
+    times: str | Component | None
     label_drop: float | None
     flip: Literal["auto", "yes", "no"] | None
     steps: int | None
@@ -125,17 +129,17 @@ class DistilOptions(TypedDict, total=False):
     tensorboard: bool | None
     check_cache: bool | None
     changed_data: bool | None
-    solver: str | None
-    grid: str | None
+    solver: str | Component | None
+    grid: str | Component | None
     final: Literal["auto", "none", "divide", "posterior_mean"] | None
-    guidance: str | None
+    guidance: str | float | None
 
 
 class SamplingOptions(TypedDict, total=False):
     """How a run is sampled; None, or none given, is the run's own."""
 
     steps: int | None
-    solver: str | None
-    grid: str | None
+    solver: str | Component | None
+    grid: str | Component | None
     guidance: float | None
     final: Literal["auto", "none", "divide", "posterior_mean"] | None

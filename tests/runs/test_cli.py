@@ -77,7 +77,7 @@ def test_train_sample_evaluate_info(tmp_path: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "energy" in shown and "floor" in shown
     assert main(["info", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == "12 of 12"
+    assert json.loads(capsys.readouterr().out)["steps"] == 12
 
 
 def test_pictures_of_digits(digits_run: Run, tmp_path: Path) -> None:

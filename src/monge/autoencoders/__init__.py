@@ -25,7 +25,9 @@ from monge.autoencoders.standardised import (
 )
 from monge.components import build
 from monge.errors import UserError
+from monge.system import schema
 from monge.system.files import read_json, write_atomic, write_json
+from monge.system.weights import require_fit, shapes_of
 
 __all__ = [
     "N_REFERENCE",
@@ -43,6 +45,25 @@ __all__ = [
 
 FORMAT_VERSION = 1
 TENSORS, SETTINGS = "autoencoder.safetensors", "autoencoder.json"
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+"""In which an autoencoder computes, by the names that its settings have."""
+
+SIDES = schema.listed(schema.whole(1, 2**24), 1, 3)
+
+SCHEMA = schema.fields(
+    {
+        "format_version": schema.whole(1),
+        "autoencoder": schema.text,
+        "data_shape": SIDES,
+        "latent_shape": SIDES,
+        "standardised": schema.truth,
+        "reference_items": schema.whole(0, 1024),
+        "dtype": schema.one_of(*DTYPES),
+    },
+    {"architecture": schema.fields({})},
+)
+"""What the settings hold."""
 
 
 def save(autoencoder: AutoencoderModule | Standardised, folder: Path | str) -> None:
@@ -80,15 +101,26 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
             is standardised, an autoencoder that has changed (`Standardised.check`).
     """
     folder = Path(folder)
-    settings = _read_settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     spec: AutoencoderSpec = build("autoencoder", settings["autoencoder"])
     data_shape, latent_shape = tuple(settings["data_shape"]), tuple(settings["latent_shape"])
-    autoencoder = spec.rebuild(data_shape, latent_shape, settings.get("architecture"))
+    items, architecture = settings["reference_items"], settings.get("architecture")
+    known = shapes_of(folder / TENSORS)
+    if settings["standardised"] and known.get("reference") != (items, *data_shape):
+        raise UserError(
+            f"{folder / TENSORS} does not fit {SETTINGS} beside it: the reference has shape "
+            f"{known.get('reference')}, not {(items, *data_shape)}; put the files back"
+        )
+    where = f"the autoencoder {settings['autoencoder']} of {folder / SETTINGS}"
+    require_fit(
+        lambda: spec.rebuild(data_shape, latent_shape, architecture), folder / TENSORS, where
+    )
+    autoencoder = spec.rebuild(data_shape, latent_shape, architecture)
     if settings["standardised"]:
         shape = statistics_shape(autoencoder.latent_shape)
-        reference = torch.zeros(settings["reference_items"], *autoencoder.data_shape)
+        reference = torch.zeros(items, *autoencoder.data_shape)
         autoencoder = Standardised(autoencoder, torch.zeros(shape), torch.ones(shape), reference)
-    autoencoder = autoencoder.to(getattr(torch, settings["dtype"])).eval()
+    autoencoder = autoencoder.to(DTYPES[settings["dtype"]]).eval()
     try:
         autoencoder.load_state_dict(load_file(folder / TENSORS))
     except (OSError, SafetensorError) as error:
@@ -100,19 +132,21 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     return autoencoder
 
 
-def _read_settings(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings that `save` has written.
+
+    Raises:
+        UserError: missing, damaged, or of a newer format.
+    """
     settings = read_json(file)
     version = settings.get("format_version") if isinstance(settings, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise UserError(f"{file} is not an autoencoder's settings: it has no format_version")
     if version > FORMAT_VERSION:
         raise UserError(
             f"{file} has format {version}; this monge reads up to {FORMAT_VERSION}: upgrade monge"
         )
-    known = ("autoencoder", "data_shape", "latent_shape", "standardised", "reference_items")
-    missing = [key for key in (*known, "dtype") if key not in settings]
-    if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}: it is damaged")
+    schema.check(settings, SCHEMA, str(file))
     return settings
 
 

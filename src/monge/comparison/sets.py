@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from monge.comparison import common_columns
 from monge.data import sources
 from monge.data.arrays import in_memory
 from monge.data.base import Data
@@ -87,16 +88,20 @@ def take_all(
     split = {name: _side_of(text) for name, text in texts.items()}
     runs = {name: Run.load(text, device) for name, (_, text) in split.items() if is_run(text)}
     sampled = {k: run for k, run in runs.items() if k != "reference" and split[k][0] == "all"}
-    reading = _completed(reading, list(sampled.values()))
+    asked, reading = reading, _completed(reading, list(sampled.values()))
+    files = {k: text for k, (_, text) in split.items() if k not in sampled and k not in runs}
+    codecs = {k: run.codec for k, run in sampled.items()}
+    columns = {k: [c.name for c in codec.columns] for k, codec in codecs.items() if codec}
+    own = common_columns.readings(files, columns, reading, asked)
     taken: list[Taken] = []
     for k, (name, (side, text)) in enumerate(split.items()):
         if name in sampled:
             # With a reference the same noise makes the difference of two runs sharper; without
             # one the two sets must be independent.
-            own = seed if "reference" in texts else seed + k
-            taken.append(_sampled(name, sampled[name], n, own, say))
+            ours = seed if "reference" in texts else seed + k
+            taken.append(_sampled(name, sampled[name], n, ours, say))
             continue
-        data = runs[name].data() if name in runs else sources.load(text, reading, say)
+        data = runs[name].data() if name in runs else sources.load(text, own[name], say)
         for line in data.summary:
             if line.startswith(("left out", "ignored")):  # the rest speaks of training
                 say(f"{name}: {line}")

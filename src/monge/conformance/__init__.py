@@ -111,7 +111,7 @@ def family_of(component: Any) -> str:
     if isinstance(component, Component) and hasattr(component, "build"):
         return "network"
     raise UserError(
-        f"{component!r} is no component that monge knows: derive it from "
+        f"{_name_of(component)} is no component that monge knows: derive it from "
         + ", ".join(base.__name__ for bases in BASES.values() for base in bases)
         + ", give it build(shape, n_classes, n_vector) for a network, or make it a function "
         "v(x, t, cond) or X(x, s, t, cond)"

@@ -154,9 +154,15 @@ def _channels_first(x: np.ndarray) -> np.ndarray:
 
 
 def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
-    """Images (N, C, H, W) uint8 at the size that was asked for; four channels are put on white."""
-    side = reading.image_size
-    if x.shape[1] == 4:
+    """Images (N, C, H, W) uint8 at the size and of the channels that were asked for.
+
+    Four channels are put on white unless transparency is to be learned.
+    """
+    side, clear = reading.image_size, reading.image_mode == "RGBA"
+    if clear and x.shape[1] in (1, 3):
+        solid = np.full_like(x[:, :1], 255)
+        x = np.concatenate([np.broadcast_to(x, (len(x), 3, *x.shape[2:])), solid], 1)
+    if x.shape[1] == 4 and not clear:
         opacity = x[:, 3:].astype(np.float32) / 255
         x = (x[:, :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
     if side is None or x.shape[2:] == (side, side):

@@ -63,6 +63,11 @@ class Data:
     report: Mapping[str, Any] = field(default_factory=dict)
     summary: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.train)} + {len(self.heldout)} held out, shape {self.shape}"
+        classes = f", {len(self.label_names)} classes" if self.label_names else ""
+        return f"Data({self.name!r}, {self.kind}, {parts}{classes})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one example."""

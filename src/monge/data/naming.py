@@ -49,8 +49,16 @@ def listed(names: Iterable[str]) -> str:
     >>> print(listed(["a", "kind, sort", ""]), listed([""]))
     'a,"kind, sort",""' '""'
     """
-    parts = [_quoted(name) for name in names]
-    return shlex.quote(",".join(parts))
+    return shlex.quote(joined(names))
+
+
+def joined(names: Iterable[str]) -> str:
+    """Names as one text, which `names_in` reads.
+
+    >>> joined(["a", "b,c"])
+    'a,"b,c"'
+    """
+    return ",".join(_quoted(name) for name in names)
 
 
 def flag(option: str, names: Iterable[str]) -> str:

@@ -20,6 +20,9 @@ class Reading:
     image_fit: Literal["crop", "pad"] = "crop"
     """Images of another size: crop takes the central square and resizes it with antialiasing;
     pad shrinks those that are too large and surrounds them with black."""
+    image_mode: Literal["auto", "RGB", "RGBA"] = "auto"
+    """Channels of images: RGBA learns transparency as a fourth one; auto: grey where all images
+    are, else RGB, and transparent parts on white."""
     image_column: str | None = None
     """Column of the images, in parquet files and hub data sets; none: the only one there is."""
     label_column: str | None = None

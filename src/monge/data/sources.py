@@ -79,6 +79,10 @@ class Source:
     read: Callable[[Asked], Data]
 
 
+OF_TABLES = ("columns", "drop", "condition_columns", "categorical")
+"""Settings that only a table has a use for."""
+
+
 def load(
     text: str, reading: Reading = READING, say: Say = quiet, check_cache: bool = False
 ) -> Data:
@@ -94,6 +98,16 @@ def load(
     Raises:
         UserError: unknown source, unreadable file, or content that is not data.
     """
+    data = _loaded(text, reading, say, check_cache)
+    given = [name for name in OF_TABLES if getattr(reading, name) is not None]
+    if given and data.codec is None:
+        what = {"image": "images", "table": "rows without names"}[data.kind]
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{flags}: {text} holds {what}, which have no columns to name")
+    return data
+
+
+def _loaded(text: str, reading: Reading, say: Say, check_cache: bool) -> Data:
     for name in ("image_size", "limit"):
         value = getattr(reading, name)
         if value is not None and value < 1:
@@ -236,10 +250,20 @@ def _array_file(path: Path, reading: Reading) -> Data:
         raise UserError(f"{path} holds {sorted(arrays)}: the examples should be one of {known}")
     y = next((arrays[k] for k in ("y", "labels", "arr_1", "y_train") if k in arrays), None)
     test = arrays.get("x_test"), arrays.get("y_test")
+    y = _named(y, arrays.get("label_names"))
     if x.ndim == 2:
         titles = arrays.get("columns")
         return tables.from_matrix(x, reading, y, *test, titles=titles, name=name, text=text)
     return from_arrays(x, y, *test, name=name, text=text, reading=reading)
+
+
+def _named(y: np.ndarray | None, names: np.ndarray | None) -> np.ndarray | None:
+    """Labels by their names, where an archive brings these along, as samples of monge do."""
+    if y is None or names is None or y.dtype.kind not in "iu" or names.dtype.kind != "U":
+        return y
+    if names.ndim != 1 or not y.size or y.min() < 0 or y.max() >= len(names):
+        return y
+    return names[y]
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from monge.runs.layout import COLUMNS, PLANE
 from monge.runs.provenance import card, flags, network_word, of_run
 from monge.runs.run import Run
 from monge.sampling import images
+from monge.sampling.class_rows import MOST_CLASSES, across_classes
 from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
 from monge.system.files import write_json
@@ -315,10 +317,14 @@ def _pictures(
     text = {"run": run.folder.name, "seed": str(seed)}
     images.save_png(images.grid(x[:100], 10), home / "samples.png", text)
     if run.label_names:
-        many = run.sample(SHOWN_PER_LABEL * len(run.label_names), "all", seed=seed, **sampling)
-        images.save_png(images.grid(many.x, SHOWN_PER_LABEL), home / "by_label.png", text)
-    nearest = found.known[found.evaluation.neighbours[:SHOWN_NEIGHBOURS]]
-    picture = images.neighbour_grid(x[:SHOWN_NEIGHBOURS], nearest[:, None])
+        # Of very many classes, some from the first to the last.
+        every = max(1, math.ceil(len(run.label_names) / MOST_CLASSES))
+        classes = list(range(0, len(run.label_names), every))
+        many = run.sample(SHOWN_PER_LABEL * len(classes), classes, seed=seed, **sampling)
+        images.save_png(many.grid(SHOWN_PER_LABEL), home / "by_label.png", text)
+    rows = across_classes(found.samples.label, SHOWN_NEIGHBOURS)[: len(x)]
+    nearest = found.known[found.evaluation.neighbours[rows]]
+    picture = images.neighbour_grid(x[rows], nearest[:, None])
     images.save_png(picture, home / "neighbours.png", text)
 
 

@@ -22,12 +22,14 @@ from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
+from monge.metrics.shown import aligned, wrapped
 from monge.metrics.two_sample import classifier_test, energy_distance
+from monge.runs import schemas
 from monge.runs.layout import BEST, BY_STEPS, STEPS
 from monge.runs.run import Run
 from monge.sampling import images
 from monge.sampling.samples import Samples
-from monge.system.files import read_json, write_json
+from monge.system.files import write_json
 from monge.system.progress import Say, counted, quiet
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -225,8 +227,8 @@ def _at_equal_evaluations(
 
 def _best_is_another(run: Run) -> bool:
     """Whether the best weights were kept before the last step."""
-    path = run.folder / BEST
-    return path.exists() and read_json(path)["step"] != checkpoint.newest_step(run.folder)
+    kept = schemas.read_if_there(run.folder, BEST)
+    return kept is not None and kept["step"] != checkpoint.newest_step(run.folder)
 
 
 def _distance(point: Point) -> float:
@@ -249,19 +251,24 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def text(found: Mapping[str, Any]) -> str:
-    """The whole curve as lines, with its floor."""
-    lines = [in_words(Point(**p)) for p in found["points"]]
+def text(found: Mapping[str, Any], width: int | None = None) -> str:
+    """The whole curve as a table, with its floor, in lines of so many characters at most."""
+    points = [Point(**p) for p in found["points"]]
+    seen = any(p.features is not None for p in points)
+    lines = [["", "by", "NFE", "energy", "C2ST AUC", "Frechet", *["Frechet (features)"] * seen]]
+    for p in points:
+        features = "-" if p.features is None else f"{p.features:.3g}"
+        cells = [p.who, p.how, f"{p.evaluations:g}", f"{p.energy:.4f}", f"{p.auc:.3f}"]
+        lines.append([*cells, _number(p.frechet), *[features] * seen])
     floor, std = found["floor"], found["floor_std"]
-    lines.append(
-        f"{'floor':47}  energy (latent) {floor['energy']:8.4f} +- {std['energy']:.4f}  C2ST AUC "
-        f"(latent) {floor['auc']:.3f}  Frechet (latent) "
-        f"{_number(floor['frechet'])} +- {_number(std['frechet'])}"
-    )
+    energy = f"{floor['energy']:.4f} ± {std['energy']:.4f}"
+    frechet = f"{_number(floor['frechet'])} ± {_number(std['frechet'])}"
+    lines.append(["floor", "", "", energy, f"{floor['auc']:.3f}", frechet, *["-"] * seen])
+    said = ["Energy, C2ST AUC and Frechet are of latents."]
     if found.get("withheld"):
-        lines.append(f"Frechet (latent) {found['withheld']}")
-    lines.append(
+        said.append(f"Frechet (latent) {found['withheld']}")
+    said.append(
         f"n = {found['n']} samples and as many held-out examples, seed {found['seed']}; NFE: "
         "evaluations of the network for a sample"
     )
-    return "\n".join(lines)
+    return "\n".join([aligned(lines, width=width), *(wrapped(line, width) for line in said)])

@@ -25,14 +25,16 @@ from monge.errors import UserError
 from monge.latents.batches import DataBatches, Latents
 from monge.latents.cache import in_units_of, latents_of, standardised_by
 from monge.runs import folder as folders
-from monge.runs import sharing
+from monge.runs import schemas, sharing
 from monge.runs.latents import latents_for
 from monge.runs.layout import QUALITY
 from monge.runs.spec import TrainSpec
 from monge.sampling import images
+from monge.sampling.class_rows import across_classes
 from monge.system import own_code, processes
-from monge.system.files import copy_new, read_json, refuse_links, remove, write_json
+from monge.system.files import copy_new, refuse_links, remove, write_json
 from monge.system.progress import Say, quiet
+from monge.system.schema import read_json
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
@@ -222,7 +224,7 @@ def _keep(
     quality["home"] = _quality_at_home(spec)
     write_json(home / "quality.json", quality)
     if data.kind == "image":
-        shown = data.heldout[:16]
+        shown = data.heldout[across_classes(data.heldout_label, 16)[: len(data.heldout)]]
         images.save_png(
             images.reconstruction_grid(
                 shown, reconstruct(wrapped, shown.to(device)).detach().cpu()
@@ -253,7 +255,7 @@ def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
         file = Path(spec.autoencoder) / "quality.json"
     if not file.exists():
         return None
-    kept = read_json(file)
+    kept = read_json(file, schemas.QUALITY, schemas.MADE_BY[QUALITY])
     wanted = ("rmse", "psnr_db", "latent_mean", "latent_std", "n")
     return {key: kept.get(key) for key in wanted}
 

@@ -11,7 +11,9 @@ from monge.data.base import Data
 from monge.errors import UserError
 from monge.fitting.train import train
 from monge.learned import kind_of
-from monge.runs.run import Run
+from monge.runs import places
+from monge.runs.restore import read_facts
+from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
 from monge.system.progress import Say, quiet
 
@@ -59,6 +61,7 @@ def distil_spec(
     spec = TrainSpec(
         **{
             **kept,
+            "data": places.found(run.folder, "data", run.spec.data),
             "objective": objective,
             "teacher": str(run.folder.resolve()),
             "teacher_guidance": guidance or f"{own:g}",
@@ -99,4 +102,6 @@ def distil(
     **settings: Any,
 ) -> Run:
     """Distil a trained run, or go on distilling, into a run folder; see `distil_spec`."""
+    if data is None and teacher.is_dir() and read_facts(teacher).text is None:
+        raise UserError(IN_MEMORY.format(folder=teacher))
     return train(distil_spec(teacher, **settings), data, out, say=say)

@@ -14,11 +14,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from monge.flows import Integrated
+from monge.runs import schemas
 from monge.runs.layout import BEST, MAP_ERROR
 from monge.runs.map_errors import FORMAT_VERSION
 from monge.runs.run import Run
 from monge.solvers import RK4
-from monge.system.files import read_json, write_atomic, write_json
+from monge.system.files import write_atomic, write_json
 from monge.tensors import CHUNK, noise
 from monge.times import Uniform
 
@@ -129,7 +130,8 @@ def keep_if_best(run: Run, step: int, velocity_loss: float = 0.0) -> None:
     be the best. The evaluation shows both, so that a good checkpoint is not picked in silence.
     """
     path = run.folder / BEST
-    before = read_json(path).get("score", math.inf) if path.exists() else math.inf
+    kept = schemas.read_if_there(run.folder, BEST)
+    before = math.inf if kept is None else kept["score"]
     error = map_errors(run, (1,), BEST_N, reference_steps=BEST_STEPS)[0]
     score = error.rms**2 + velocity_loss
     if score < before:

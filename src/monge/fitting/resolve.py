@@ -25,7 +25,6 @@ from monge.runs.restore import pick_device
 from monge.runs.spec import TrainSpec, plain_source
 from monge.sampling.facts import n_vector_of
 from monge.system import own_code
-from monge.system.files import read_json
 from monge.training import journal
 
 DEFAULT_STEPS = 5000
@@ -138,7 +137,7 @@ def _latent_shape(spec: TrainSpec, data: Data, folder: Path | None) -> tuple[int
         kept = folder / "autoencoder" / autoencoders.SETTINGS if folder else None
         if kept is None or not kept.exists():
             raise
-        settings = read_json(kept)
+        settings = autoencoders.read_settings(kept)
         if tuple(settings["data_shape"]) != data.shape:
             raise
         return tuple(settings["latent_shape"])

@@ -39,16 +39,16 @@ from monge.objectives.flow_matching import ReflowSpec
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
-from monge.runs import planned, same_data
+from monge.runs import places, planned, same_data, schemas
 from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
 from monge.runs.restore import build_network, pick_device, read_facts, set_threads
-from monge.runs.run import Run
+from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.system import lock, processes
-from monge.system.files import read_json, write_atomic, write_json
-from monge.system.progress import Say, quiet
+from monge.system.files import write_atomic, write_json
+from monge.system.progress import Say, quiet, survived
 from monge.tensors import stream
 from monge.training import checkpoint
 from monge.training.loop import Fitted, fit
@@ -82,7 +82,10 @@ def train(
     device = pick_device(spec.device)
     processes.join()
     spec = folders.adopted(spec)
+    spec = spec if out is None else places.moved(out, spec)
     if data is None:
+        if out is not None and (out / DATA).is_file() and read_facts(out).text is None:
+            raise UserError(IN_MEMORY.format(folder=out))
         data = _load(spec, say)
     for line in data.summary:
         say(line)
@@ -115,8 +118,9 @@ def train(
             if run.learned.error_steps:
                 say("measuring the map against the flow that it follows")
                 keep_map_errors(run, None if teacher else _heldout_loss(run, data))
-            write_card(folder)
-            write_report(folder)
+            with survived("the card and the report were not written", say):
+                write_card(folder)
+                write_report(folder)
     return run
 
 
@@ -146,6 +150,7 @@ def _opened(
                 say(f"{name}: {old} -> {new}")
             say(f"run folder {folder}")
             write_json(folder / DATA, facts.to_json())
+            places.keep(folder, spec, facts.text)
             _keep_reading(folder, data)
             folders.write_environment(folder, str(device))
             folders.journal_changes(folder, changed)
@@ -187,7 +192,7 @@ def train_autoencoder(
     check(spec, data, folder)
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
-    return folder, read_json(folder / QUALITY)
+    return folder, schemas.read(folder, QUALITY)
 
 
 def _fit(
@@ -207,15 +212,19 @@ def _fit(
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
-        say(f"{spec.network} ({size}) has done its {spec.steps} steps")
+        say(
+            f"{spec.network} ({size}) has done its {spec.steps} steps: nothing is left to train; "
+            "more --steps would go on"
+        )
     else:
         say(f"training {spec.network} ({size}) on {len(latents)} latents")
     every = spec.sample_every or max(FEWEST_BETWEEN, (spec.steps or DEFAULT_STEPS) // GRIDS)
 
     def show(average: nn.Module, step: int) -> None:
         run = _preview(folder, spec, average)
-        shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
-        write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
+        with survived(f"the samples of step {step} were not drawn", say):
+            shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
+            write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
         if run.learned.error_steps:
             keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, data))
 
@@ -238,10 +247,10 @@ def _fit(
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
     """The network's minutes: what the autoencoder, which has a third at most, has left."""
-    costs = folder / COST
-    if spec.minutes is None or not costs.exists():
-        return spec.minutes
-    spent = read_json(costs).get("autoencoder_s", 0.0) / 60
+    if spec.minutes is None:
+        return None
+    costs = schemas.read_if_there(folder, COST) or {}
+    spent = (costs.get("autoencoder_s") or 0.0) / 60
     return max(spec.minutes - spent, 0.5 * spec.minutes)
 
 

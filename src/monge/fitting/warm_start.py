@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from monge import autoencoders
 from monge.errors import UserError
 from monge.networks.transformer import resize_positions
 from monge.runs.folder import read_config
@@ -112,9 +113,7 @@ def _label_rows(
 
 def _grid_of(run: Path) -> tuple[int, ...] | None:
     """The grid of tokens of a run's network, if it has one."""
-    from monge.system.files import read_json
-
-    shape = read_json(run / "autoencoder" / "autoencoder.json")["latent_shape"]
+    shape = autoencoders.read_settings(run / "autoencoder" / "autoencoder.json")["latent_shape"]
     with torch.device("meta"):
         network = build_network(read_config(run), tuple(shape), read_facts(run))
     return getattr(network, "grid", None)

@@ -43,6 +43,10 @@ class Density:
     units: str = "nats"
     probes: int = 0
 
+    def __repr__(self) -> str:
+        mean = float(self.value.double().mean())
+        return f"Density({len(self.value)} examples, mean {mean:.4g} {self.units}, {self.space})"
+
     def interval(self, level: float = 0.95) -> tuple[PerExample, PerExample]:
         """Ends (B,) of the interval of the estimate, by Student's t; both the value if exact."""
         from scipy.stats import t

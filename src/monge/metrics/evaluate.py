@@ -37,6 +37,7 @@ from monge.metrics.labels import Labelled, as_labels
 from monge.metrics.memorisation import Neighbours, distance_rows, nearest_neighbours
 from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
+from monge.metrics.shown import as_paragraphs, wrapped
 from monge.metrics.table import Row, Table
 from monge.tensors import stream
 
@@ -77,10 +78,19 @@ class Evaluation:
         """The main findings as sentences."""
         return findings(self.table).lines
 
-    def text(self) -> str:
-        """The verdicts and the table, for the terminal."""
+    def __repr__(self) -> str:
+        first = next(iter(self.verdicts), "")
+        return f"Evaluation({len(self.table)} rows: {first})"
+
+    def text(self, width: int | None = None) -> str:
+        """The verdicts and the table, for the terminal, in lines of so many characters at most."""
+        said = [wrapped(line, width) for line in self.verdicts]
         tried = [f"Next: {why}: {command}" for why, command in self.advice]
-        return "\n".join([*self.verdicts, *tried, "", self.table.text()])
+        return "\n".join([*said, *tried, "", self.table.text(width)])
+
+    def _repr_html_(self) -> str:
+        tried = [f"Next: {why}: {command}" for why, command in self.advice]
+        return as_paragraphs([*self.verdicts, *tried]) + self.table._repr_html_()
 
     def to_json(self, label_names: Sequence[str] | None = None) -> dict[str, Any]:
         """Values for JSON: ``table``, ``verdicts``, and ``labels`` as [value, low, high]."""

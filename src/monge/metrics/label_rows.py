@@ -22,6 +22,7 @@ from monge.metrics.labels import (
     TooFewPerClass,
     agreement,
     agreement_if_shuffled,
+    classifier_name,
     fit_classifier,
     within_class_diversity,
 )
@@ -83,7 +84,9 @@ def label_rows(
     others = {name: agreement(classify(y.x), y.label) for name, y in baselines.items()}
     chance, worst_chance = agreement_if_shuffled(predicted, samples.label)
     protocol: dict[str, str | int | float] = {
-        "classifier": f"RBF-SVM (C = 10) on {min(len(train.x), MAX_TRAIN)} training examples",
+        "classifier": (
+            f"{classifier_name(train.label)} on {min(len(train.x), MAX_TRAIN)} training examples"
+        ),
         "floor": f"the classifier on {real.n} held-out examples",
         "seed": seed,
     }
@@ -158,7 +161,9 @@ def _trained_on_samples(
         },
         n=size,
         protocol={
-            "classifier": f"RBF-SVM (C = 10) on {size} samples with their requested labels",
+            "classifier": (
+                f"{classifier_name(samples.label)} on {size} samples with their requested labels"
+            ),
             "tested on": f"{found.n} held-out examples",
             "floor": "the same, trained on as many training examples",
             "seed": seed,

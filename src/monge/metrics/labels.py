@@ -8,6 +8,8 @@ and vary as the data do within each.
 
 References:
     | Classification accuracy score (Ravuri and Vinyals, 2019) -- https://arxiv.org/abs/1905.10887
+    | The Nystroem method (Williams and Seeger, 2001)
+    | -- https://proceedings.neurips.cc/paper/2000/hash/19de10adbaa1b2ee13f77f679fa1483a-Abstract.html
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import exp
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -29,6 +31,12 @@ from monge.tensors import stream
 
 Labels: TypeAlias = Int[Tensor, "_n"]
 MAX_TRAIN = 10_000
+MOST_PAIRED = 50
+"""Classes up to which each pair of them gets a machine of its own."""
+LANDMARKS = 1000
+"""Examples that the kernel is approximated from, for more classes."""
+PENALTY = 10.0
+"""Of an error against the size of the weights, C in the SVM."""
 MIN_CLASS = 4
 """Examples of a class below which its diversity is not measured."""
 SHUFFLED = "shuffled labels"
@@ -67,32 +75,62 @@ class OneClass(UserError):
     """A classifier has nothing to tell apart."""
 
 
+def classifier_name(labels: Labels) -> str:
+    """Which classifier `fit_classifier` takes for these labels."""
+    classes = len(labels[labels >= 0].unique())
+    if classes <= MOST_PAIRED:
+        return f"RBF-SVM (C = {PENALTY:g})"
+    return f"RBF ridge classifier ({LANDMARKS} landmarks, for more than {MOST_PAIRED} classes)"
+
+
 def fit_classifier(
     train: Tensor, labels: Tensor, seed: int = 0, max_train: int = MAX_TRAIN
 ) -> Callable[[Tensor], Labels]:
-    """An RBF-kernel SVM (C = 10) fitted to labelled examples, as a function to labels.
+    """A classifier fitted to labelled examples, as a function to labels.
 
-    Trained on at most `max_train` examples, drawn at random.
+    It is an RBF-kernel SVM (C = 10), which is made of a machine for each pair of classes. For more
+    than `MOST_PAIRED` classes it is a ridge regression of each class against the rest, with the
+    same kernel approximated from `LANDMARKS` examples (Williams and Seeger, 2001), whose time grows
+    linearly in the classes. Trained on at most `max_train` examples, drawn at random.
 
     Raises:
         OneClass: fewer than two classes.
         UserError: bad input.
     """
-    from sklearn.svm import SVC
-
     x = as_matrix(train, "training set")
     y = as_labels(labels, "training labels", len(x))
     known = (y >= 0).nonzero()[:, 0]
     rows = known[random_rows(len(known), max_train, stream(seed, "classifier"))]
-    if len(y[rows].unique()) < 2:
+    classes = len(y[rows].unique())
+    if classes < 2:
         raise OneClass("training labels: a classifier needs examples of at least two classes")
-    machine = SVC(C=10.0).fit(x[rows].double().numpy(), y[rows].numpy())
+    matrix = x[rows].double()
+    machine = _paired() if classes <= MOST_PAIRED else _one_against_the_rest(matrix, seed)
+    machine.fit(matrix.numpy(), y[rows].numpy())
 
     def predict(examples: Tensor) -> Labels:
         matrix = as_matrix(examples, "examples", minimum=1).double()
         return torch.from_numpy(machine.predict(matrix.numpy()))
 
     return predict
+
+
+def _paired() -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(C=PENALTY)
+
+
+def _one_against_the_rest(x: Tensor, seed: int) -> Any:
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+
+    width = float(x.shape[1] * x.var(unbiased=False)) or 1.0  # as the SVM's own scale
+    landmarks = Nystroem(
+        gamma=1 / width, n_components=min(LANDMARKS, len(x)), random_state=seed % 2**32
+    )
+    return make_pipeline(landmarks, RidgeClassifier(alpha=1 / PENALTY))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from monge.errors import UserError
+from monge.metrics.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.system.files import strict
 
 FORMAT_VERSION = 1
@@ -182,13 +183,24 @@ class Table:
             found.setdefault(row.group, []).append(row)
         return found
 
-    def text(self) -> str:
-        """Aligned columns for the terminal: a line for each row, a headed block for each group."""
+    def text(self, width: int | None = None) -> str:
+        """Aligned columns for the terminal: a line for each row, a headed block for each group.
+
+        Args:
+            width: characters of a line at most, as far as a row's name allows; None: no limit.
+        """
         blocks = [_block(title, rows) for title, rows in self.groups.items()]
         first = max((len(line[0]) for block in blocks for line in block), default=0)
-        texts = [aligned(block, first) for block in blocks]
+        texts = [aligned(block, first, width) for block in blocks]
         notes = [f"{row.name}: {row.note}" for row in self.rows if row.note]
-        return "\n".join(["\n\n".join(texts), LEGEND, *notes])
+        return "\n".join(["\n\n".join(texts), *(wrapped(x, width) for x in (LEGEND, *notes))])
+
+    def __repr__(self) -> str:
+        return f"Table({len(self.rows)} rows: {', '.join(row.name for row in self.rows[:3])}, ...)"
+
+    def _repr_html_(self) -> str:
+        tables = [as_html(_block(title, rows)) for title, rows in self.groups.items()]
+        return "".join([*tables, as_paragraphs([LEGEND])])
 
 
 def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
@@ -211,21 +223,6 @@ def _block(title: str, rows: Sequence[Row]) -> list[list[str]]:
         cells += [str(row.n), *["-" if row.p_value is None else short(row.p_value)] * tested]
         lines.append(cells)
     return lines
-
-
-def aligned(lines: Sequence[Sequence[str]], first: int = 0) -> str:
-    """Lines of cells as columns: the first flush left and at least so wide, the others right.
-
-    >>> print(aligned([["metric", "value"], ["↓ AUC", "0.5"]]))
-    metric  value
-    ↓ AUC     0.5
-    """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    widths[0] = max(first, widths[0])
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )
 
 
 def _is_number(value: object) -> bool:

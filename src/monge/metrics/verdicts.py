@@ -11,14 +11,22 @@ from monge.metrics.column_rows import WORST, in_words
 from monge.metrics.differences import LEVEL, Difference, holm
 from monge.metrics.power import detectable_gap, detectable_shift
 from monge.metrics.samples import Samples
+from monge.metrics.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.metrics.spaces import GAUSSIAN
-from monge.metrics.table import SIGNS, Row, Table, aligned, short
+from monge.metrics.table import SIGNS, Row, Table, short
 from monge.system.files import strict
 from monge.tensors import stream
 
 Word = Literal[
     "A", "B", "mixed", "different", "not distinguishable", "same examples", "not independent"
 ]
+
+
+CLOSER = (
+    "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: other real\n"
+    "data in the place of A and B. Where A is farther by less than 0, A is closer.\n"
+    "closer: by this metric alone at 5 %; p (Holm): all metrics taken together"
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,26 @@ class Compared:
     n: int
     seed: int
 
-    def text(self) -> str:
-        """Verdict, notes and table, for the terminal."""
-        table = self._sides() if self.differences else self.tables[0].text()
-        return "\n".join([self.verdict.text, *self.notes, "", table])
+    def __repr__(self) -> str:
+        return f"Compared({self.verdict.word}, n={self.n}, seed={self.seed}: {self.verdict.text})"
 
-    def _sides(self) -> str:
+    def text(self, width: int | None = None) -> str:
+        """Verdict, notes and table, for the terminal, in lines of so many characters at most."""
+        said = [wrapped(line, width) for line in (self.verdict.text, *self.notes)]
+        if self.differences:
+            table = "\n".join([aligned(self._sides(), width=width), wrapped(CLOSER, width)])
+        else:
+            table = self.tables[0].text(width)
+        return "\n".join([*said, "", table])
+
+    def _repr_html_(self) -> str:
+        said = as_paragraphs([self.verdict.text, *self.notes])
+        if self.differences:
+            return said + as_html(self._sides()) + as_paragraphs([CLOSER])
+        return said + self.tables[0]._repr_html_()
+
+    def _sides(self) -> list[list[str]]:
+        """Cells of A beside B, with a head."""
         tested = {d.name: d for d in self.differences}
         head = ["metric", "A", "B", "floor", GAUSSIAN, "A farther by", "95 % interval"]
         lines = [[*head, "p", "p (Holm)", "closer"]]
@@ -74,12 +96,7 @@ class Compared:
                 ends = f"[{low}, {high}]"
                 told = [short(d.value), ends, short(d.p_value), short(d.p_holm), d.closer or "?"]
             lines.append([*cells, *told])
-        legend = (
-            "↓ lower, ↑ higher is better, ≈ as near to the floor as possible; floor: other real\n"
-            "data in the place of A and B. Where A is farther by less than 0, A is closer.\n"
-            "closer: by this metric alone at 5 %; p (Holm): all metrics taken together"
-        )
-        return "\n".join([aligned(lines), legend])
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Values for JSON: ``table``, or ``tables`` of A and B and their ``differences``."""

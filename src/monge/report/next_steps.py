@@ -9,9 +9,10 @@ from monge.metrics.column_rows import WORST
 from monge.metrics.evaluate import TableOf
 from monge.metrics.findings import Findings, findings
 from monge.metrics.table import Table
+from monge.runs import schemas
 from monge.runs.folder import CONFIG
+from monge.runs.layout import COST
 from monge.runs.run import Run
-from monge.system.files import read_json
 
 FEW_VALUES = 20
 """A number with so few different values may be learned as a category."""
@@ -117,6 +118,5 @@ def _word(run: Run) -> str:
 
 def _trained(run: Run) -> int:
     """Training steps that were taken."""
-    cost = run.folder / "cost.json"
-    known = read_json(cost) if cost.exists() else {}
+    known = schemas.read_if_there(run.folder, COST) or {}
     return int(known.get("steps") or run.spec.steps or 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from monge.errors import UserError
 from monge.report.style import DARK, LIGHT, SCRIPT, STYLE
-from monge.system.files import read_json
+from monge.runs import schemas
 
 DAMAGED = (UserError, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What a file that is not as monge writes it can raise when it is shown."""
@@ -150,13 +150,7 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = folder / name
-    if not path.exists():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    return value
+    return schemas.read_if_there(folder, name)
 
 
 def picture(path: Path, caption: str = "", *, most: int = 1600) -> str:

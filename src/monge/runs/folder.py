@@ -15,12 +15,12 @@ from typing import Any
 from monge import autoencoders
 from monge.components import Component, build
 from monge.errors import UserError
+from monge.runs import places, schemas
 from monge.runs.layout import CHANGES, CONFIG, COST, ENVIRONMENT
 from monge.runs.spec import MAY_CHANGE, TrainSpec, difference, from_yaml, to_yaml
 from monge.system import own_code
 from monge.system.files import (
     is_temporary,
-    read_json,
     refuse_links,
     status,
     telling,
@@ -81,7 +81,9 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
         own_code.keep(folder, texts_of(spec))
         write_atomic(config, to_yaml(in_full(spec)))
         return {}
-    changed = difference(read_config(folder), in_short(spec))
+    before, now = read_config(folder), in_short(spec)
+    # What was moved together with the run is still the same.
+    changed = difference(places.resolved(folder, before), places.resolved(folder, now))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
         free |= {"autoencoder_steps"}  # it is still in training
@@ -104,7 +106,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
             "another folder with --out"
         )
     if changed:
-        write_atomic(config, to_yaml(in_full(spec)))
+        write_atomic(config, to_yaml(in_full(places.as_kept(spec, before))))
     return changed
 
 
@@ -171,14 +173,18 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "changed": {k: {"from": old, "to": new} for k, (old, new) in changed.items()},
     }
-    write_json(path, [*(read_json(path) if path.exists() else []), entry])
+    try:
+        before = schemas.read_if_there(folder, CHANGES) or []
+    except UserError:  # damaged: begin the list anew
+        before = []
+    write_json(path, [*before, entry])
 
 
 def add_costs(folder: Path, **costs: float | int) -> None:
     """Add to the run's account of what it cost."""
     path = folder / COST
     try:
-        before = read_json(path) if path.exists() else {}
+        before = schemas.read_if_there(folder, COST) or {}
     except UserError:  # damaged: begin the account anew
         before = {}
     write_json(path, {**before, **costs})

@@ -1,65 +1,128 @@
-"""What a run folder holds, in a few lines."""
+"""What a run folder holds: as values for programs, and in a few lines for people."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monge.errors import UserError
 from monge.learned import kind_of
+from monge.runs import schemas
 from monge.runs.folder import read_config
-from monge.runs.layout import COST, EVALUATION, QUALITY
-from monge.runs.spec import TrainSpec
-from monge.system.files import read_json
+from monge.runs.layout import COST, DATA, EVALUATION, QUALITY
 from monge.training import checkpoint, journal
+
+FACTS = {"examples": DATA, "autoencoder_quality": QUALITY, "cost": COST, "evaluation": EVALUATION}
+"""What is read from files that a run can do without, and from which."""
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What the run is, how far it is and how good, from its files alone.
+    """What the run is, how far it is and how good, from its files alone; null where unknown.
+
+    Files that say what was measured and are damaged are named under ``damaged`` and left out.
 
     Raises:
-        UserError: no run there, or damaged files.
+        UserError: no run there, or damaged settings.
     """
     spec = read_config(folder)
     solver, guidance = kind_of(spec.objective).sampling(spec)
-    facts: dict[str, Any] = {
+    log = journal.read(folder / journal.NAME)
+    losses = [row["loss"] for row in log if row.get("loss") is not None]
+    found: dict[str, Any] = {
         "run": str(folder),
         "data": spec.data,
         "autoencoder": spec.autoencoder,
         "network": spec.network,
-        **_objective(spec),
-        "path": f"{spec.path}, output {spec.output}, coupling {spec.coupling}",
-        "sampling": f"{solver}, {spec.grid}, guidance {guidance:g}, final {spec.final}",
+        "objective": spec.objective,
+        "pairs": None if spec.objective == "flow_matching" else spec.pairs,
+        "teacher": spec.teacher,
+        "path": spec.path,
+        "output": spec.output,
+        "coupling": spec.coupling,
+        "solver": solver,
+        "grid": spec.grid,
+        "guidance": guidance,
+        "final": spec.final,
+        "steps": checkpoint.newest_step(folder) or 0,
+        "steps_asked": spec.steps,
+        "minutes_asked": spec.minutes,
+        "last_loss": losses[-1] if losses else None,
+        "damaged": [],
     }
-    newest = checkpoint.newest_step(folder)
-    facts["steps"] = f"{newest or 0} of {spec.steps or f'{spec.minutes:g} minutes'}"
-    log = journal.read(folder / journal.NAME)
-    losses = [row["loss"] for row in log if "loss" in row]
-    if losses:
-        facts["last loss"] = losses[-1]
-    for name, title in ((QUALITY, "autoencoder"), (COST, "cost")):
-        if (folder / name).exists():
-            values = read_json(folder / name)
-            facts[f"{title} facts"] = ", ".join(f"{k} {_short(v)}" for k, v in values.items())
-    evaluation = folder / EVALUATION
-    if evaluation.exists():
-        for row in read_json(evaluation)["table"]["rows"]:
-            low, high = row["interval"]
-            facts[row["name"]] = (
-                f"{_short(row['value'])} [{_short(low)}, {_short(high)}], "
-                f"floor {_short(row['floor'])}"
-            )
-    else:
-        facts["evaluation"] = f"none yet: monge evaluate {folder}"
-    return facts
+    for key, name in FACTS.items():
+        try:
+            found[key] = schemas.read_if_there(folder, name)
+        except UserError as error:
+            found[key] = None
+            found["damaged"].append(str(error))
+    if found["evaluation"] is not None:
+        found["evaluation"] = [_row(row) for row in found["evaluation"]["table"]["rows"]]
+    return found
 
 
-def _objective(spec: TrainSpec) -> dict[str, str]:
-    """What is trained, where it is no plain flow matching."""
-    if spec.objective == "flow_matching":
-        return {}
-    taught = f", teacher {spec.teacher}" if spec.teacher else ""
-    return {"objective": f"{spec.objective}, pairs {spec.pairs}{taught}"}
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("name", "value", "interval", "floor", "baselines", "n")
+    return {**{key: row[key] for key in keys}, "unit": row.get("unit", "")}
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def in_words(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The same as names and texts, in the order in which they are read."""
+    data = found["examples"]
+    objective = "" if found["objective"] == "flow_matching" else found["objective"]
+    if objective:
+        objective += f", pairs {found['pairs']}"
+    if found["teacher"]:
+        objective += f", teacher {shown_path(found['teacher'])}"
+    asked = found["steps_asked"] or f"{found['minutes_asked']:g} minutes"
+    lines = {
+        "run": found["run"],
+        "data": shown_path(found["data"]),
+        "examples": "" if data is None else _examples(data),
+        "autoencoder": shown_path(found["autoencoder"]),
+        "network": found["network"],
+        "objective": objective,
+        "path": f"{found['path']}, output {found['output']}, coupling {found['coupling']}",
+        "sampling": f"{found['solver']}, {found['grid']}, guidance {found['guidance']:g}, "
+        f"final {found['final']}",
+        "steps": f"{found['steps']} of {asked}",
+        "last loss": "" if found["last_loss"] is None else short(found["last_loss"]),
+        "autoencoder facts": _facts(found["autoencoder_quality"]),
+        "cost": _facts(found["cost"]),
+    }
+    lines |= {f"damaged {i + 1}": text for i, text in enumerate(found["damaged"])}
+    for row in found["evaluation"] or ():
+        low, high = map(short, row["interval"])
+        lines[row["name"]] = f"{short(row['value'])} [{low}, {high}], floor {short(row['floor'])}"
+    if found["evaluation"] is None:
+        lines["evaluation"] = f"none yet: monge evaluate {folder}"
+    return {name: text for name, text in lines.items() if text}
+
+
+def _examples(data: Mapping[str, Any]) -> str:
+    shape = " x ".join(map(str, data["shape"]))
+    parts = f"{data.get('n_train', '?')} and {data.get('n_heldout', '?')} held out"
+    classes = len(data["label_names"])
+    labels = f", {classes} class{'es' * (classes != 1)}" if classes else ""
+    return f"{parts}, shape {shape}{labels}"
+
+
+def _facts(values: Mapping[str, Any] | None) -> str:
+    plain = {k: v for k, v in (values or {}).items() if v is not None and not isinstance(v, dict)}
+    return ", ".join(f"{k} {short(v)}" for k, v in plain.items())
+
+
+def shown_path(text: str) -> str:
+    """A path relative to where the reader stands, where that is shorter."""
+    if not os.path.isabs(text):
+        return text
+    near = os.path.relpath(text)
+    return near if len(near) < len(text) else text
+
+
+def short(value: Any) -> str:
+    """A value with four significant digits; lists in brackets."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(short, value)) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

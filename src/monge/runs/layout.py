@@ -10,6 +10,7 @@ PLAN = "plan.json"
 SPLIT = "split.safetensors"
 MAP_ERROR = "map_error.json"
 BEST = "best.json"
+PLACES = "places.json"
 REPORT = "report.html"
 CARD = "README.md"
 

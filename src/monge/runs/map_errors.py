@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from monge.errors import UserError
+from monge.runs import schemas
 from monge.runs.layout import MAP_ERROR
-from monge.system.files import read_json
 from monge.system.progress import counted
 from monge.times import Grid, Uniform
 
@@ -20,9 +21,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: a damaged file.
     """
-    path = folder / MAP_ERROR
-    kept = read_json(path) if path.exists() else {}
-    return kept if kept.get("format_version") == FORMAT_VERSION else None
+    kept = schemas.read_if_there(folder, MAP_ERROR) or {}
+    if kept.get("format_version") != FORMAT_VERSION:
+        return None
+    if lacking := [key for key in ("reference", "errors") if key not in kept]:
+        raise UserError(f"{folder / MAP_ERROR} is damaged: it lacks {', '.join(lacking)}")
+    return {"velocity_loss": None, **kept}
 
 
 def expected(folder: Path, grid: Grid, guidance: float = 1.0) -> dict[str, Any] | None:

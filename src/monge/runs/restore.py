@@ -16,6 +16,7 @@ from monge.data.columns.schema import TableCodec
 from monge.errors import UserError
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
+from monge.runs import schemas
 from monge.runs.layout import DATA
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
@@ -57,16 +58,14 @@ def read_facts(folder: Path) -> DataFacts:
     Raises:
         UserError: a damaged file.
     """
-    path = folder / DATA
-    facts = read_json(path)
-    needed = ("text", "kind", "shape", "label_names", "label_counts", "fingerprint")
-    missing = [k for k in needed if not isinstance(facts, dict) or k not in facts]
-    if missing:
+    found = DataFacts.from_json(schemas.read(folder, DATA))
+    names, counts = len(found.label_names), len(found.label_counts)
+    if names != counts or (names and not sum(found.label_counts)):
         raise UserError(
-            f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
-            "command again, which writes it anew"
+            f"{folder / DATA} is damaged: it has {names} label_names and {counts} label_counts, of "
+            f"{sum(found.label_counts)} examples; {schemas.AGAIN}"
         )
-    return DataFacts.from_json(facts)
+    return found
 
 
 def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> nn.Module:
@@ -109,7 +108,14 @@ def load_weights(network: nn.Module, file: Path) -> None:
     from safetensors import SafetensorError
 
     try:
-        network.load_state_dict(load_file(file))
+        found = load_file(file)
+        if wrong := [name for name, t in found.items() if not bool(t.isfinite().all())]:
+            raise UserError(
+                f"{file} holds numbers that are not finite, in {', '.join(wrong[:3])}"
+                f"{', ...' * (len(wrong) > 3)}: the run has diverged or the file is damaged; train "
+                "it again, or put the file back"
+            )
+        network.load_state_dict(found)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
     except RuntimeError as error:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from monge import autoencoders
+from monge.components import Component
 from monge.data import sources
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.latents.batches import Latents
 from monge.networks.exact import ExactNetwork
-from monge.runs import same_data, sharing
+from monge.runs import places, same_data, sharing
 from monge.runs.folder import read_config
 from monge.runs.latents import latents_for
+from monge.runs.layout import CONFIG
 from monge.runs.restore import (
     build_network,
     codec_of,
@@ -35,9 +38,19 @@ from monge.sampling.generator import Generator
 from monge.system import own_code
 from monge.system.files import refuse_links
 from monge.system.progress import quiet
+from monge.system.weights import require_fit
+
+if TYPE_CHECKING:
+    from monge.metrics.evaluate import Evaluation
 
 REFERENCE = 2000
 """Held-out examples that are shown beside samples, at most."""
+
+IN_MEMORY = (
+    "{folder} was trained on arrays in memory, which no command can read again: in Python, pass "
+    "them as data=, or what monge.read makes of them and their labels"
+)
+"""Why the data of a run cannot be had."""
 
 Weights = Literal["ema", "model", "best"]
 
@@ -87,14 +100,18 @@ class Run(Generator):
         if not (folder / "autoencoder" / "autoencoder.json").exists():
             raise UserError(f"{folder} is not trained yet: run its `monge train` command again")
         autoencoder = autoencoders.load(folder / "autoencoder").to(where).eval()
-        network = build_network(spec, autoencoder.latent_shape, facts)
-        if not isinstance(network, ExactNetwork):
-            file = folder / f"{weights}.safetensors"
+        file = folder / f"{weights}.safetensors"
+        if spec.network != "exact":
             if not file.exists():
                 raise UserError(
                     f"{folder} has no {file.name}: train it for some steps first, or, if it is "
                     f"an autoencoder alone, use it by monge train SOURCE --autoencoder {folder}"
                 )
+            settings = f"the network {spec.network} of {folder / CONFIG}"
+            shape = autoencoder.latent_shape
+            require_fit(lambda: build_network(spec, shape, facts), file, settings)
+        network = build_network(spec, autoencoder.latent_shape, facts)
+        if not isinstance(network, ExactNetwork):
             load_weights(network, file)
         return cls.of(folder, spec, facts, autoencoder, network.to(where).eval(), where, weights)
 
@@ -162,8 +179,8 @@ class Run(Generator):
         """
         facts = self.facts
         if facts.text is None:
-            raise UserError("this run was trained on arrays in memory: pass them as data=")
-        data = sources.load(facts.text, self.spec)
+            raise UserError(IN_MEMORY.format(folder=self.folder))
+        data = sources.load(places.found(self.folder, "data", facts.text), self.spec)
         found = same_data.differences(data, facts, self.codec)
         if found or data.fingerprint != facts.fingerprint:
             what = "; ".join(found) or f"fingerprint {facts.fingerprint}, now {data.fingerprint}"
@@ -178,6 +195,40 @@ class Run(Generator):
             return self.data().heldout[:REFERENCE]
         except UserError:
             return None
+
+    # What the rooms above measure and make of a run, at the run's own hand.
+
+    def evaluate(self, n: int = 1000, **settings: Any) -> Evaluation:
+        """Measure n samples against held-out data; see `monge.evaluate`."""
+        return _upstairs("monge.api", "evaluate")(self, n, **settings)
+
+    def verify(self, n: int | None = None, **settings: Any) -> dict[str, Any]:
+        """Say where the Wasserstein-2 error of samples comes from; see `monge.verify`."""
+        return _upstairs("monge.api", "verify")(self, n, **settings)
+
+    def distil(self, objective: str | Component | None = None, **settings: Any) -> Run:
+        """Distil this run into a flow map of few steps; see `monge.distil`."""
+        objectives = () if objective is None else (objective,)
+        return _upstairs("monge.api", "distil")(self, *objectives, **settings)
+
+    def export(self, format: str = "pt2", out: str | Path | None = None) -> Path:
+        """Write the run in a format of other programs; returns the file or folder.
+
+        Args:
+            format: "pt2" for a program of torch alone, or "diffusers" for a pipeline's folder.
+            out: where; by default in ``export/`` of the run folder.
+
+        Raises:
+            UserError: the format cannot hold the run, or `out` is there already.
+            CheckFailed: what was written differs from the run.
+        """
+        run = self if self.device.type == "cpu" else type(self).load(self.folder, "cpu")
+        place = None if out is None else Path(out)
+        return _upstairs("monge.export.run", "export_run")(run, format, place)[0]
+
+    def report(self) -> Path:
+        """Write ``report.html`` from what the run folder holds, and return its path."""
+        return _upstairs("monge.report.report", "write_report")(self.folder)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write what sampling needs to a folder: settings, weights, autoencoder and model card."""
@@ -195,6 +246,11 @@ class Run(Generator):
         return sharing.push(self.folder, repo, private)
 
 
+def _upstairs(module: str, name: str) -> Any:
+    """A function of a room above this one, imported when it is used."""
+    return getattr(import_module(module), name)
+
+
 def _teacher(
     folder: Path, teacher: str, network: nn.Module, device: torch.device
 ) -> Callable[[], Run]:
@@ -202,12 +258,13 @@ def _teacher(
 
     @cache
     def load() -> Run:
-        if not Path(teacher).is_dir():
+        place = Path(places.found(folder, "teacher", teacher))
+        if not place.is_dir():
             raise UserError(
                 f"{folder} was distilled from {teacher}, which is not there any "
                 "more: put it back to compare the map with it; sampling does not need it"
             )
-        found = Run.load(teacher, str(device))
+        found = Run.load(place, str(device))
         own = next(network.parameters(), None)
         if own is not None:
             found.network.to(own.dtype)

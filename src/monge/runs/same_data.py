@@ -18,6 +18,8 @@ from monge.data.base import Data
 from monge.data.columns import schema
 from monge.data.columns.schema import TableCodec
 from monge.errors import UserError
+from monge.runs import schemas
+from monge.runs.layout import DATA
 from monge.sampling.facts import DataFacts
 from monge.system.files import read_json
 
@@ -136,12 +138,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _facts(folder: Path) -> DataFacts:
-    path = folder / "data.json"
-    found = read_json(path)
-    try:
-        return DataFacts.from_json(found)
-    except (TypeError, AttributeError):
-        raise UserError(f"{path} is damaged: train in another folder with --out") from None
+    return DataFacts.from_json(schemas.read(folder, DATA))
 
 
 def _codec(folder: Path) -> TableCodec | None:

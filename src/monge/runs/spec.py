@@ -19,14 +19,14 @@ import yaml
 
 from monge.components import read_value
 from monge.data.reading import Reading
-from monge.errors import UserError, nearest
+from monge.errors import UserError, nearest, reason
 
 FORMAT_VERSION = 2
 
 NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
 """Keys that files of version 1 lack; their defaults are what those runs did."""
 
-NEW_TRAINED = frozenset({"objective", "pairs", "teacher", "teacher_guidance"})
+NEW_TRAINED = frozenset({"objective", "pairs", "teacher", "teacher_guidance", "image_mode"})
 """Keys that came later and say what is trained; at their defaults a run's digest lacks them."""
 
 LATER = frozenset({"shard", "changed_data"}) | NEW_TRAINED
@@ -226,6 +226,8 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {reason(error)}; save it as UTF-8") from None
     entries = _entries(text, path)
     found = entries.pop("format_version", (str(FORMAT_VERSION), 0))[0]
     version = read_value(found, int, f"{path}: format_version")
@@ -254,6 +256,9 @@ def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
+    except (RecursionError, ValueError, TypeError) as error:
+        told = "nested too deep" if isinstance(error, RecursionError) else reason(error)
+        raise UserError(f"{path} is not YAML that monge writes: {told}") from None
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
@@ -261,6 +266,8 @@ def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
     entries = {}
     for key, value in root.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{path}, line {line}: a key should be a name, not a list or map")
         if not isinstance(value, yaml.ScalarNode):
             raise UserError(f"{path}, line {line}: {key.value} takes one value, not a list or map")
         if key.value in entries:

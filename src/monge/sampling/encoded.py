@@ -33,6 +33,7 @@ class Encoded:
         label: (N,) indices into `label_names`, -1 for none; or None.
         vector: (N, K) standardised conditions of a table, or None.
         info: where it came from: data, solver, steps, ...
+        source: the name of the file that each row was, or None.
     """
 
     kind: Kind
@@ -41,6 +42,11 @@ class Encoded:
     label_names: tuple[str, ...] = ()
     vector: Tensor | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    source: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        where = self.info.get("data", "a tensor")
+        return f"Encoded({self.kind} {tuple(self.z.shape)} of {where})"
 
     def __len__(self) -> int:
         return len(self.z)
@@ -48,10 +54,12 @@ class Encoded:
     def __getitem__(self, rows: slice) -> Encoded:
         label = None if self.label is None else self.label[rows]
         vector = None if self.vector is None else self.vector[rows]
-        return dataclasses.replace(self, z=self.z[rows], label=label, vector=vector)
+        source = None if self.source is None else self.source[rows]
+        own = {"label": label, "vector": vector, "source": source}
+        return dataclasses.replace(self, z=self.z[rows], **own)
 
     def save(self, path: str | Path) -> Path:
-        """Write an .npz with the array noise or latent, and label, names, vector, info.
+        """Write an .npz with the array noise or latent, and label, names, vector, source, info.
 
         Raises:
             UserError: the file is there already.
@@ -63,6 +71,8 @@ class Encoded:
             arrays |= {"label": self.label.numpy(), "names": np.asarray(self.label_names)}
         if self.vector is not None:
             arrays["vector"] = self.vector.numpy()
+        if self.source is not None:
+            arrays["source"] = np.asarray(self.source)
         facts = {"format_version": FORMAT_VERSION, **self.info}
         buffer = io.BytesIO()
         # Numbers and text alone: nothing here that numpy would pickle.
@@ -97,7 +107,7 @@ def load(path: str | Path, generator: GenerativeModel) -> Encoded:
     kind = cast("Kind", kinds[0])
     label = arrays.get("label")
     names = tuple(str(name) for name in arrays.get("names", ()))
-    vector = arrays.get("vector")
+    vector, source = arrays.get("vector"), arrays.get("source")
     found = Encoded(
         kind,
         torch.from_numpy(_numbers(arrays[kind], kind, path)),
@@ -105,6 +115,7 @@ def load(path: str | Path, generator: GenerativeModel) -> Encoded:
         names,
         None if vector is None else torch.from_numpy(_numbers(vector, "vector", path)),
         {**_info(arrays.get("info"), path), "file": path.name},
+        None if source is None else tuple(str(name) for name in np.atleast_1d(source)),
     )
     return fitted(found, generator, str(path))
 
@@ -144,7 +155,8 @@ def fitted(found: Encoded, generator: GenerativeModel, where: str = "this encodi
             f"(N, {', '.join(map(str, shape))}), N at least 1"
         )
     n = len(found)
-    for name, array in (("label", found.label), ("vector", found.vector)):
+    given = {"label": found.label, "vector": found.vector, "source": found.source}
+    for name, array in given.items():
         if array is not None and len(array) != n:
             raise UserError(f"{where}: {len(array)} rows of {name} for {n} of {found.kind}")
     k = generator.facts.n_vector

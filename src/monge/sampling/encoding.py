@@ -73,7 +73,8 @@ def encode(
         own = asked_labels(label, generator.facts, n, 0)
     else:
         own = labels_of(generator, rows.label, rows.names, n)
-    found = Encoded(to, torch.empty(0), own, tuple(generator.label_names), rows.vector)
+    known = tuple(generator.label_names)
+    found = Encoded(to, torch.empty(0), own, known, rows.vector, source=rows.sources)
     latents, ends = [], []
     for at, x in rows.chunks():
         z = generator.autoencoder.encode(x.to(generator.device)).mean
@@ -159,7 +160,8 @@ def decode(
     condition = generator.codec.condition_of(found.vector) if known else None  # type: ignore
     # Samples have labels or none; a row without one among others is written without any.
     labelled = found.label is not None and bool((found.label >= 0).all())
-    return Samples(x, z, found.label if labelled else None, generator.origin, info, condition)
+    label = found.label if labelled else None
+    return Samples(x, z, label, generator.origin, info, condition, found.source)
 
 
 def _given(
@@ -229,7 +231,8 @@ def interpolate(
     def spread(rows: Tensor | None) -> Tensor | None:
         return None if rows is None else rows[nearer.flatten()]
 
-    whole = dataclasses.replace(found, z=z, label=spread(found.label), vector=spread(found.vector))
+    own = {"label": spread(found.label), "vector": spread(found.vector), "source": None}
+    whole = dataclasses.replace(found, z=z, **own)
     drawn = decode(generator, whole, **settings)
     parts = zip(
         drawn.x.split(frames),

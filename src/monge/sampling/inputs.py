@@ -16,6 +16,7 @@ from monge.data import sources
 from monge.data.arrays import Pixels
 from monge.data.images import store
 from monge.data.images.folder import holds_images, list_folder
+from monge.data.images.raw import shown
 from monge.data.tables.tables import FEWEST
 from monge.errors import UserError
 from monge.sampling.model import GenerativeModel
@@ -29,6 +30,7 @@ class Inputs:
 
     Attributes:
         label, names, vector: of all of them in that order, as the source has them.
+        sources: the name of each one's file, where they are files.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Inputs:
     label: Tensor | None = None
     names: tuple[str, ...] = ()
     vector: Tensor | None = None
+    sources: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -77,10 +80,12 @@ def read(
         sources.refuse_run(path)
         # Not by `sources.load`, which refuses fewer images than can be trained on.
         reading = dataclasses.replace(reading, limit=limit)
-        kept = store.prepare(list_folder(path, reading), reading, say)
+        listed = list_folder(path, reading)
+        kept = store.prepare(listed, reading, say)
         label = torch.from_numpy(kept.labels) if len(kept.label_names) > 1 else None
         name = path.resolve().name
-        found = Inputs.whole(name, Pixels(kept.shards), label, kept.label_names)
+        files = tuple(shown(listed.paths[k]) for k in kept.rows.tolist())
+        found = Inputs.whole(name, Pixels(kept.shards), label, kept.label_names, None, files)
         return _checked(found, shape, text)
     data = sources.load(text, reading, say)
     if data.kind != generator.facts.kind:

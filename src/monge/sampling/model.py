@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from monge import autoencoders
 from monge.autoencoders.standardised import Standardised, unscaled
+from monge.components import Component, text_of
 from monge.data.base import Data
 from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
@@ -22,7 +23,7 @@ from monge.flows import Density, Walk
 from monge.flows.density import EXACT
 from monge.latents.batches import Latents
 from monge.latents.cache import in_units_of, latents_of
-from monge.learned.base import Draw, Learned
+from monge.learned.base import JUMPS, Draw, Learned
 from monge.paths import Path as InterpolationPath
 from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
@@ -128,15 +129,15 @@ class GenerativeModel:
     def flow(
         self,
         steps: int | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
+        solver: str | Component | None = None,
+        grid: str | Component | None = None,
         guidance: float | None = None,
     ) -> Walk:
         """The flow map that samples: the usual settings, with those given here instead.
 
         A learned map jumps along the grid, and its velocity is integrated where a solver is named.
         """
-        return self.learned.flow(steps, solver, grid, guidance)
+        return self.learned.flow(**_asked(steps, solver, grid, guidance))
 
     @torch.no_grad()
     def sample(
@@ -146,8 +147,8 @@ class GenerativeModel:
         *,
         condition: str | Mapping[str, float] | Tensor | None = None,
         steps: int | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
+        solver: str | Component | None = None,
+        grid: str | Component | None = None,
         guidance: float | None = None,
         final: str | None = None,
         seed: int = 0,
@@ -162,6 +163,7 @@ class GenerativeModel:
                 mapping, or one row per sample (N, K); None draws those of training rows (with
                 their labels, or of the sample's label).
             steps: of the solver; replaces the grid's own number.
+            solver, grid: texts as on the command line, or components.
             progress: called with the number of samples just finished.
 
         Raises:
@@ -170,7 +172,7 @@ class GenerativeModel:
         if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
         labels, given = self.draw_conditions(n, label, condition, seed)
-        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
+        asked = _asked(steps, solver, grid, guidance)
         info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
@@ -194,8 +196,8 @@ class GenerativeModel:
         *,
         probes: int | None = None,
         steps: int | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
+        solver: str | Component | None = None,
+        grid: str | Component | None = None,
         guidance: float | None = None,
         seed: int = 0,
     ) -> Density:
@@ -221,12 +223,12 @@ class GenerativeModel:
             if self.codec is None:
                 raise UserError("this run was not trained on a table with columns: give a tensor")
             x, label, vector = self.codec.encode(x)
-        reason = self.learned.without_asked_density(solver, steps, grid, probes)
+        asked = _asked(steps, solver, grid, guidance)
+        reason = self.learned.without_asked_density(asked["solver"], steps, asked["grid"], probes)
         if reason := reason or self._without_categories():
             raise UserError(f"no log-density: {reason}")
         if probes is not None and math.prod(self.autoencoder.latent_shape) <= EXACT:
             probes = None
-        asked = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance}
         settings = {"flow": asked, "probes": probes, "seed": seed}
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
@@ -367,6 +369,15 @@ class GenerativeModel:
 
         png = base64.b64encode(self.sample(16)._repr_png_() or b"").decode()
         return f"<b>{self.name}</b><br><img src='data:image/png;base64,{png}'>"
+
+
+def _asked(steps: int | None, solver: Any, grid: Any, guidance: float | None) -> dict[str, Any]:
+    """The settings of a flow, with its components as texts."""
+    texts = {
+        family: None if value is None else JUMPS if value == JUMPS else text_of(family, value)
+        for family, value in (("solver", solver), ("grid", grid))
+    }
+    return {"steps": steps, **texts, "guidance": guidance}
 
 
 @torch.no_grad()

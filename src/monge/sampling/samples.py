@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,14 @@ from monge.data.columns.schema import TableCodec
 from monge.data.tables import table_files
 from monge.errors import UserError, nearest
 from monge.sampling import images
+from monge.sampling.class_rows import by_class, worth_rows
 from monge.system import ownership
+
+LIST = "labels.csv"
+"""The list of labels beside png files, as `monge train` reads it."""
+
+WIDEST = 10
+"""Images of a class in a row, where a grid of all would be narrower."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Samples:
         origin: what drew them.
         info: solver, steps, seed, evaluations, ...
         condition: (N, K) in the condition columns' own units, float64, or None.
+        source: the name of what each was encoded from, or None.
     """
 
     x: Tensor
@@ -78,6 +87,7 @@ class Samples:
     origin: Origin
     info: dict[str, Any] = field(default_factory=dict)
     condition: Tensor | None = None
+    source: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         shape = tuple(self.x.shape)
@@ -87,10 +97,14 @@ class Samples:
         return len(self.x)
 
     def grid(self, columns: int | None = None) -> Any:
-        """The samples in one PIL image."""
+        """The samples in one PIL image: of several classes in rows by class, with their names."""
         if self.origin.kind != "image":
             return images.rows_plot(self.origin.codec, self.x, self.origin.reference())
-        return images.grid(self.x, columns or round(len(self.x) ** 0.5))
+        across = columns or round(len(self.x) ** 0.5)
+        names = self.origin.label_names
+        if self.label is not None and worth_rows(self.label, names):
+            return by_class(self.x, self.label, names, columns or max(across, WIDEST))
+        return images.grid(self.x, across)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -105,9 +119,10 @@ class Samples:
     ) -> list[Path]:
         """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
 
-        The .npz of images has the layout of ADM's evaluation: arr_0 uint8 (N, H, W, C), arr_1
-        labels; that of a table has the rows under arr_0, the labels under arr_1 and the names
-        under columns.
+        Beside png files with labels, or that were encoded from named files, labels.csv names the
+        label and the source of each. The .npz of images has the layout of ADM's evaluation: arr_0
+        uint8 (N, H, W, C), arr_1 labels; and label_names, source. That of a table has the rows
+        under arr_0, the labels under arr_1 and the names under columns.
 
         The folder is new or empty, or holds nothing but earlier samples, which are removed; see
         `ownership`.
@@ -134,17 +149,37 @@ class Samples:
         is_image = self.origin.kind == "image"
         match form:
             case "png" if is_image:
-                return {
+                pictures = {
                     f"{i:06d}.png": images.png_of(
                         images.grid(self.x[i : i + 1], 1, scale=1, gap=0), self._text(str(i))
                     )
                     for i in range(len(self.x))
                 }
+                return pictures | self._list(list(pictures))
             case "npz":
                 return {"samples.npz": self._npz(is_image)}
             case "csv" | "parquet" if not is_image:
                 return {f"samples.{form}": self._table(form)}
         raise AssertionError(form)  # refused by check_formats
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The name of each sample's label; None for samples without labels."""
+        if self.label is None or not self.origin.label_names:
+            return None
+        return [self.origin.label_names[k] for k in self.label.tolist()]
+
+    def _list(self, files: Sequence[str]) -> dict[str, bytes]:
+        """labels.csv: the label of each file, and what it was encoded from, as far as known."""
+        columns = {"file": files, "label": self.labels, "source": self.source}
+        known = {name: values for name, values in columns.items() if values is not None}
+        if len(known) == 1:
+            return {}
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(known)
+        writer.writerows(zip(*known.values(), strict=True))
+        return {LIST: text.getvalue().encode("utf-8", "backslashreplace")}
 
     def _npz(self, is_image: bool) -> bytes:
         import numpy as np
@@ -153,6 +188,10 @@ class Samples:
             arrays = {"arr_0": images.to_uint8(self.x) if is_image else self.x.numpy()}
             if self.label is not None:
                 arrays["arr_1"] = self.label.numpy()
+                if self.origin.label_names:
+                    arrays["label_names"] = np.asarray(self.origin.label_names)
+            if self.source is not None:
+                arrays["source"] = np.asarray(self.source)
         else:
             label = self.origin.codec.label
             arrays = table_files.arrays_of(self.table(), label and label.name)
@@ -194,4 +233,8 @@ class Samples:
             "solver": self.info["solver"],
             "guidance": self.info["guidance"],
         }
+        if index != "all" and (labels := self.labels):
+            facts["label"] = labels[int(index)]
+        if index != "all" and self.source is not None:
+            facts["source"] = self.source[int(index)]
         return {k: str(v) for k, v in facts.items()}

@@ -204,6 +204,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: it is nested too deep") from None
     except ValueError as error:
         if isinstance(error, UserError):
             raise

@@ -114,6 +114,12 @@ def _last_line(error: BaseException, file: str) -> int | None:
 
 
 def _instantiate(cls: type, what: str) -> Any:
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        bases = " and ".join(base.__name__ for base in cls.__bases__)
+        raise UserError(
+            f"{what} does not define {', '.join(lacking)}, which every {bases} has to: write "
+            f"{'it' if len(lacking) == 1 else 'them'} in the class"
+        )
     parameters = inspect.signature(cls).parameters.values()
     needed = [
         p.name

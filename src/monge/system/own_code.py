@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,23 @@ def adopt(text: str) -> str:
     _contents[own] = content
     class_of(f"{own}:{kind}", Path(file))
     return f"{own}:{kind}" + (f":{settings}" if settings else "")
+
+
+def name_of(kind: type) -> str:
+    """``FILE.py:CLASS`` of a class that the user has imported.
+
+    Raises:
+        UserError: it is in no file that can be executed again without running a program.
+    """
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if kind.__module__ == "__main__" or file is None or not is_own(f"{file}:{kind.__qualname__}"):
+        raise UserError(
+            f"{kind.__name__} is a component of your own, and a run keeps the file that it is in: "
+            f"put the class in a file of its own, mine.py, and import it from there, or give the "
+            f"text 'mine.py:{kind.__name__}'"
+        )
+    return f"{file}:{kind.__qualname__}"
 
 
 def class_of(name: str, file: Path | None = None) -> Any:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from monge.errors import reason
+
 Say = Callable[[str], None]
 """Where progress notes go, a line each."""
 
@@ -26,6 +28,19 @@ def counted(n: float, what: str) -> str:
 
 def quiet(_: str) -> None:
     """Say nothing."""
+
+
+@contextmanager
+def survived(what: str, say: Say) -> Iterator[None]:
+    """Go on where something that is made for looking at fails, and say so.
+
+    Args:
+        what: is then missing, "the report was not written".
+    """
+    try:
+        yield
+    except Exception as error:  # of drawing libraries, of any kind: training goes on
+        say(f"{what}: {reason(error)}")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monge.errors import UserError
+from monge.system import schema
 from monge.system.files import is_plain_name, remove, temporary_for
 
 FORMAT_VERSION = 1
@@ -32,6 +33,31 @@ STATE = "state"
 MANIFEST = "manifest.json"
 TOP_LEVEL = ("model", "ema")
 TEMPORARY = ".tmp-"
+
+SCHEMA = schema.fields(
+    {
+        "format_version": schema.whole(1),
+        "written_by": schema.text,
+        "step": schema.whole(),
+        "files": schema.table(schema.whole(0)),
+        "facts": schema.fields(
+            {
+                "steps": schema.maybe(schema.whole(1)),
+                "minutes": schema.maybe(schema.number(0)),
+                "micro_batch": schema.whole(1),
+                "seconds": schema.number(0),
+                "tally": schema.fields(
+                    {
+                        "window": schema.listed(schema.portable),
+                        "counts": schema.listed(schema.number(0), 3, 3),
+                    }
+                ),
+            },
+            {"asked": schema.maybe(schema.whole(1))},
+        ),
+    }
+)
+"""What a manifest holds."""
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 """Tensors by file name (without suffix) and tensor name."""
@@ -147,8 +173,9 @@ def _complete(checkpoint: Path) -> bool:
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
+    schema.check(manifest, SCHEMA, str(checkpoint / MANIFEST), f"remove {checkpoint.parent}")
     if not all(map(is_plain_name, manifest["files"])):
         raise UserError(f"the checkpoint {checkpoint} is damaged: it names files elsewhere")
     if manifest["format_version"] > FORMAT_VERSION:

@@ -14,10 +14,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from monge.errors import UserError, missing_extra
-from monge.system import files
+from monge.system import files, schema
 from monge.system.files import strict
 
 NAME = "log.jsonl"
+
+ROW = schema.fields(
+    {},
+    {
+        "step": schema.whole(),
+        "loss": schema.maybe(schema.portable),
+        "grad_norm": schema.maybe(schema.portable),
+        "lr": schema.maybe(schema.portable),
+        "parts": schema.maybe(schema.table(schema.maybe(schema.portable))),
+        "event": schema.text,
+    },
+)
+"""What a line holds."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -28,15 +41,20 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; remove it") from None
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             raise UserError(
                 f"{path}, line {number}, is not a JSON object: remove the line or the file"
             ) from None
+        schema.check(row, ROW, f"{path}, line {number},", "remove the line or the file")
+        rows.append(row)
     return rows
 
 

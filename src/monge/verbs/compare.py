@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from monge.data.reading import Reading
-from monge.verbs.shown import note, tell
+from monge.verbs.shown import note, tell, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def act(arguments: Compare) -> dict[str, Any]:
     )
     for name, known in found["card"]["sets"].items():
         tell(arguments, f"{name}: {known['taken']}, {known['source']}")
-    tell(arguments, result.text())
+    tell(arguments, result.text(width()))
     tell(arguments, f"repeat   {found['card']['command']}")
     if arguments.out is not None:
         tell(arguments, f"page     {arguments.out / 'comparison.html'}")

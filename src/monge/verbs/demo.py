@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monge.system import row_sharing
-from monge.verbs.shown import note, say, tell
+from monge.verbs.shown import note, say, tell, width
 from monge.verbs.trained import cost
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _demo(arguments: Demo, run: Run, start: float) -> dict[str, Any]:
     place = ownership.free_place(run.folder / "samples" / "seed-0")
     grid = run.sample(100, "all").save(place, formats=())[0]
     result = evaluate_run(run)
-    tell(arguments, result.text())
+    tell(arguments, result.text(width()))
     tell(arguments, f"\npictures  {grid}")
     tell(arguments, f"report    {run.folder / 'report.html'}")
     tell(arguments, f"done in {time.monotonic() - start:.0f} s")

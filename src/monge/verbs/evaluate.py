@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from monge.errors import UserError
+from monge.runs import schemas
 from monge.runs.layout import EVALUATION
 from monge.system import row_sharing
-from monge.system.files import read_json
 from monge.verbs.arguments import Sampling, load_run, sampling
-from monge.verbs.shown import note, tell
+from monge.verbs.shown import note, tell, width
 
 if TYPE_CHECKING:
     from monge.runs.run import Run
@@ -54,14 +54,14 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     how = sampling(arguments, steps[0] if len(steps) == 1 else None)
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **how)
-    tell(arguments, result.text())
+    tell(arguments, result.text(width()))
     if arguments.timings:
         for rows, seconds in sorted(result.timings.items(), key=lambda each: -each[1]):
             tell(arguments, f"{seconds:8.2f} s  {rows}")
     for row in [row for row in result.table if "network" in row.protocol][:1]:
         settings = "; ".join(f"{key} {value}" for key, value in row.protocol.items())
         tell(arguments, f"{row.name}: {settings}.")
-    found = read_json(run.folder / EVALUATION)
+    found = schemas.read(run.folder, EVALUATION)
     if arguments.timings:
         found["timings"] = dict(result.timings)
     if found["density"]:
@@ -83,6 +83,6 @@ def _by_steps(arguments: Evaluate, run: Run, steps: list[int]) -> dict[str, Any]
     note(f"sampling with {', '.join(map(str, steps))} steps")
     found = step_curve.step_curve(run, steps, arguments.n, **how)
     tell(arguments, "\nQuality by number of evaluations")
-    tell(arguments, step_curve.text(found))
+    tell(arguments, step_curve.text(found, width()))
     write_report(run.folder)
     return found

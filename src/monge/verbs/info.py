@@ -8,7 +8,11 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from monge.verbs.shown import tell
+from monge.metrics.shown import wrapped
+from monge.verbs.shown import tell, width
+
+NARROW = 72
+"""Characters of a line below which names stand above their values."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,20 @@ class Info:
 
 def act(arguments: Info) -> dict[str, Any]:
     """What a run is."""
-    from monge.runs.info import describe
+    from monge.runs.info import describe, in_words
 
-    facts = describe(arguments.run)
-    width = max(map(len, facts))
-    for key, value in facts.items():
-        tell(arguments, f"{key.ljust(width)}  {value}")
-    return facts
+    found = describe(arguments.run)
+    lines = in_words(found, arguments.run)
+    first = max(map(len, lines))
+    if width() < NARROW:
+        for key, value in lines.items():
+            tell(arguments, f"{key}\n  " + wrapped(value, width() - 2).replace("\n", "\n  "))
+        return found
+    for key, value in lines.items():
+        # A command or a path is not broken.
+        text = value if key in ("run", "evaluation") else wrapped(value, width() - first - 2)
+        head, *rest = text.split("\n")
+        tell(arguments, f"{key.ljust(first)}  {head}")
+        for line in rest:
+            tell(arguments, f"{'':{first}}  {line}")
+    return found

@@ -5,6 +5,7 @@ With ``--json`` standard output holds the JSON alone.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +22,11 @@ class Shown(Protocol):
     def json(self) -> bool:
         """Whether the result is printed as JSON."""
         ...
+
+
+def width() -> int:
+    """Characters of a line of the terminal; 80 where there is none, and no COLUMNS."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def note(text: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monge.runs import schemas
 from monge.runs.layout import COST
-from monge.system.files import read_json
 from monge.system.progress import counted
+from monge.training import checkpoint
 from monge.verbs.shown import Shown, tell
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 def trained(arguments: Shown, run: Run) -> dict[str, Any]:
     """What training came to, and what comes next."""
+    done, asked = checkpoint.newest_step(run.folder), run.spec.steps
+    if done is not None:
+        tell(arguments, f"done     {done}{f' of {asked}' if asked else ''} steps")
     tell(arguments, f"run      {run.folder}")
     found: dict[str, Any] = {"run": str(run.folder), **cost(run.folder)}
     steps = ""
@@ -55,5 +59,4 @@ def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
 
 def cost(folder: Path) -> dict[str, Any]:
     """What training a run has taken so far."""
-    path = folder / COST
-    return read_json(path) if path.exists() else {}
+    return schemas.read_if_there(folder, COST) or {}

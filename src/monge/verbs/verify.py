@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from monge.errors import CheckFailed, UserError
 from monge.runs.spec import TrainSpec
 from monge.verbs.arguments import Sampler, load_run, sampling
-from monge.verbs.shown import note, tell
+from monge.verbs.shown import note, tell, width
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def act(arguments: Verify) -> dict[str, Any]:
         report, page = verify_run(run, arguments.n, **how), run.folder / "report.html"
     else:
         report, page = _verify_component(arguments, arguments.component)
-    tell(arguments, text(report))
+    tell(arguments, text(report, width()))
     tell(arguments, f"report   {page}")
     if report["violations"]:
         raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]), report)

@@ -10,9 +10,9 @@ from pathlib import Path
 from monge.data.base import Data
 from monge.fitting.train import train
 from monge.networks.exact import ExactNetwork
+from monge.runs import schemas
 from monge.runs.layout import COST
 from monge.runs.run import Run
-from monge.system.files import read_json
 from monge.training import checkpoint, journal
 from monge.types import VelocityField
 from monge.verification.advice import Trials
@@ -27,8 +27,7 @@ def trials_of(run: Run, data: Data, most_s: float) -> Trials:
     Args:
         most_s: training time of the trial, by the time that the run's own steps took.
     """
-    cost = run.folder / COST
-    facts = read_json(cost) if cost.exists() else {}
+    facts = schemas.read_if_there(run.folder, COST) or {}
     steps, seconds = int(facts.get("steps") or 0), float(facts.get("train_s") or 0.0)
     more = min(steps, int(most_s * steps / seconds)) if steps and seconds else 0
     possible = (

@@ -22,8 +22,8 @@ from monge.verification.pipeline import Pipeline
 MOST_TRAIN = 4000
 """Training examples that enter floors and the memoriser, at most."""
 
-FEWEST_HELDOUT = 20
-"""Two in each of the ten groups of the jackknife."""
+FEWEST_HELDOUT = 40
+"""Two in each of the ten groups of the jackknife, in each of two halves."""
 
 MOST_HELDOUT = 10_000
 """Held-out examples that terms are drawn from, at most."""

@@ -17,6 +17,7 @@ from monge.flows import Integrated
 from monge.paths import Kind
 from monge.report.next_steps import command_of_advice
 from monge.report.report import REPORT, report_of, write_report
+from monge.runs import schemas
 from monge.runs.folder import monge_version
 from monge.runs.layout import QUALITY, VERIFY
 from monge.runs.provenance import flags
@@ -26,7 +27,7 @@ from monge.sampling.labels import asked_labels
 from monge.sampling.model import GenerativeModel
 from monge.solvers import Solver
 from monge.system import ownership
-from monge.system.files import json_of, read_json, strict, write_json
+from monge.system.files import json_of, strict, write_json
 from monge.system.progress import Say, quiet
 from monge.times import Grid
 from monge.types import VelocityField
@@ -66,8 +67,7 @@ def verify_run(
     final = sampling.pop("final", None)
     pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
     label, given = run.draw_conditions(effort.n, None, None, seed)
-    quality = run.folder / QUALITY
-    home = (read_json(quality) if quality.exists() else {}).get("home")
+    home = (schemas.read_if_there(run.folder, QUALITY) or {}).get("home")
     known = known_of(data, seed, home["rmse"] * math.sqrt(math.prod(data.shape)) if home else None)
     cond = run.condition(label, given)
     trials = trials_of(run, data, effort.trial_s)

@@ -19,8 +19,52 @@ from monge.data.columns.arrow import compute
 from monge.data.columns.coordinates import Column, as_given, centred, finite, offset, uncentred
 from monge.data.columns.grids import Grid
 from monge.errors import UserError, nearest
+from monge.system.schema import (
+    check,
+    either,
+    fields,
+    listed,
+    maybe,
+    number,
+    one_of,
+    text,
+    truth,
+    whole,
+)
 
 FORMAT_VERSION = 1
+
+VALUE = either(text, whole(-(2**63), 2**64), number(), truth)
+
+CONTENT = fields(
+    {
+        "format_version": whole(1),
+        "columns": listed(
+            fields(
+                {
+                    "name": text,
+                    "role": one_of("number", "category", "label", "condition", "constant"),
+                    "centre": number(),
+                    "deviation": number(0),
+                    "grid": maybe(
+                        fields(
+                            {
+                                "origin": whole(-(2**63), 2**64),
+                                "step": whole(1, 2**63),
+                                "decimals": whole(0, 40),
+                            },
+                            others=None,
+                        )
+                    ),
+                    "spread": truth,
+                    "values": listed(maybe(VALUE)),
+                },
+            )
+        ),
+        "arrow_schema": text,
+    }
+)
+"""What the file holds."""
 
 FILE = "table.json"
 """Its name in a run folder."""
@@ -240,20 +284,21 @@ class TableCodec:
         Raises:
             UserError: it is damaged, or of a newer format.
         """
+        check(content, CONTENT, where, "train the run again")
+        if (version := content["format_version"]) > FORMAT_VERSION:
+            raise UserError(f"{where} has format version {version}: upgrade monge")
         try:
-            if (version := content["format_version"]) > FORMAT_VERSION:
-                raise UserError(f"{where} has format version {version}: upgrade monge")
             names = [f.name for f in dataclasses.fields(Column)]
             columns = []
             for entry in content["columns"]:
                 values = {name: entry[name] for name in names}
                 values["grid"] = values["grid"] and Grid(**values["grid"])
                 columns.append(Column(**{**values, "values": tuple(values["values"])}))
-            schema = arrow.schema_of(content["arrow_schema"])
-            if schema.names != [c.name for c in columns]:
+            types = arrow.schema_of(content["arrow_schema"])
+            if types.names != [c.name for c in columns]:
                 raise ValueError("columns and schema differ")
-            return cls(tuple(columns), schema)
+            return cls(tuple(columns), types)
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
             raise UserError(f"{where} is damaged ({error!r}): train the run again") from None

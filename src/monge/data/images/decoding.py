@@ -157,7 +157,8 @@ def _planned(source: ImageSource, reading: Reading, folder: Path) -> Plan:
             continue
     side = reading.image_size
     size = _common_size(headers) if side is None else (side, side)
-    channels = 1 if headers and all(h.grey for h in headers) else 3
+    asked = {"auto": None, "RGB": 3, "RGBA": 4}[reading.image_mode]
+    channels = asked or (1 if headers and all(h.grey for h in headers) else 3)
     block = max(16, BLOCK_BYTES // (channels * size[0] * size[1]))
     plan = Plan(size, channels, reading.image_fit, block, white)
     _keep_plan(folder, plan)

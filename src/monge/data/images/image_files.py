@@ -102,7 +102,7 @@ def read(
 
     Args:
         size: height and width of the result.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA.
         white: of grey values that are not of 8 bits.
 
     Raises:
@@ -118,8 +118,11 @@ def read(
             image.load()  # before the EXIF: in PNG it may stand behind the pixels
             turn = _turn(image)
             upright = image if turn is None else image.transpose(turn)
-            fitted = resize(_eight_bits(upright, white), size, fit)
-            pixels = np.asarray(fitted.convert("L" if channels == 1 else "RGB"))
+            if channels == len("RGBA"):
+                pixels = _with_transparency(upright, size, fit, white)
+            else:
+                fitted = resize(_eight_bits(upright, white), size, fit)
+                pixels = np.asarray(fitted.convert("L" if channels == 1 else "RGB"))
     except (Unreadable, Brighter):
         raise
     except Exception as error:  # decoders raise a dozen kinds on damaged files
@@ -210,6 +213,16 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return None
+
+
+def _with_transparency(
+    image: Image.Image, size: tuple[int, int], fit: Fit, white: White
+) -> np.ndarray:
+    """The image (height, width, 4); what is wholly transparent is white, whatever lies under it."""
+    full = image.convert("RGBA") if image.has_transparency_data else _eight_bits(image, white)
+    pixels = np.array(resize(full.convert("RGBA"), size, fit))  # resizing weighs by opacity
+    pixels[pixels[..., 3] == 0, :3] = 255
+    return pixels
 
 
 STRIP = 2**22

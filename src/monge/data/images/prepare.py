@@ -122,7 +122,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         return ", ".join(listed) + (", ..." if len(values) > most else "")
 
     channels, height, width = report["prepared_to"]
-    kind = "grey" if channels == 1 else "RGB"
+    kind = {1: "grey", 3: "RGB"}.get(channels, "RGBA")
     lines = [
         f"{report['images']} images ({counted(report['formats'])}; modes "
         f"{counted(report['modes'])}), as {kind} {width} x {height} ({report['fit']}): "

@@ -69,6 +69,8 @@ def prepare(source: ImageSource, reading: Reading, say: Say) -> Store:
         "source": source.facts,
         "image_size": reading.image_size,
         "image_fit": reading.image_fit,
+        # Entries of the cache that are older than this setting keep their names.
+        **({} if reading.image_mode == "auto" else {"image_mode": reading.image_mode}),
     }
     folder = cache.folder_for("images", source.name, facts)
     # Files that could not be opened are tried again: what kept them closed may have passed.

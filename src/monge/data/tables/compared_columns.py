@@ -61,7 +61,7 @@ def _common(
     columns = {name: table.column_names for name, table in tables}
     common = [c for c in columns[tables[0][0]] if all(c in own for own in columns.values())]
     if any(len(own) > len(common) for own in columns.values()):
-        raise UserError(_differing(columns, common))
+        raise UserError(differing(columns, common))
     for name in common:
         made, values = _numbers(
             name, [table[name] for _, table in tables], [t for t, _ in tables], reading
@@ -69,7 +69,8 @@ def _common(
         yield name, made, values
 
 
-def _differing(columns: dict[str, list[str]], common: list[str]) -> str:
+def differing(columns: dict[str, list[str]], common: list[str]) -> str:
+    """What to say of tables with different columns."""
     lines = []
     every = list(dict.fromkeys(c for own in columns.values() for c in own))
     for name, own in columns.items():

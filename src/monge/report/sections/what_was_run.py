@@ -7,10 +7,10 @@ from pathlib import Path
 
 from monge.report.page import card, count, duration, escaped, facts, folded, number, read_facts
 from monge.report.sections import provenance
+from monge.runs import schemas
 from monge.runs.folder import in_short, read_config
 from monge.runs.layout import CHANGES, CONFIG, COST, DATA, ENVIRONMENT, EVALUATION
 from monge.runs.spec import TrainSpec
-from monge.system.files import read_json
 
 PHASES = {
     "autoencoder_s": ("autoencoder", "third"),
@@ -96,7 +96,7 @@ def changes(folder: Path) -> str | None:
     lines = [
         f"<li>{escaped(entry['date'])}: {escaped(name)} {escaped(change['from'])} → "
         f"{escaped(change['to'])}</li>"
-        for entry in read_json(path)
+        for entry in schemas.read(folder, CHANGES)
         for name, change in entry["changed"].items()
     ]
     return card(f"<ul>{''.join(lines)}</ul>", "Settings changed on the way")
