@@ -117,7 +117,8 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
     })  # fmt: skip
     put(folder, "data.json", {
         "name": name, "text": name, "kind": "image", "shape": [1, 8, 8], "n_train": 1437,
-        "n_heldout": 360, "label_names": [name, "1"], "fingerprint": "8f3ac91b",
+        "n_heldout": 360, "label_names": [name, "1"], "label_counts": [700, 737],
+        "fingerprint": "8f3ac91b",
     })  # fmt: skip
     put(folder, "log.jsonl", log(60))
     put(folder, "autoencoder/log.jsonl", log(10))
@@ -139,9 +140,16 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
     })  # fmt: skip
     put(folder, "evaluation/columns.json", columns(name))
     put(folder, "evaluation/plane.json", plane(name))
-    error = {"steps": 1, "rms": 0.1, "relative": 0.01, "median": 0.005, "quantile90": 0.03}
+    error = {
+        "steps": 1,
+        "guidance": 1.0,
+        "rms": 0.1,
+        "relative": 0.01,
+        "median": 0.005,
+        "quantile90": 0.03,
+    }
     put(folder, "map_error.json", {
-        "n": 100, "reference": name, "units": name, "errors": [error, error | {"steps": 2}],
+        "format_version": 1, "n": 100, "reference": name, "units": name, "errors": [error, error | {"steps": 2}],
     })  # fmt: skip
     put(folder, "cost.json", {"train_s": 98.2, "sample_s": 4.0, "steps": 3000, "parameters": 7})
     put(folder, "changes.json", [{"date": "today", "changed": {name: {"from": 1, "to": 2}}}])

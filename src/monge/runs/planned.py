@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from monge.errors import UserError
+from monge.runs import schemas
 from monge.runs.folder import in_full
 from monge.runs.layout import AUTOENCODER, CONFIG, PLAN
 from monge.runs.spec import TrainSpec, to_yaml
-from monge.system.files import read_json, write_atomic, write_json
+from monge.system.files import write_atomic, write_json
 from monge.training import journal
 
 
@@ -41,13 +41,10 @@ def as_planned(spec: TrainSpec, folder: Path) -> TrainSpec:
     path = folder / PLAN
     if spec.minutes is None or not path.is_file():
         return spec
-    found = read_json(path)
-    try:
-        minutes, steps, encoder_steps = (
-            found[name] for name in ("minutes", "steps", "autoencoder_steps")
-        )
-    except (TypeError, KeyError, IndexError):
-        raise UserError(f"{path} is damaged: remove it to plan the run again") from None
+    found = schemas.read(folder, PLAN)
+    minutes, steps, encoder_steps = (
+        found[name] for name in ("minutes", "steps", "autoencoder_steps")
+    )
     if spec.autoencoder_steps is None:
         spec = dataclasses.replace(spec, autoencoder_steps=encoder_steps)
     if spec.steps is None and spec.minutes == minutes:

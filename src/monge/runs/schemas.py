@@ -159,6 +159,32 @@ STEPS: Schema = fields(
     {"n": whole(1), "seed": whole(), "guidance": number(), "withheld": maybe(text)},
 )
 
+PLAN: Schema = fields(
+    {
+        "minutes": number(0),
+        "steps": maybe(whole(1)),
+        "autoencoder_steps": maybe(whole()),
+    }
+)
+
+COLUMNS: Schema = fields(
+    {
+        "n_samples": whole(1),
+        "n_heldout": whole(1),
+        "columns": listed(fields({"name": text, "kind": text})),
+    },
+    {
+        "associations": maybe(
+            fields({"names": listed(text), "samples": anything, "heldout": anything})
+        )
+    },
+)
+
+PLANE: Schema = fields(
+    {"names": listed(text, 2, 2), "t": listed(number()), "walks": anything},
+    {"density": maybe(fields({"model": anything, "truth": anything}))},
+)
+
 VERIFY: Schema = fields(
     {"terms": listed(fields({"name": text, "value": portable}))},
     {
@@ -184,7 +210,10 @@ OF_FILE: dict[str, Schema] = {
     layout.MAP_ERROR: MAP_ERROR,
     layout.QUALITY: QUALITY,
     layout.EVALUATION: EVALUATION,
+    layout.PLAN: PLAN,
     layout.STEPS: STEPS,
+    layout.COLUMNS: COLUMNS,
+    layout.PLANE: PLANE,
     layout.VERIFY: VERIFY,
 }
 """The schema of each file, by its name in a run folder."""
@@ -192,6 +221,9 @@ OF_FILE: dict[str, Schema] = {
 MADE_BY = {
     layout.EVALUATION: "`monge evaluate` writes it anew",
     layout.STEPS: "`monge evaluate --steps` writes it anew",
+    layout.PLAN: "remove it to plan the run again",
+    layout.COLUMNS: "`monge evaluate` writes it anew",
+    layout.PLANE: "`monge evaluate` writes it anew",
     layout.VERIFY: "`monge verify` writes it anew",
     layout.COST: "remove it, and only the account of the time is lost",
     layout.ENVIRONMENT: "remove it, and only the account of the machine is lost",
