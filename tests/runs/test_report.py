@@ -149,7 +149,8 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
         "quantile90": 0.03,
     }
     put(folder, "map_error.json", {
-        "format_version": 1, "n": 100, "reference": name, "units": name, "errors": [error, error | {"steps": 2}],
+        "format_version": 1, "n": 100, "reference": name, "units": name,
+        "errors": [error, error | {"steps": 2}],
     })  # fmt: skip
     put(folder, "cost.json", {"train_s": 98.2, "sample_s": 4.0, "steps": 3000, "parameters": 7})
     put(folder, "changes.json", [{"date": "today", "changed": {name: {"from": 1, "to": 2}}}])

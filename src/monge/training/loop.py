@@ -199,6 +199,11 @@ class _Run:
 
     def train(self, stop: threading.Event, on_sample: OnSample | None, quiet: bool) -> None:
         """Do the steps that are left; begin again where their plan was far off."""
+        assert self.steps is not None
+        if not self.settled and self.step >= self.steps:  # no time is left for a step
+            self.settled = True
+            if self.on_plan is not None:
+                self.on_plan(self.steps)
         first, kept = self.step, None if self.settled else Kept(self.engine)
         while not self._trained(stop, on_sample, quiet):
             assert kept is not None
