@@ -21,6 +21,20 @@ CASES = [
     for component in components
 ]
 
+DEAR = ("flow", "network", "solver", "target")
+"""Families whose laws take seconds: beyond the default settings, and some flows, they are slow."""
+
+FIRST_FLOWS = 4
+
+
+def tier(family: str, component: Any) -> tuple[Any, ...]:
+    """The mark of a case: none, or slow."""
+    defaults = [build(family, name) for name in FAMILIES.get(family, {}) if name not in NEED_FILES]
+    fast = family not in DEAR or any(
+        component is one for one in OTHERS.get(family, [])[:FIRST_FLOWS]
+    )
+    return () if fast or component in defaults else (pytest.mark.slow,)
+
 
 def id_of(family: str, component: Any) -> str:
     """The text of a component, less the random folder or address that some have."""
@@ -29,7 +43,8 @@ def id_of(family: str, component: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("family", "component"), CASES, ids=[id_of(family, component) for family, component in CASES]
+    ("family", "component"),
+    [pytest.param(f, c, marks=tier(f, c), id=id_of(f, c)) for f, c in CASES],
 )
 def test_laws_hold(family: str, component: Any) -> None:
     report = check(component)

@@ -101,6 +101,7 @@ def test_longer_search_does_not_either(spec, shape, seed) -> None:
         hold_against_search(capped(spec.build(shape, 2), seed), t, SEEDS, 40)
 
 
+@pytest.mark.slow
 @every_network
 def test_search_never_exceeds_it_after_training(spec, shape) -> None:
     network = spec.build(shape).double()
