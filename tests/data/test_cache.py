@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,30 @@ def test_a_kill_while_colour_starts_over(tmp_path: Path, home: Path) -> None:
             if path.name == decoding.shard(k):
                 path.unlink()
         assert contents(prepare(root).folder) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        [],
+        {"block": 0},
+        {"size": [0, 0]},
+        {"size": [8, 8, 8]},
+        {"channels": "3"},
+        {"fit": "stretch"},
+        {"white": None},
+        {"white": [0, 1]},
+    ],
+)
+def test_a_damaged_plan_is_told(photos: Path, home: Path, change: Any) -> None:
+    entry = prepare(photos).folder
+    path = entry / decoding.PLAN
+    plan = json.loads(path.read_text())
+    for shard in (*entry.glob("pixels-*"), entry / cache.ENTRY):
+        shard.unlink()
+    path.write_text(json.dumps({**plan, **change} if change else change))
+    with pytest.raises(UserError, match=r"plan.json is damaged.*monge cache clear"):
+        prepare(photos)
 
 
 def write_grey_shards(root: Path, entry: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from safetensors.numpy import save as to_bytes
@@ -30,8 +31,19 @@ from monge.data.images.budget import Budget
 from monge.data.images.image_files import Header, Unreadable
 from monge.data.images.raw import ImageSource, Raw, shown
 from monge.data.reading import Reading
-from monge.system.files import read_json, write_atomic, write_json
+from monge.system.files import write_atomic, write_json
 from monge.system.progress import Advance, Say, counting
+from monge.system.schema import (
+    Schema,
+    fields,
+    listed,
+    number,
+    one_of,
+    read_json,
+    table,
+    text,
+    whole,
+)
 
 BLOCK_BYTES = 2**25
 """About how many bytes of pixels a shard holds."""
@@ -60,6 +72,30 @@ class Plan:
     block: int
     white: image_files.White = image_files.BRIGHTEST
 
+
+PLANNED: Schema = fields(
+    {
+        "size": listed(whole(1, 2**16), 2, 2),
+        "channels": one_of(1, 3, 4),
+        "fit": one_of(*get_args(image_files.Fit)),
+        "block": whole(16),
+        "white": listed(number(1), 2, 2),
+    }
+)
+"""What the file of a plan holds."""
+
+FOUND: Schema = fields(
+    {
+        "labels": listed(text),
+        "bad": listed(listed(text, 2, 2)),
+        "lost": whole(),
+        "smaller": whole(),
+        "formats": table(whole()),
+        "modes": table(whole()),
+        "sizes": table(whole()),
+    }
+)
+"""What a shard's metadata say of its images."""
 
 PIXELS = Budget(2**27)
 """Pixels that are decoded at the same time, whatever the number of threads."""
@@ -142,7 +178,7 @@ def _planned(source: ImageSource, reading: Reading, folder: Path) -> Plan:
     """The plan of an interrupted decoding, or a new one from a look at some images."""
     path = folder / PLAN
     if path.exists():
-        kept = read_json(path)
+        kept = read_json(path, PLANNED, "clear it with monge cache clear")
         height, width = kept["size"]
         white = image_files.White(*kept["white"])
         return Plan((height, width), kept["channels"], kept["fit"], kept["block"], white)

@@ -22,6 +22,7 @@ from monge.data.images import decoding
 from monge.data.images.raw import ImageSource, shown
 from monge.data.reading import Reading
 from monge.errors import UserError
+from monge.system import schema
 from monge.system.progress import Say, counting
 
 FORMAT_VERSION = 3
@@ -276,14 +277,14 @@ def _shard(path: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], d
     arrays, metadata = map_file(path)
     try:
         found = json.loads(metadata["found"])
+        schema.check(found, decoding.FOUND, str(path))
         n, labels = len(arrays["pixels"]), arrays["label"]
         sound = (
             arrays["pixels"].shape == (n, *shape)
             and all(arrays[key].shape == (n,) for key in ("digest", "row", "label", "heldout"))
-            and {"labels", "bad", "lost", "smaller", "formats", "modes", "sizes"} <= found.keys()
             and (n == 0 or -1 <= labels.min() <= labels.max() < len(found["labels"]))
         )
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (UserError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         sound, found = False, {}
     if not sound:
         raise damaged(path, "it does not hold what it should")
