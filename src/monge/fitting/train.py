@@ -22,6 +22,7 @@ from monge.fitting.autoencoding import (
     keep_autoencoder_of,
     prepare_autoencoder,
 )
+from monge.fitting.chain import ChainFit
 from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.fitting.objective import (
     latent_batches,
@@ -33,6 +34,7 @@ from monge.fitting.objective import (
 from monge.fitting.resolve import DEFAULT_STEPS, check, resolve
 from monge.fitting.warm_start import initialise
 from monge.learned import kind_of
+from monge.learned.chain import ChainObjective
 from monge.networks.exact import ExactNetwork
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import ReflowSpec
@@ -101,7 +103,10 @@ def train(
         processes.wait()
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts)
-        if not isinstance(network, ExactNetwork):
+        if isinstance(objective, ChainObjective):
+            shape = tuple(autoencoder.latent_shape)
+            ChainFit(spec, objective, shape, data, folder, device, say).run(latents)
+        elif not isinstance(network, ExactNetwork):
             taught = teacher is not None and not isinstance(teacher.network, ExactNetwork)
             start = spec.teacher if taught else spec.init_from
             if start is not None and checkpoint.newest_step(folder) is None:

@@ -112,6 +112,9 @@ class Learned(abc.ABC):
     guided_as_trained: ClassVar[bool] = False
     """Whether its guidance was fixed, or given a range, when it was trained."""
 
+    in_blocks: ClassVar[bool] = False
+    """Whether it is fitted block by block, each by an objective and a network of its own."""
+
     fixed_steps: ClassVar[bool] = False
     """Whether the number of steps of a sample was fixed in training."""
 
@@ -162,6 +165,16 @@ class Learned(abc.ABC):
         Raises:
             UserError: settings that do not fit, or a teacher that is missing or has no use.
         """
+
+    @classmethod
+    def build(cls, make: Callable[[], nn.Module], facts: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of a run.
+
+        Args:
+            make: one network of the specification.
+            facts: what the run has kept, among others by `facts`.
+        """
+        return make()
 
     @classmethod
     def facts(cls, objective: Objective) -> dict[str, Any]:

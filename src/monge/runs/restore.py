@@ -17,7 +17,7 @@ from monge.errors import UserError
 from monge.files import read_json
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
-from monge.runs.layout import DATA
+from monge.runs.layout import CHAIN, DATA
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
 from monge.tensors import stream
@@ -66,7 +66,8 @@ def read_facts(folder: Path) -> DataFacts:
             f"{path} is damaged, it lacks {', '.join(missing)}: run the run's `monge train` "
             "command again, which writes it anew"
         )
-    return DataFacts.from_json(facts)
+    chain = folder / CHAIN
+    return DataFacts.from_json({**facts, **(read_json(chain) if chain.exists() else {})})
 
 
 def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> nn.Module:
@@ -79,7 +80,11 @@ def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> 
         return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
     n_classes = len(facts.label_names) or None
     n_vector = facts.n_vector
-    return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+    def make() -> nn.Module:
+        return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+    return kind_of(spec.objective).build(make, facts.learned)
 
 
 def learned_of(
