@@ -19,4 +19,5 @@ RECONSTRUCTIONS = "autoencoder/reconstructions.png"
 
 EVALUATION = "evaluation/evaluation.json"
 STEPS = "evaluation/steps.json"
+ANYTIME = "evaluation/blocks.json"
 VERIFY = "evaluation/verify.json"
