@@ -25,6 +25,7 @@ from monge.fitting.autoencoding import (
 from monge.fitting.chain import ChainFit
 from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.fitting.objective import (
+    batches_along,
     latent_batches,
     loop_spec,
     make_matching,
@@ -206,6 +207,8 @@ def _fit(
     if class_of("objective", spec.objective) is ReflowSpec:
         assert teacher is not None
         batches = reflow_batches(spec, objective, data, teacher, say)
+    elif teacher is not None and teacher.learned.in_blocks:
+        batches = batches_along(spec, objective, latents, data, teacher, say)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
