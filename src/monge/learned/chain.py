@@ -196,10 +196,11 @@ class LearnedChain(Learned):
             if points != Uniform(points.n):
                 raise UserError(f"the blocks of a chain take equal steps, not the grid {grid}")
             steps = points.n if steps is None else steps
-        each, rest = divmod(self.spec.steps * n if steps is None else steps, n)
+        own = 1 if self.spec.block == "residual" else self.spec.steps
+        each, rest = divmod(own * n if steps is None else steps, n)
         if rest or each < 1:
             raise UserError(
-                f"a chain of {n} blocks takes a multiple of {n} steps ({self.spec.steps * n} are "
+                f"a chain of {n} blocks takes a multiple of {n} steps ({own * n} are "
                 f"its own), not {steps}"
             )
         if solver == JUMPS:

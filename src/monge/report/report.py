@@ -32,6 +32,7 @@ from monge.report.page import (
     read_facts,
     tiles,
 )
+from monge.report.sections import chain as chain_section
 from monge.report.sections import maps as map_section
 from monge.report.sections import measured, provenance
 from monge.report.sections import verify as verify_section
@@ -381,6 +382,11 @@ SECTIONS: list[Section] = [
             verify_section.curves,
             verify_section.stretching,
         ),
+    ),
+    Section(
+        "Block by block",
+        "monge chain DATA",
+        (chain_section.certificates, chain_section.anytime, chain_section.blocks),
     ),
     Section(
         "Few steps",

@@ -164,6 +164,7 @@ def verify_chain(
         "seed": seed,
         "dim": size,
         "trace": "exact" if size <= EXACT else f"Hutchinson, {PROBES} probes",
+        "start": _points(stages[0].x, stages),
         "blocks": blocks,
         "kl_before": _kl_before(given),
         "round_trip": _round_trip(walk, given),
@@ -267,7 +268,7 @@ def _block(
         "residual": None,
         "round_trip": _back(block, stage, given.cond),
         "distance_at_least": _distance_at_least(stage.y),
-        "shown": _shown(stages, k),
+        "shown": _points(stage.y, stages),
     }
     if given.log_density is not None:
         found["kl"] = asdict(Estimate.of(given.log_density - stage.total - log_q))
@@ -317,12 +318,12 @@ def _distance_at_least(y: State) -> float:
     return math.sqrt(mean + known)
 
 
-def _shown(stages: list[Stage], k: int) -> list[list[float]]:
+def _points(states: State, stages: list[Stage]) -> list[list[float]]:
     """Points for the picture: on the two principal axes of the data."""
     first = stages[0].x.double().flatten(1)
     centre = first.mean(0)
     axes = torch.linalg.svd(first - centre, full_matrices=False)[2][:2]
-    points = stages[k].y[:SHOWN].double().flatten(1) @ axes.T
+    points = states[:SHOWN].double().flatten(1) @ axes.T
     return [[round(v, 4) for v in row] for row in points.cpu().tolist()]
 
 
