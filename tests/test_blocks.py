@@ -100,12 +100,12 @@ def test_the_trace_of_one_pass_is_that_of_the_jacobian() -> None:
     together = velocity.prepared(None)
     assert together is not None
     jacobian = torch.autograd.functional.jacobian(lambda z: net(z[None], 0.3, None)[0], x[0])
-    value, divergence = together(x, 0.3, None)
-    torch.testing.assert_close(value, net(x, 0.3, None))
+    value, divergence = (part.detach() for part in together(x, 0.3, None))
+    torch.testing.assert_close(value, net(x, 0.3, None).detach())
     assert float(divergence[0]) == pytest.approx(float(jacobian.trace()), rel=1e-9)
     sign = torch.tensor([[[1.0, -1.0, 1.0]]]).double()
     form = sign[0, 0] @ jacobian @ sign[0, 0]
-    assert float(together(x, 0.3, sign)[1][0, 0]) == pytest.approx(float(form), rel=1e-9)
+    assert float(together(x, 0.3, sign)[1][0, 0].detach()) == pytest.approx(float(form), rel=1e-9)
 
 
 def test_a_network_with_dropout_in_training_has_no_divergence() -> None:

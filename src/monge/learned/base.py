@@ -226,6 +226,14 @@ class Learned(abc.ABC):
         """
         return self.velocity(guidance)
 
+    def first(self, n: int) -> Learned:
+        """The first n blocks, where it has several.
+
+        Raises:
+            UserError: it has none, or not so many.
+        """
+        raise UserError("this is no chain of blocks: leave out blocks")
+
     # Sampling
 
     cheapest: ClassVar[str]

@@ -54,8 +54,8 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
     steps = step_curve.parse_steps(arguments.steps)
     blocks = step_curve.parse_steps(arguments.blocks, "blocks")
-    if blocks and not run.learned.in_blocks:
-        raise UserError(f"{run.folder} is no chain of blocks: leave out --blocks")
+    if blocks:
+        run.learned.first(max(blocks))  # refuses more than there are, before anything is drawn
     how = sampling(arguments, steps[0] if len(steps) == 1 else None)
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **how)
