@@ -89,7 +89,7 @@ def test_every_prefix_is_a_density(run: Run) -> None:
         chain.first(4)
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-7, 7, 141)] * 2, indexing="ij"), -1)
     density = chain.first(1).flow().log_density(grid.reshape(-1, 2)).value.exp()
-    assert float(density.sum()) * 0.1**2 == pytest.approx(1.0, abs=0.01)
+    assert float(density.detach().sum()) * 0.1**2 == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_curve_of_the_prefixes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,13 +150,11 @@ def test_a_killed_chain_goes_on_to_the_same_one(
     resumed = train(spec, out=tmp_path / "killed")
     files = [run.folder / "ema.safetensors" for run in (whole, resumed)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    facts = [
-        json.loads((run.folder / "chain.json").read_text())["blocks"] for run in (whole, resumed)
-    ]
-    timed = ("train_s", "push_s")
-    assert [{k: v for k, v in b.items() if k not in timed} for b in facts[0]] == [
-        {k: v for k, v in b.items() if k not in timed} for b in facts[1]
-    ]
+    facts = []
+    for run in (whole, resumed):
+        blocks = json.loads((run.folder / "chain.json").read_text())["blocks"]
+        facts.append([{k: v for k, v in b.items() if not k.endswith("_s")} for b in blocks])
+    assert facts[0] == facts[1] and len(facts[0]) == 3
     torch.testing.assert_close(whole.sample(20).x, resumed.sample(20).x, rtol=0, atol=0)
 
 

@@ -132,14 +132,16 @@ def density_of_rows(
         **{name: sampling[name] for name in ("solver", "steps", "grid", "guidance", "domain")},
         "seed": seed,
     }
-    units = {
-        "data": "in nats, in the units of the file",
-        "latent": "in nats, of standardised latents (the autoencoder is no affine bijection)",
-    }[space]
     numbers = torch.arange(len(rows)) if rows.rows is None else rows.rows
-    return RowDensities(
-        numbers, joined["value"], joined["stderr"], joined.get("change"), units, protocol
-    )
+    parts = joined["value"], joined["stderr"], joined.get("change")
+    return RowDensities(numbers, *parts, UNITS[space], protocol)
+
+
+UNITS = {
+    "data": "in nats, in the units of the file",
+    "latent": "in nats, of standardised latents (the autoencoder is no affine bijection)",
+}
+"""By where a density lives."""
 
 
 def _of_flow(flow: dict[str, Any]) -> dict[str, Any]:

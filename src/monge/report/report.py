@@ -383,11 +383,7 @@ SECTIONS: list[Section] = [
             verify_section.stretching,
         ),
     ),
-    Section(
-        "Block by block",
-        "monge chain DATA",
-        (chain_section.certificates, chain_section.anytime, chain_section.blocks),
-    ),
+    Section("Block by block", "monge chain DATA", chain_section.PARTS),
     Section(
         "Few steps",
         f"{EVALUATE} --steps 1,2,4,8,16",

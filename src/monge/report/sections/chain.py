@@ -198,3 +198,7 @@ def _solvers(report: Mapping[str, Any]) -> str:
         "are shown beside it.</p>",
         "Discretisation",
     )
+
+
+PARTS = (certificates, anytime, blocks)
+"""Of the section, in order."""
