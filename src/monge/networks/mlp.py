@@ -82,25 +82,29 @@ class _SiLUAlong(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, shift: Tensor) -> Tensor:
         at = z[0] + shift
-        share = at.sigmoid()
         out = torch.empty_like(z)
-        torch.mul(at, share, out=out[0])
-        # d silu / da = share (1 + a (1 - share)) = share + silu (1 - share)
-        slope = torch.addcmul(share, out[0], 1 - share)
-        torch.mul(z[1:], slope, out=out[1:])
-        ctx.save_for_backward(z, at, share, slope)
+        torch.ops.aten.silu.out(at, out=out[0])
+        for k in range(1, len(z)):  # its kernel multiplies by the derivative of silu
+            torch.ops.aten.silu_backward.grad_input(z[k], at, grad_input=out[k])
+        ctx.save_for_backward(z, at)
         ctx.shape = shift.shape
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grads
-        z, at, share, slope = ctx.saved_tensors
-        found = grad * slope
+        z, at = ctx.saved_tensors
+        found = torch.empty_like(grad)
+        for k in range(len(grad)):
+            torch.ops.aten.silu_backward.grad_input(grad[k], at, grad_input=found[k])
+        own, along = found[0], grad[1] * z[1]
+        for k in range(2, len(grad)):
+            along.addcmul_(grad[k], z[k])
         # The second derivative of silu: share (1 - share) (2 + a (1 - 2 share)).
-        curve = share * (1 - share) * torch.addcmul(at + 2, at, share, value=-2)
-        found[0] += curve * (grad[1:] * z[1:]).sum(0)
-        own = found[0]
+        share = at.sigmoid()
+        torch.ops.aten.sigmoid_backward.grad_input(along, share, grad_input=along)
+        bend = torch.addcmul(at, at, share, value=-2)
+        own.addcmul_(along, bend).add_(along, alpha=2)
         return found, own if own.shape == ctx.shape else own.sum_to_size(ctx.shape)
 
 

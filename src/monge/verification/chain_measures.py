@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monge.errors import UserError
 from monge.evaluation.density import PROBES
 from monge.flows.block_walk import BlockWalk, round_trip
 from monge.flows.blocks import ODEBlock
@@ -22,11 +24,14 @@ from monge.targets.gaussian import Gaussian
 from monge.targets.jko import (
     divergence_to_normal,
     jko_step,
+    line_jko_step,
+    line_law,
     ou_step,
     plateau,
     steps_needed,
     steps_of,
 )
+from monge.targets.mixture import GaussianMixture
 from monge.types import Cond, State
 
 RESIDUAL_N = 200
@@ -219,20 +224,63 @@ def _against_theorem(blocks: list[dict[str, Any]], learned: LearnedChain, k: int
 
 
 def exact_divergences(run: Run, learned: LearnedChain, target: Target | None) -> list[float] | None:
-    """KL after the exact blocks of a Gaussian law; None elsewhere."""
+    """KL to the noise after exact blocks of the law of the latents; None where it is not closed.
+
+    Closed for Gaussians, for mixtures of them given their labels (the mean over labels), and for
+    JKO steps on the line.
+    """
     bare = run.autoencoder.autoencoder
-    if target is None or bare.spec.name != "identity" or run.label_names:
+    if target is None or bare.spec.name != "identity":
         return None
     jko = isinstance(learned.spec, JKOSpec)
     sizes = [math.inf if p.size is None else p.size for p in learned.plans]
     mean, std = (run.autoencoder.state_dict()[name].double().cpu() for name in ("mean", "std"))
-    std = std.expand(target.dim)
+    mean, std = mean.expand(target.dim), std.expand(target.dim)
+    step = jko_step if jko else ou_step
+
+    def of_gaussian(centre: Tensor, covariance: Tensor) -> Tensor:
+        law = Gaussian((centre - mean) / std, covariance / torch.outer(std, std))
+        found = [divergence_to_normal(s.after) for s in steps_of(step, law, sizes)]
+        return torch.tensor(found, dtype=torch.float64)
+
     if isinstance(target, Gaussian):
-        covariance = target.covariance / torch.outer(std, std)
-        law = Gaussian((target.mean - mean) / std, covariance)
-        step = jko_step if jko else ou_step
-        return [divergence_to_normal(s.after) for s in steps_of(step, law, sizes)]
+        return of_gaussian(target.mean, target.covariance).tolist()
+    if isinstance(target, GaussianMixture) and run.label_names:
+        parts = zip(target.weights, target.means, _covariances(target), strict=True)
+        total = sum((w * of_gaussian(m, c) for w, m, c in parts), torch.zeros(len(sizes)).double())
+        return total.tolist()
+    if target.dim == 1 and jko and not run.label_names and not isinstance(target, GaussianMixture):
+        return _on_the_line(target, float(mean), float(std), sizes)
     return None
+
+
+def _covariances(target: GaussianMixture) -> Tensor:
+    """The covariance of each component, (K, D, D)."""
+    given, eye = target.covariances, torch.eye(target.dim, dtype=torch.float64)
+    if given.shape == (len(target.means),):
+        return given[:, None, None] * eye
+    whole = given * eye if given.ndim == 0 else given
+    return whole.expand(len(target.means), target.dim, target.dim)
+
+
+def _on_the_line(
+    target: Target, mean: float, std: float, sizes: Sequence[float]
+) -> list[float] | None:
+    """KL after exact JKO steps of a law on the line, in standardised units."""
+    try:
+        law = line_law(target)
+    except UserError:
+        return None
+    moved = (law.nodes - mean) / std
+    law = dataclasses.replace(law, nodes=moved, log_density=law.log_density + math.log(std))
+    found = []
+    for size in sizes:
+        if math.isinf(size):
+            found.append(0.0)
+        else:
+            law = line_jko_step(law, size)
+            found.append(law.kl)
+    return found
 
 
 @torch.no_grad()
