@@ -173,6 +173,13 @@ def test_refined_and_reparametrised_blocks(tmp_path: Path) -> None:
     assert max(ways[3:5]) / min(ways[3:5]) < max(ways[0:2]) / min(ways[0:2])
 
 
+def test_merged_blocks(tmp_path: Path) -> None:
+    spec = TrainSpec(**SMALL, objective="jko:blocks=3,gamma=0.5,merge=1", steps=30, lr=0.01)
+    run = train(spec, out=tmp_path / "run")
+    assert [plan.size for plan in chain_of(run).plans] == [1.0, 0.5, None]
+    assert run.sample(50).x.isfinite().all()
+
+
 def test_the_stopping_rule_ends_a_chain(tmp_path: Path) -> None:
     spec = TrainSpec(**SMALL, objective="jko:stop=1000", steps=2)
     plans = chain_of(train(spec, out=tmp_path / "run")).plans

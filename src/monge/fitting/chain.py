@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file
@@ -89,14 +89,19 @@ class ChainFit:
         """Fit the chain, or go on; publishes every finished block of the first round."""
         self._begin(latents)
         done = self._round(0, self.settings.planned(), [])
-        rounds = [*["equal"] * self.settings.reparametrise, *["halved"] * self.settings.refine]
-        for number, what in enumerate(rounds, 1):
-            plans, origins = (_equal if what == "equal" else _halved)(done, self.settings)
+        for number, (what, change) in enumerate(self._rounds(), 1):
+            plans, origins = change(done, self.settings)
             sizes = ", ".join("free" if p.size is None else f"{p.size:.3g}" for p in plans)
             self.say(f"round {number}, {what} blocks: {sizes}")
             done = self._round(number, plans, origins)
             self._publish(done)
         return done
+
+    def _rounds(self) -> list[tuple[str, Change]]:
+        """The rounds after the first, in order."""
+        s = self.settings
+        found = [("equal", _equal)] * s.reparametrise + [("halved", _halved)] * s.refine
+        return found + [("merged", _merged)] * s.merge
 
     def _begin(self, latents: Latents) -> None:
         """The latents that the first block is fitted on: one draw of each posterior."""
@@ -189,8 +194,8 @@ class ChainFit:
         if self.spec.minutes is None:
             return None
         s, n = self.settings, len(self.settings.planned())
-        blocks = n * (1 + s.reparametrise) + sum(n * 2 ** (r + 1) for r in range(s.refine))
-        return self.spec.minutes / blocks
+        refined = sum(n * 2 ** (r + 1) for r in range(s.refine))
+        return self.spec.minutes / (n * (1 + s.reparametrise + s.merge) + refined)
 
     @torch.no_grad()
     def _pushed(self, network: nn.Module, plan: BlockPlan, x: Tensor) -> Tensor:
@@ -245,6 +250,12 @@ def _facts(plan: BlockPlan, x: State, y: State) -> dict[str, Any]:
     }
 
 
+Change: TypeAlias = Callable[
+    [Sequence[Finished], ChainSpec], tuple[list[BlockPlan], Sequence[Finished]]
+]
+"""From the blocks of a round to the plans of the next, and the blocks that those start from."""
+
+
 def _equal(
     done: Sequence[Finished], settings: ChainSpec
 ) -> tuple[list[BlockPlan], Sequence[Finished]]:
@@ -265,3 +276,16 @@ def _halved(done: Sequence[Finished], _: ChainSpec) -> tuple[list[BlockPlan], Se
         plans += parts
         origins += [block] * len(parts)
     return plans, origins
+
+
+def _merged(done: Sequence[Finished], _: ChainSpec) -> tuple[list[BlockPlan], Sequence[Finished]]:
+    """One block for each two neighbours, starting from the first; one that is left over stays."""
+    sized = [b for b in done if b.plan.size is not None]
+    plans: list[BlockPlan] = []
+    origins: list[Finished] = []
+    for k in range(0, len(sized), 2):
+        sizes = [b.plan.size for b in sized[k : k + 2] if b.plan.size is not None]
+        plans.append(BlockPlan(sum(sizes)))
+        origins.append(sized[k])
+    free = [b for b in done if b.plan.size is None]
+    return [*plans, *(b.plan for b in free)], [*origins, *free]

@@ -64,6 +64,8 @@ class ChainSpec(Component, abc.ABC):
         reparametrise: rounds that give all blocks the same way, by new sizes.
         eta: by how much a round moves the sizes towards equal ways, in (0, 1].
         refine: rounds that split each block in two.
+        merge: rounds that put one block in the place of two neighbours, with the sum of their
+            sizes; fewer blocks, each farther from the identity.
     """
 
     blocks: int | None = None
@@ -77,6 +79,7 @@ class ChainSpec(Component, abc.ABC):
     reparametrise: int = 0
     eta: float = 0.5
     refine: int = 0
+    merge: int = 0
 
     learns: ClassVar[Learns] = "chain"
     teacher: ClassVar[bool] = False
@@ -88,7 +91,7 @@ class ChainSpec(Component, abc.ABC):
                 raise UserError(f"objective {self.name}: {name} must be above 0, not {value}")
         if not 0 < self.eta <= 1:
             raise UserError(f"objective {self.name}: eta must lie in (0, 1], not {self.eta}")
-        if self.reparametrise < 0 or self.refine < 0:
+        if min(self.reparametrise, self.refine, self.merge) < 0:
             raise UserError(f"objective {self.name}: rounds must not be negative")
         if self.solved.adaptive:
             raise UserError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monge.objectives.chain import ChainSpec
     from monge.runs.run import Run
 
-CHAIN = ("blocks", "refine", "reparametrise", "block", "gamma", "time", "growth", "solver")
+CHAIN = ("blocks", "refine", "reparametrise", "merge", "block", "gamma", "time", "growth", "solver")
 """Flags that are settings of the objective, by their names there."""
 
 SHARED = (
@@ -61,6 +61,8 @@ class Chain(Reading):
     """Of the blocks, in training, pushing, sampling and densities alike: rk4, euler, ..."""
     refine: int | None = None
     """Rounds after the first that split each block in two."""
+    merge: int | None = None
+    """Rounds after the others that put one block in the place of two neighbours."""
     reparametrise: int | None = None
     """Rounds after the first that choose new sizes, so that all blocks move equally far."""
     network: str = "auto"
