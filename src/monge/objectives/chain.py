@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -124,33 +124,17 @@ class ChainSpec(Component, abc.ABC):
         return [BlockPlan(self.size(k)) for k in range(n)] + free
 
     def made(
-        self, network: nn.Module, clock: tuple[float, float], divergence: Divergence | None = None
+        self,
+        network: nn.Module,
+        clock: tuple[float, float],
+        divergence: Divergence | None = None,
+        offset: float | None = None,
     ) -> Block:
-        """A network as a block."""
-        return block_of(
-            network, self.block, clock, self.autonomous, self.solved, self.steps, divergence
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a block is made of, for `block_of`, as JSON has it."""
-        names = ("block", "autonomous", "solver", "steps")
-        return {name: getattr(self, name) for name in names}
-
-
-def block_of(
-    network: nn.Module,
-    kind: str,
-    clock: tuple[float, float],
-    autonomous: bool,
-    solver: Solver,
-    steps: int,
-    divergence: Divergence | None = None,
-) -> Block:
-    """A network as a block of a kind, ode or residual."""
-    if kind == "residual":
-        return ResidualBlock(network)
-    return ODEBlock(NetworkVelocity(network, clock, autonomous), solver, steps, divergence)
+        """A network as a block; in training with its divergence and the offset of its steps."""
+        if self.block == "residual":
+            return ResidualBlock(network)
+        velocity = NetworkVelocity(network, clock, self.autonomous)
+        return ODEBlock(velocity, self.solved, self.steps, divergence, offset)
 
 
 # New sizes

@@ -43,6 +43,8 @@ class JKOSpec(ChainSpec):
         divergence: exact; hutchinson (random signs), difference (the same by finite differences);
             auto: exact up to two dimensions, else hutchinson.
         probes: random signs for each example.
+        jitter: whether the solver's steps begin at random places in training, so that a block
+            cannot fit its divergence to them.
     """
 
     gamma: float = 1.0
@@ -50,6 +52,7 @@ class JKOSpec(ChainSpec):
     largest: float = 10.0
     divergence: Literal["auto", "exact", "hutchinson", "difference"] = "auto"
     probes: int = 1
+    jitter: bool = True
 
     name = "jko"
 
@@ -89,12 +92,15 @@ class JKO(Objective):
     learns = "chain"
 
     def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:
-        """The batch with its random signs, (B, K, ...), where the trace is not exact."""
-        x = batch["x1"]
-        if self.exact(x):
-            return batch
-        shape = (len(x), self.spec.probes, *x.shape[1:])
-        return {**batch, "signs": torch.randint(0, 2, shape, generator=rng).to(x) * 2 - 1}
+        """The batch with the offset of the steps, (B,), and random signs, (B, K, ...), if any."""
+        x, drawn = batch["x1"], {**batch}
+        if self.spec.jitter and self.spec.block == "ode":
+            # One for all rows, as a solver takes it.
+            drawn["offset"] = torch.rand(1, generator=rng).expand(len(x)).to(x)
+        if not self.exact(x):
+            shape = (len(x), self.spec.probes, *x.shape[1:])
+            drawn["signs"] = torch.randint(0, 2, shape, generator=rng).to(x) * 2 - 1
+        return drawn
 
     def exact(self, x: State) -> bool:
         """Whether the trace is exact for states like these."""
@@ -104,7 +110,9 @@ class JKO(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         x = batch["x1"]
-        block = self.spec.made(network, self.plan.clock, divergence_by(self.spec.divergence))
+        offset = float(batch["offset"][0]) if "offset" in batch else None
+        how = divergence_by(self.spec.divergence)
+        block = self.spec.made(network, self.plan.clock, how, offset)
         signs = batch["signs"].transpose(0, 1) if "signs" in batch else None
         y, change = block.transport(x, 1.0, 0.0, conditions(batch), signs)
         change = change if change.ndim == 1 else change.mean(1)

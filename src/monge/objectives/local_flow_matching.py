@@ -90,4 +90,4 @@ class LocalFlowMatching(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         velocity = NetworkVelocity(network, self.plan.clock, self.spec.autonomous)
-        return self.matching.loss(velocity, batch)  # type: ignore[arg-type]
+        return self.matching.loss(velocity, batch)
