@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monge.errors import UserError
 from monge.flows.block_walk import BlockWalk, round_trip
-from monge.flows.blocks import Block, NetworkVelocity, ODEBlock, ResidualBlock
+from monge.flows.blocks import Block, NetworkVelocity, ODEBlock, Offset, ResidualBlock
 from monge.flows.integrated import Integrated
 from monge.flows.transport import by_differences, transported
 from monge.networks.mlp import MLPSpec
@@ -186,6 +186,16 @@ def test_the_way_back_undoes_the_way_there_up_to_the_solver() -> None:
         walk = BlockWalk((ODEBlock(field, RK4(), n),) * 2, RK4(), n)
         errors.append(float(round_trip(walk, x)))
     assert 0 < errors[1] < errors[0] / 100
+
+
+def test_steps_that_begin_elsewhere() -> None:
+    assert Offset(4, offset=0.25).points() == pytest.approx((0, 1 / 12, 5 / 12, 3 / 4, 1))
+    x, field = states(4, 2), law_of_a_curved_field()
+    blocks = [ODEBlock(field, RK4(), 12, offset=u) for u in (None, 0.2, 0.7)]
+    found = [float(block.transport(x, 1.0, 0.0)[1].sum()) for block in blocks]
+    assert len(set(found)) == 3  # other places,
+    exact = float(ODEBlock(field, RK4(), 100).transport(x, 1.0, 0.0)[1].sum())
+    assert found == pytest.approx([exact] * 3, abs=2e-3)  # the same integral
 
 
 # Residual blocks

@@ -26,6 +26,7 @@ from monge.report.report import write_report
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.targets.gaussian import Gaussian
+from monge.verification.chain_measures import overstated
 
 LAW = "target:gaussian:dim=2,condition=4"
 NETWORK = "mlp:width=24,depth=1,time_scale=20"
@@ -122,6 +123,15 @@ def test_a_spoilt_block_is_found(
     folder = spoilt(run, tmp_path / "spoilt", 0, factor)
     assert cli.main(["verify", str(folder), "-n", "1000"]) == 3
     assert "block 1 is worse than standing still" in capsys.readouterr().err
+
+
+def test_a_density_of_the_steps_alone_is_found() -> None:
+    def way(gap: float, own: bool) -> dict[str, object]:
+        return {"own": own, "steps": 3, "above_adaptive": {"value": gap, "stderr": 0.01}}
+
+    assert overstated([way(0.04, True), way(3.0, False), way(-2.0, True)]) == []
+    (found,) = overstated([way(0.5, True)])
+    assert "0.5 ± 0.01 nats above" in found and "more steps a block" in found
 
 
 def test_a_killed_chain_goes_on_to_the_same_one(

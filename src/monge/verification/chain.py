@@ -52,6 +52,7 @@ from monge.verification.chain_measures import (
     exact_divergences,
     first_order_residual,
     identities,
+    overstated,
     rows_of,
     shown_points,
     steps_asked_for,
@@ -89,8 +90,10 @@ def verify_chain(
     stages = list(_stages(walk, given, seed))
     blocks = [_block(run, learned, walk, stages, k, given, data.target) for k in range(len(stages))]
     say("measuring solvers and round trips")
+    solvers = by_solvers(learned, given, run)
     known, size = given.log_density is not None, given.z[0].numel()
     violations = violations_of(blocks, learned, size) if known else []
+    violations += overstated(solvers)
     report = {
         "format_version": 1,
         "chain": learned.spec.name,
@@ -103,7 +106,7 @@ def verify_chain(
         "blocks": blocks,
         "kl_before": _kl_before(given),
         "round_trip": _round_trip(walk, given),
-        "solvers": by_solvers(learned, given, run),
+        "solvers": solvers,
         "steps_needed": steps_asked_for(blocks, learned),
         "exact_kl": exact_divergences(run, learned, data.target),
         "violations": violations,

@@ -290,22 +290,43 @@ def by_solvers(learned: LearnedChain, given: Examples, run: Run) -> list[dict[st
         return []
     n = len(learned.plans)
     ways = [(learned.spec.solver, s) for s in sorted({1, learned.spec.steps, 8})]
-    ways.append(("dopri5", learned.spec.steps))
+    ways.insert(0, ("dopri5", learned.spec.steps))
     z, cond = given.z[:RESIDUAL_N], rows_of(given.cond, RESIDUAL_N)
+    finest: Tensor | None = None
     probes = None if z[0].numel() <= EXACT else PROBES
     found = []
     for solver, steps in ways:
         walk = learned.flow(steps * n, solver)
-        value = walk.log_density(z, cond, probes=probes).value
+        value = walk.log_density(z, cond, probes=probes).value.double()
+        finest = value if finest is None else finest
         found.append(
             {
                 "solver": solver,
                 "steps": None if solver == "dopri5" else steps,
                 "own": (solver, steps) == (learned.spec.solver, learned.spec.steps),
                 **asdict(Estimate.of(value - (run.autoencoder.log_abs_det or 0.0))),
+                "above_adaptive": asdict(Estimate.of(value - finest)),
                 "round_trip": float(round_trip(walk, z, cond)),
             }
         )
+    return found
+
+
+OVERSTATED = 0.05
+"""Nats by which a chain's own discretisation may raise its mean log-density."""
+
+
+def overstated(solvers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That a density by the chain's own steps is none, if an adaptive solver finds much less."""
+    found = []
+    for way in solvers:
+        gap = way["above_adaptive"]
+        if way["own"] and gap["value"] - SIGMAS * gap["stderr"] > OVERSTATED:
+            found.append(
+                f"by its own {way['steps']} steps a block the log-density is {gap['value']:.3g} ± "
+                f"{gap['stderr']:.2g} nats above that of an adaptive solver: fit the chain with "
+                "more steps a block, --objective jko:steps=.."
+            )
     return found
 
 
