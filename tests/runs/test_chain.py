@@ -292,7 +292,7 @@ def test_what_a_chain_cannot_do_is_refused(run: Run, capsys: pytest.CaptureFixtu
         (["sample", folder, "--steps", "4"], "a multiple of 3 steps"),
         (["sample", folder, "--guidance", "2"], "without guidance"),
         (["sample", folder, "--grid", "shifted:n=3,shift=2"], "equal steps"),
-        (["verify", folder, "--steps", "6"], "leave out --steps"),
+        (["verify", folder, "--steps", "6"], "leave out steps"),
         (["export", folder], "distil it first"),
         (["density", folder, "no-such-file.csv"], "no-such-file"),
     ):

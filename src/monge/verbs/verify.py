@@ -100,14 +100,8 @@ def _certificates(arguments: Verify, run: Run) -> dict[str, Any]:
     from monge.verification.chain import verify_chain
     from monge.verification.chain_text import text
 
-    given = {**sampling(arguments, arguments.steps), "fail_above": arguments.fail_above}
-    for name in ("steps", "solver", "grid", "guidance", "final", "fail_above"):
-        if given[name] is not None:
-            raise UserError(
-                f"a chain is verified block by block, as it was fitted: leave out "
-                f"--{name.replace('_', '-')}"
-            )
-    report = verify_chain(run, arguments.n, quick=arguments.quick, seed=arguments.seed, say=note)
+    how = {**sampling(arguments, arguments.steps), "fail_above": arguments.fail_above}
+    report = verify_chain(run, arguments.n, quick=arguments.quick, say=note, **how)
     tell(arguments, text(report))
     tell(arguments, f"report   {run.folder / 'report.html'}")
     if report["violations"]:

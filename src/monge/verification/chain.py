@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from monge.data.base import Data
+from monge.errors import UserError
 from monge.evaluation.density import PROBES
 from monge.files import write_json
 from monge.flows.block_walk import BlockWalk, round_trip
@@ -71,16 +72,25 @@ def verify_chain(
     seed: int = 0,
     data: Data | None = None,
     say: Say = quiet,
+    **sampling: Any,
 ) -> dict[str, Any]:
     """The certificates of a chain run; written to ``verify.json`` and the report.
 
     Args:
         n: examples: held-out ones, or new ones of a known law.
         quick: fewer of them.
+        sampling: none; a chain is verified as it was fitted.
 
     Raises:
-        UserError: the data has changed.
+        UserError: the data has changed, or settings of sampling.
     """
+    if unfit := [name for name, value in sampling.items() if value is not None]:
+        raise UserError(
+            "a chain is verified block by block, as it was fitted: leave out "
+            + ", ".join(name.replace("_", "-") for name in unfit)
+        )
+    if n is not None and n < 20:
+        raise UserError(f"certificates need at least 20 examples, not {n}")
     data = run.data() if data is None else data
     learned = run.learned
     assert isinstance(learned, LearnedChain)
