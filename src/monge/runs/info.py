@@ -8,7 +8,7 @@ from typing import Any
 from monge.files import read_json
 from monge.learned import kind_of
 from monge.runs.folder import read_config
-from monge.runs.layout import COST, EVALUATION, QUALITY
+from monge.runs.layout import CHAIN, COST, EVALUATION, QUALITY
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, journal
 
@@ -32,6 +32,10 @@ def describe(folder: Path) -> dict[str, Any]:
     }
     newest = checkpoint.newest_step(folder)
     facts["steps"] = f"{newest or 0} of {spec.steps or f'{spec.minutes:g} minutes'}"
+    if (folder / CHAIN).exists():
+        sizes = [b["size"] for b in read_json(folder / CHAIN)["blocks"]]
+        facts["steps"] = f"{spec.steps or f'{spec.minutes:g} minutes in all'}, of each block"
+        facts["blocks"] = ", ".join("free" if s is None else f"{s:.3g}" for s in sizes)
     log = journal.read(folder / journal.NAME)
     losses = [row["loss"] for row in log if "loss" in row]
     if losses:
