@@ -170,7 +170,7 @@ def test_a_killed_chain_goes_on_to_the_same_one(
 
 def test_refined_and_reparametrised_blocks(tmp_path: Path) -> None:
     text = "jko:blocks=2,gamma=1,reparametrise=1,eta=1,refine=1"
-    spec = TrainSpec(**SMALL, objective=text, steps=40, lr=0.01)
+    spec = TrainSpec(**SMALL, objective=text, steps=25, lr=0.01)
     run = train(spec, out=tmp_path / "run")
     sizes = [plan.size for plan in chain_of(run).plans]
     assert len(sizes) == 5 and sizes[-1] is None
@@ -184,7 +184,7 @@ def test_refined_and_reparametrised_blocks(tmp_path: Path) -> None:
 
 
 def test_merged_blocks(tmp_path: Path) -> None:
-    spec = TrainSpec(**SMALL, objective="jko:blocks=3,gamma=0.5,merge=1", steps=30, lr=0.01)
+    spec = TrainSpec(**SMALL, objective="jko:blocks=3,gamma=0.5,merge=1", steps=8, lr=0.01)
     run = train(spec, out=tmp_path / "run")
     assert [plan.size for plan in chain_of(run).plans] == [1.0, 0.5, None]
     assert run.sample(50).x.isfinite().all()
