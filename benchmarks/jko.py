@@ -190,8 +190,8 @@ def _ours(
 
     try:
         short = trained(20, folder / "a")[1]
-        longer = trained(60, folder / "b")[1]
-        steps = max(50, int(seconds / ((longer - short) / 40)))
+        longer = trained(120, folder / "b")[1]
+        steps = max(50, int(seconds / ((longer - short) / 100)))
         run, spent = trained(steps, folder / "c")
         parameters = sum(p.numel() for p in run.network.parameters())
         start = time.process_time()
