@@ -41,7 +41,8 @@ def test_registered_names_are_the_classes_own(family: str, name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES["objective"])
 def test_objectives_say_what_they_learn(name: str) -> None:
     velocity = name in ("flow_matching", "reflow")
-    expected = "velocity" if velocity else "flow map"
+    chain = name in ("jko", "local-flow-matching")
+    expected = "velocity" if velocity else "chain" if chain else "flow map"
     assert build("objective", name).learns == expected
     assert class_of("objective", f"{name}:settings=unread").learns == expected
 

@@ -56,6 +56,8 @@ FAMILIES: dict[str, dict[str, str]] = {
         "continuous-consistency-training": (
             "monge.objectives.rules.consistency:ContinuousConsistencyTraining"
         ),
+        "jko": "monge.objectives.jko:JKOSpec",
+        "local-flow-matching": ("monge.objectives.local_flow_matching:LocalFlowMatchingSpec"),
     },
     "pairs": {
         "triangle": "monge.time_pairs:Triangle",

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Rule = Callable[..., Any]
 """The tangent of a result from the result and the arguments; None where it has none."""
@@ -56,6 +56,22 @@ def jvp(
 
 class _Tangents:
     constant = False
+
+
+def are_taken_by(network: nn.Module) -> bool:
+    """Whether duals go through a network as it is: no hooks, no dropout, not compiled.
+
+    Its own class says so: one derived from it may compute what they do not know.
+    """
+    known = vars(type(network)).get("duals", False) and not torch.compiler.is_compiling()
+    spec = getattr(network, "spec", None)
+    dropping = network.training and getattr(spec, "dropout", 0.0) > 0
+    return known and not dropping and not are_hooked(network)
+
+
+def are_hooked(network: nn.Module) -> bool:
+    """Whether modules call others first or afterwards, as those of shards do."""
+    return any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
 
 
 class Dual(Tensor):

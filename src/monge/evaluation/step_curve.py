@@ -108,7 +108,7 @@ class Judge:
         return self.network.features(x, device=self.device).x
 
 
-def parse_steps(text: str | None) -> list[int]:
+def parse_steps(text: str | None, what: str = "steps") -> list[int]:
     """Numbers of steps from "1,2,4"; none from None.
 
     Raises:
@@ -121,7 +121,7 @@ def parse_steps(text: str | None) -> list[int]:
     except ValueError:
         found = [0]
     if min(found) < 1 or len(set(found)) < len(found):
-        raise UserError(f"--steps takes numbers as 1,2,4,8,16, each once, not {text!r}")
+        raise UserError(f"--{what} takes numbers as 1,2,4,8,16, each once, not {text!r}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import torch
@@ -61,6 +62,39 @@ def latent_batches(
     plan = objective.coupling.plan_batch
     span = max(1, -(-(plan or 1) // spec.batch))
     return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span, plan is not None)
+
+
+def batches_along(
+    spec: TrainSpec,
+    objective: Objective,
+    latents: Latents,
+    data: Data,
+    teacher: Run,
+    say: Say,
+) -> LatentBatches:
+    """Latents with their way through the teacher's flow, which a map of it is trained along.
+
+    A chain's law at a time is not that of the path, so its own states are taken: those of the
+    training latents, carried back to the noise once, at the ends of its steps.
+    """
+    flow = teacher.learned.flow()
+    say(f"carrying {len(latents)} latents back through {teacher.folder}")
+    cond = {} if data.train_label is None else {"label": data.train_label}
+    if data.train_vector is not None:
+        cond["vector"] = data.train_vector.float()
+    posterior, knots = latents.rows(torch.arange(len(latents))), flow.knots
+    ways = []
+    with torch.no_grad():
+        for rows in torch.arange(len(latents)).split(CHUNK):
+            given = {k: c[rows % len(c)].to(teacher.device) for k, c in cond.items()}
+            x = posterior.mean[rows].to(teacher.device, teacher.dtype)
+            states = [x]
+            for t, s in itertools.pairwise(reversed(knots)):
+                states.append(flow(states[-1], t, s, given or None))
+            ways.append(torch.stack(states[::-1], 1).float().cpu())
+    way = torch.cat(ways)
+    known = {**cond, "x0": way[:, 0], "way": way}
+    return LatentBatches(Posterior(way[:, -1]), known, objective, spec.batch, spec.seed)
 
 
 def reflow_batches(

@@ -21,8 +21,10 @@ from monge.fitting.autoencoding import (
     keep_autoencoder_of,
     prepare_autoencoder,
 )
+from monge.fitting.chain import ChainFit
 from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
 from monge.fitting.objective import (
+    batches_along,
     latent_batches,
     loop_spec,
     make_matching,
@@ -33,6 +35,7 @@ from monge.fitting.resolve import DEFAULT_STEPS, check, resolve
 from monge.fitting.warm_start import initialise
 from monge.latents.batches import Latents
 from monge.learned import kind_of
+from monge.learned.chain import ChainObjective
 from monge.networks.exact import ExactNetwork
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import ReflowSpec
@@ -107,7 +110,10 @@ def train(
         processes.wait()
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
         network = build_network(spec, autoencoder.latent_shape, facts)
-        if not isinstance(network, ExactNetwork):
+        if isinstance(objective, ChainObjective):
+            shape = tuple(autoencoder.latent_shape)
+            ChainFit(spec, objective, shape, data, folder, device, say).run(latents)
+        elif not isinstance(network, ExactNetwork):
             taught = teacher is not None and not isinstance(teacher.network, ExactNetwork)
             start = spec.teacher if taught else spec.init_from
             if start is not None and checkpoint.newest_step(folder) is None:
@@ -209,6 +215,8 @@ def _fit(
     if class_of("objective", spec.objective) is ReflowSpec:
         assert teacher is not None
         batches = reflow_batches(spec, objective, data, teacher, say)
+    elif teacher is not None and teacher.learned.in_blocks:
+        batches = batches_along(spec, objective, latents, data, teacher, say)
     parameters = sum(p.numel() for p in network.parameters())
     size = f"{parameters / 1e6:.2f} M parameters"
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:

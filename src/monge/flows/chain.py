@@ -44,8 +44,13 @@ class Chain:
                     x = self.blocks[k](x, a, b, cond)
         return x
 
+    @property
+    def field(self) -> Piecewise:
+        """The velocity on the chain's clock."""
+        return Piecewise(tuple(map(self._field, range(len(self.blocks)))), self.knots)
+
     def tangent(self, x: State, t: Time, cond: Cond = None) -> State:
-        return Piecewise(tuple(map(self._field, range(len(self.blocks)))), self.knots)(x, t, cond)
+        return self.field(x, t, cond)
 
     def _field(self, k: int) -> VelocityField:
         """The velocity of block k on the chain's clock."""

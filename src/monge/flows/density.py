@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.fields import take
 from monge.flows.integrated import Integrated
-from monge.solvers import RightHandSide
-from monge.tensors import noise, sum_except_batch, value_and_divergence
-from monge.types import Cond, PerExample, State, Time, VelocityField
+from monge.flows.transport import transported
+from monge.tensors import noise, sum_except_batch
+from monge.types import Cond, PerExample, State
 
 EXACT = 32
 """Dimensions up to which the trace of the flow's derivative is computed exactly in a run."""
@@ -85,34 +84,37 @@ def log_density(
         source: the log-density at the start, standard normal unless given.
     """
     lo, hi = flow.domain
-    signs = None
+    signs = signs_of(x, probes, seed, first)
+    x0, integral = transported(flow, x, hi, lo, cond, signs)
+    return estimated(source(x0), integral)
+
+
+def signs_of(
+    x: State, probes: int | None, seed: int, first: int = 0, *key: int | str
+) -> Tensor | None:
+    """Random signs (K, B, ...) of Hutchinson's estimator; None where the exact trace is taken.
+
+    Raises:
+        UserError: one probe, of which no error is known.
+    """
     if probes is not None and probes < 2:
         raise UserError(f"Hutchinson's standard error needs at least 2 probes, not {probes}")
-    if probes is not None and probes >= x[0].numel():
-        probes = None
-    if probes is not None:
-        signs = torch.stack(
-            [
-                noise(seed, first, first + len(x), tuple(x.shape[1:]), "probe", k, signs=True)
-                for k in range(probes)
-            ]
-        ).to(x)
+    if probes is None or probes >= x[0].numel():
+        return None
+    shape = tuple(x.shape[1:])
+    drawn = [
+        noise(seed, first, first + len(x), shape, "probe", *key, k, signs=True)
+        for k in range(probes)
+    ]
+    return torch.stack(drawn).to(x)
 
-    def rates(v: VelocityField) -> RightHandSide:
-        def f(y: tuple[Tensor, ...], u: Time, rows: Tensor | None) -> tuple[Tensor, ...]:
-            own = take(cond, rows)
-            mine = signs if signs is None or rows is None else signs[:, rows]
-            velocity, divergence = value_and_divergence(lambda z: v(z, u, own), y[0], mine)
-            return velocity, divergence
 
-        return f
-
-    shape = (len(x),) if probes is None else (len(x), probes)
-    x0, integral = flow.solve(rates, (x, x.new_zeros(shape)), hi, lo)
-    log_p = source(x0)
-    if probes is None:
+def estimated(log_p: PerExample, integral: Tensor) -> Density:
+    """The density from log p at the start and the change of volume: (B,), or estimates (B, K)."""
+    if integral.ndim == 1:
         value = log_p + integral
         return Density(value, torch.zeros_like(value))
+    probes = integral.shape[1]
     stderr = integral.std(dim=1) / math.sqrt(probes)
     stderr = torch.where(stderr > 0, stderr, torch.nan)
     return Density(log_p + integral.mean(dim=1), stderr, probes=probes)

@@ -112,6 +112,9 @@ class Learned(abc.ABC):
     guided_as_trained: ClassVar[bool] = False
     """Whether its guidance was fixed, or given a range, when it was trained."""
 
+    in_blocks: ClassVar[bool] = False
+    """Whether it is fitted block by block, each by an objective and a network of its own."""
+
     fixed_steps: ClassVar[bool] = False
     """Whether the number of steps of a sample was fixed in training."""
 
@@ -164,6 +167,16 @@ class Learned(abc.ABC):
         """
 
     @classmethod
+    def build(cls, make: Callable[[], nn.Module], facts: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of a run.
+
+        Args:
+            make: one network of the specification.
+            facts: what the run has kept, among others by `facts`.
+        """
+        return make()
+
+    @classmethod
     def facts(cls, objective: Objective) -> dict[str, Any]:
         """What a run keeps of its objective for `restored`, as JSON has it."""
         return {}
@@ -212,6 +225,14 @@ class Learned(abc.ABC):
             UserError: it has no velocity, and no teacher.
         """
         return self.velocity(guidance)
+
+    def first(self, n: int) -> Learned:
+        """The first n blocks, where it has several.
+
+        Raises:
+            UserError: it has none, or not so many.
+        """
+        raise UserError("this is no chain of blocks: leave out blocks")
 
     # Sampling
 

@@ -10,6 +10,7 @@ from monge.learned.base import Learned
 KINDS = {
     "velocity": "monge.learned.velocity:LearnedVelocity",
     "flow map": "monge.learned.flow_map:LearnedFlowMap",
+    "chain": "monge.learned.chain:LearnedChain",
 }
 """The kinds by the names that objectives use. An objective made elsewhere names its class."""
 

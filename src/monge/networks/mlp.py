@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,43 @@ class MLPSpec(Component):
         return network
 
 
+class _SiLUAlong(torch.autograd.Function):
+    """SiLU of a value and its derivatives, and their gradient, as few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, shift: Tensor) -> Tensor:
+        at = z[0] + shift
+        out = torch.empty_like(z)
+        torch.ops.aten.silu.out(at, out=out[0])
+        for k in range(1, len(z)):  # its kernel multiplies by the derivative of silu
+            torch.ops.aten.silu_backward.grad_input(z[k], at, grad_input=out[k])
+        ctx.save_for_backward(z, at)
+        ctx.shape = shift.shape
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        z, at = ctx.saved_tensors
+        found = torch.empty_like(grad)
+        for k in range(len(grad)):
+            torch.ops.aten.silu_backward.grad_input(grad[k], at, grad_input=found[k])
+        own, along = found[0], grad[1] * z[1]
+        for k in range(2, len(grad)):
+            along.addcmul_(grad[k], z[k])
+        # The second derivative of silu: share (1 - share) (2 + a (1 - 2 share)).
+        share = at.sigmoid()
+        torch.ops.aten.sigmoid_backward.grad_input(along, share, grad_input=along)
+        bend = torch.addcmul(at, at, share, value=-2)
+        own.addcmul_(along, bend).add_(along, alpha=2)
+        return found, own if own.shape == ctx.shape else own.sum_to_size(ctx.shape)
+
+
+def silu_along(z: Tensor, shift: Tensor) -> Tensor:
+    """SiLU of z[0] + shift, and its derivatives along z[1:], (1 + K, B, W)."""
+    return _SiLUAlong.apply(z, shift)  # type: ignore[return-value]
+
+
 class MLP(nn.Module):
     """What `MLPSpec.build` returns; see `forward`."""
 
@@ -109,6 +146,32 @@ class MLP(nn.Module):
         """Of the error at (s, t), (B,), as far as it is learned; see `PairWeight`."""
         return log_variance(self.pair_weight, s, t)
 
+    def conditioned(
+        self, x: State, t: Time, cond: Cond = None, s: Time | None = None
+    ) -> tuple[Tensor, ...]:
+        """What times and condition add before each activation; of x only type and device count."""
+        return self.shifts(self.conditioning(x, t, cond, s)).chunk(len(self.hidden), dim=1)
+
+    def along(
+        self, x: State, shifts: tuple[Tensor, ...], directions: Tensor
+    ) -> tuple[State, Tensor]:
+        """The output, and its derivatives along directions (K, B, *shape), in one pass.
+
+        Args:
+            shifts: those of `conditioned`.
+
+        Raises:
+            UserError: dropout in training, whose derivative would be of another network.
+        """
+        if self.spec.dropout and self.training:
+            raise UserError("derivatives of a network with dropout in training: use dropout=0")
+        h = torch.cat([x[None], directions]).flatten(2)
+        for linear, shift in zip(self.hidden, shifts, strict=True):
+            h = silu_along(h @ linear.weight.T, linear.bias + shift)  # type: ignore[operator]
+        h = (h @ self.out.weight.T).unflatten(2, self.shape)
+        bias = self.out.bias.unflatten(0, self.shape)
+        return h[0] + bias, h[1:]
+
     def forward(self, x: State, t: Time, cond: Cond = None, s: Time | None = None) -> State:
         """The output at (x, t), or, with two times, for the walk of x from s to t.
 
@@ -116,9 +179,8 @@ class MLP(nn.Module):
         """
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"the network takes states {self.shape}, not {tuple(x.shape[1:])}")
-        shifts = self.shifts(self.conditioning(x, t, cond, s))
         h = x.flatten(1)
-        for linear, shift in zip(self.hidden, shifts.chunk(len(self.hidden), dim=1), strict=True):
+        for linear, shift in zip(self.hidden, self.conditioned(x, t, cond, s), strict=True):
             h = F.silu(linear(h) + shift)
             if self.spec.dropout:
                 h = F.dropout(h, self.spec.dropout, self.training)

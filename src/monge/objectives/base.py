@@ -20,8 +20,8 @@ from monge.couplings import Coupling
 Batch: TypeAlias = Mapping[str, Tensor]
 """Named tensors with a common leading axis, one row for each example."""
 
-Learns: TypeAlias = Literal["velocity", "flow map"] | type
-"""What training results in: a velocity field of one time, a map that jumps between two, or a class
+Learns: TypeAlias = Literal["velocity", "flow map", "chain"] | type
+"""What training results in: a velocity field, a map that jumps, a chain of blocks, or a class
 derived from `learned.Learned`."""
 
 

@@ -21,6 +21,8 @@ from monge.flows import MeanVelocity
 from monge.objectives.base import Batch, Loss, Objective
 from monge.objectives.flow_matching import FlowMatching, conditions
 from monge.objectives.rules.base import Rows, Rule
+from monge.paths import Path
+from monge.tensors import expand
 from monge.time_pairs import PairLaw
 from monge.types import State, VelocityField
 
@@ -164,7 +166,8 @@ class FlowMapMatching(Objective):
 
     def _rows(self, network: nn.Module, batch: Batch) -> Rows:
         path, s, t = self.matching.path, batch["s"], batch["t"]
-        x, rate = path.interpolate(batch["x0"], batch["x1"], s)
+        way = _way(path, batch)
+        x, rate = way(s)
         u = MeanVelocity(network, path, self.matching.output)
         cond = {**(conditions(batch) or {})}
         if "guidance" in batch:
@@ -182,7 +185,7 @@ class FlowMapMatching(Objective):
             self.domain,
             mean,
             self._velocity(batch, mean),
-            lambda r: path.interpolate(batch["x0"], batch["x1"], r)[0],
+            lambda r: way(r)[0],
             self.matching.output == "velocity" and _takes_duals(network),
             _hooked(network),
         )
@@ -197,6 +200,28 @@ class FlowMapMatching(Objective):
         if "guidance" not in batch:
             return lambda x, t: teacher(x, t, cond)
         return lambda x, t: guided(teacher, batch["guidance"], x, t, cond)
+
+
+def _way(path: Path, batch: Batch) -> Callable[[Tensor], tuple[State, State]]:
+    """Where the rows of a batch are at times (B,), and how fast they move there.
+
+    On the path from x0 to x1; or between the states at equal times that a batch brings as ``way``,
+    (B, M, ...), those of a teacher whose own law at a time is not that of the path.
+    """
+    if "way" in batch:
+        return lambda t: between(batch["way"], t)
+    return lambda t: path.interpolate(batch["x0"], batch["x1"], t)
+
+
+def between(way: Tensor, t: Tensor) -> tuple[State, State]:
+    """States (B, M, ...) at M equal times of [0, 1], interpolated at t (B,), and their slope."""
+    pieces = way.shape[1] - 1
+    place = (t.to(way.dtype) * pieces).clamp(0, pieces)
+    k = place.floor().long().clamp(max=pieces - 1)
+    rows = torch.arange(len(way), device=way.device)
+    start, end = way[rows, k], way[rows, k + 1]
+    part = expand(place - k, start)
+    return torch.lerp(start, end, part), (end - start) * pieces
 
 
 def _takes_duals(network: nn.Module) -> bool:

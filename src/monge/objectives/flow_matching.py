@@ -26,7 +26,7 @@ from monge.objectives.base import Batch, Learns, Loss, Objective
 from monge.paths import Kind, Linear, Path
 from monge.tensors import expand, stream
 from monge.times import TimeLaw, UniformTimes
-from monge.types import Cond
+from monge.types import Cond, VelocityField
 
 LARGEST_RATIO = 100.0
 """Weights beyond the square of this are refused: their variance swamps the gradient."""
@@ -145,7 +145,7 @@ class FlowMatching(Objective):
                 drawn["vector"] = torch.where(dropped[:, None], math.nan, batch["vector"])
         return drawn
 
-    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+    def loss(self, network: nn.Module | VelocityField, batch: Batch) -> Loss:
         x0, x1, t = batch["x0"], batch["x1"], batch["t"]
         xt, velocity = self.path.interpolate(x0, x1, t)
         prediction = network(xt, t, conditions(batch))

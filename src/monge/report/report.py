@@ -19,6 +19,7 @@ from monge.report.page import (
     note,
     page,
 )
+from monge.report.sections import chain as chain_section
 from monge.report.sections import columns, measured, plane, samples, top, training, what_was_run
 from monge.report.sections import maps as map_section
 from monge.report.sections import verify as verify_section
@@ -133,6 +134,7 @@ SECTIONS: list[Section] = [
             verify_section.stretching,
         ),
     ),
+    Section("Block by block", "monge chain DATA", chain_section.PARTS),
     Section(
         "Few steps",
         f"{EVALUATE} --steps 1,2,4,8,16",

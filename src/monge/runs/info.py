@@ -11,10 +11,16 @@ from monge.errors import UserError
 from monge.learned import kind_of
 from monge.runs import schemas
 from monge.runs.folder import read_config
-from monge.runs.layout import COST, DATA, EVALUATION, QUALITY
+from monge.runs.layout import CHAIN, COST, DATA, EVALUATION, QUALITY
 from monge.training import checkpoint, journal
 
-FACTS = {"examples": DATA, "autoencoder_quality": QUALITY, "cost": COST, "evaluation": EVALUATION}
+FACTS = {
+    "examples": DATA,
+    "autoencoder_quality": QUALITY,
+    "chain": CHAIN,
+    "cost": COST,
+    "evaluation": EVALUATION,
+}
 """What is read from files that a run can do without, and from which."""
 
 
@@ -57,6 +63,8 @@ def describe(folder: Path) -> dict[str, Any]:
         except UserError as error:
             found[key] = None
             found["damaged"].append(str(error))
+    if found["chain"] is not None:
+        found["chain"] = [block["size"] for block in found["chain"]["blocks"]]
     if found["evaluation"] is not None:
         found["evaluation"] = [_row(row) for row in found["evaluation"]["table"]["rows"]]
     return found
@@ -75,6 +83,7 @@ def in_words(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
         objective += f", pairs {found['pairs']}"
     if found["teacher"]:
         objective += f", teacher {shown_path(found['teacher'])}"
+    blocks = found["chain"]
     asked = found["steps_asked"] or f"{found['minutes_asked']:g} minutes"
     lines = {
         "run": found["run"],
@@ -86,7 +95,8 @@ def in_words(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
         "path": f"{found['path']}, output {found['output']}, coupling {found['coupling']}",
         "sampling": f"{found['solver']}, {found['grid']}, guidance {found['guidance']:g}, "
         f"final {found['final']}",
-        "steps": f"{found['steps']} of {asked}",
+        "steps": f"{found['steps']} of {asked}" if blocks is None else f"{asked}, of each block",
+        "blocks": ", ".join("free" if b is None else f"{b:.3g}" for b in blocks or ()),
         "last loss": "" if found["last_loss"] is None else short(found["last_loss"]),
         "autoencoder facts": _facts(found["autoencoder_quality"]),
         "cost": _facts(found["cost"]),

@@ -17,7 +17,7 @@ from monge.errors import UserError
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
 from monge.runs import schemas
-from monge.runs.layout import DATA
+from monge.runs.layout import CHAIN, DATA
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
 from monge.system.files import read_json
@@ -58,7 +58,8 @@ def read_facts(folder: Path) -> DataFacts:
     Raises:
         UserError: a damaged file.
     """
-    found = DataFacts.from_json(schemas.read(folder, DATA))
+    chain = schemas.read_if_there(folder, CHAIN) or {}
+    found = DataFacts.from_json({**schemas.read(folder, DATA), **chain})
     names, counts = len(found.label_names), len(found.label_counts)
     if names != counts or (names and not sum(found.label_counts)):
         raise UserError(
@@ -78,7 +79,11 @@ def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> 
         return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
     n_classes = len(facts.label_names) or None
     n_vector = facts.n_vector
-    return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+    def make() -> nn.Module:
+        return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+
+    return kind_of(spec.objective).build(make, facts.learned)
 
 
 def learned_of(

@@ -167,6 +167,19 @@ PLAN: Schema = fields(
     }
 )
 
+CHAIN: Schema = fields(
+    {
+        "blocks": listed(
+            fields(
+                {"size": maybe(number(0)), "clock": anything},
+                {"moved": number(0), "ratio": number(0), "steps": whole(), "train_s": number(0)},
+            )
+        )
+    }
+)
+
+ANYTIME: Schema = fields({})
+
 COLUMNS: Schema = fields(
     {
         "n_samples": whole(1),
@@ -211,6 +224,8 @@ OF_FILE: dict[str, Schema] = {
     layout.QUALITY: QUALITY,
     layout.EVALUATION: EVALUATION,
     layout.PLAN: PLAN,
+    layout.CHAIN: CHAIN,
+    layout.ANYTIME: ANYTIME,
     layout.STEPS: STEPS,
     layout.COLUMNS: COLUMNS,
     layout.PLANE: PLANE,
@@ -221,6 +236,7 @@ OF_FILE: dict[str, Schema] = {
 MADE_BY = {
     layout.EVALUATION: "`monge evaluate` writes it anew",
     layout.STEPS: "`monge evaluate --steps` writes it anew",
+    layout.ANYTIME: "`monge evaluate --blocks` writes it anew",
     layout.PLAN: "remove it to plan the run again",
     layout.COLUMNS: "`monge evaluate` writes it anew",
     layout.PLANE: "`monge evaluate` writes it anew",

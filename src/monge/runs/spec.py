@@ -87,7 +87,8 @@ class TrainSpec(Reading):
     objective: str = "flow_matching"
     """flow_matching, or a flow map that needs few steps, learned with its flow: self-lagrangian,
     self-eulerian, self-semigroup, meanflow, improved-meanflow, shortcut, flow-map-matching,
-    consistency-training, continuous-consistency-training; with :stop=none|convex|full,
+    consistency-training, continuous-consistency-training; or a chain of blocks, jko or
+    local-flow-matching (see monge chain). Of a map with :stop=none|convex|full,
     derivative=auto|jvp|difference, diagonal=.., weight=none|learned|adaptive, clip=..,
     anneal=.."""
     pairs: str = "auto"

@@ -31,6 +31,7 @@ class Inputs:
     Attributes:
         label, names, vector: of all of them in that order, as the source has them.
         sources: the name of each one's file, where they are files.
+        rows: their numbers in the source, where some of its rows were left out.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Inputs:
     names: tuple[str, ...] = ()
     vector: Tensor | None = None
     sources: tuple[str, ...] | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -99,7 +101,8 @@ def read(
         x, label, vector = generator.codec.encode(data.table.slice(0, limit))
         vector = None if vector is None else vector.float()
         names = tuple(generator.label_names)
-        found = Inputs.whole(data.name, x, label, names, vector)
+        kept = None if data.rows is None else torch.cat(data.rows).sort().values[:limit]
+        found = Inputs.whole(data.name, x, label, names, vector, kept)
         return _checked(found, shape, text)
     n, n_train = len(data.train) + len(data.heldout), len(data.train)
     order = torch.arange(n) if data.rows is None else torch.cat(data.rows).argsort()

@@ -27,6 +27,8 @@ class Evaluate(Sampling):
     steps: str | None = None
     """Steps of the solver, or jumps of a map; none: the run's own. Several, 1,2,4,8,16, add the
     quality by number of steps, a map's teacher beside it."""
+    blocks: str | None = None
+    """Of a chain: the quality of its first 1,2,4 blocks, each a model with a density."""
     features: str | None = None
     """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
@@ -51,6 +53,9 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     if arguments.n < 20:
         raise UserError(f"an evaluation needs at least 20 samples, not {arguments.n}")
     steps = step_curve.parse_steps(arguments.steps)
+    blocks = step_curve.parse_steps(arguments.blocks, "blocks")
+    if blocks:
+        run.learned.first(max(blocks))  # refuses more than there are, before anything is drawn
     how = sampling(arguments, steps[0] if len(steps) == 1 else None)
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **how)
@@ -68,7 +73,24 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
         tell(arguments, in_words(found["density"]))
     if len(steps) > 1:
         found["by_steps"] = _by_steps(arguments, run, steps)
+    if blocks:
+        found["by_blocks"] = _by_blocks(arguments, run, blocks)
     tell(arguments, f"report   {run.folder / 'report.html'}")
+    return found
+
+
+def _by_blocks(arguments: Evaluate, run: Run, blocks: list[int]) -> dict[str, Any]:
+    """Quality of the first blocks of a chain."""
+    from monge.evaluation import anytime
+    from monge.metrics.feature_sources import load_network
+    from monge.report.report import write_report
+
+    network = None if arguments.features is None else load_network(arguments.features)
+    note(f"the first {', '.join(map(str, blocks))} blocks")
+    found = anytime.anytime_curve(run, blocks, arguments.n, seed=arguments.seed, network=network)
+    tell(arguments, "\nQuality by number of blocks")
+    tell(arguments, anytime.text(found))
+    write_report(run.folder)
     return found
 
 

@@ -68,6 +68,13 @@ VERBS: tuple[Verb, ...] = (
         shared=True,
     ),
     Verb(
+        "chain",
+        "SOURCE",
+        "fit a flow block by block, with a density after every block",
+        "monge.verbs.chain",
+        shared=True,
+    ),
+    Verb(
         "sample",
         "RUN",
         "draw samples from a trained run",
@@ -86,6 +93,12 @@ VERBS: tuple[Verb, ...] = (
         "RUN",
         "say where the Wasserstein-2 error comes from, and what to change",
         "monge.verbs.verify",
+    ),
+    Verb(
+        "density",
+        "RUN ROWS",
+        "the log-density of each row of a file, with its error",
+        "monge.verbs.density",
     ),
     Verb(
         "encode",

@@ -13,8 +13,14 @@ from monge.report.words import map_laws
 from monge.runs.layout import VERIFY
 
 
-def budget(folder: Path) -> str | None:
+def _budget_of(folder: Path) -> dict[str, Any] | None:
+    """What a verification found of a budget; None for a chain, which has certificates instead."""
     report = read_facts(folder, VERIFY)
+    return None if report is None or "terms" not in report else report
+
+
+def budget(folder: Path) -> str | None:
+    report = _budget_of(folder)
     if report is None:
         return None
     known = bool(report["truth_known"])
@@ -73,7 +79,7 @@ def _value(term: Mapping[str, Any]) -> str:
 
 def laws_of_map(folder: Path) -> str | None:
     """Defects, losses on slices and bounds of a learned map."""
-    report = read_facts(folder, VERIFY)
+    report = _budget_of(folder)
     if report is None or not report.get("map"):
         return None
     lines = "".join(f"<li>{escaped(line)}</li>" for line in map_laws(report["map"]))
@@ -81,7 +87,7 @@ def laws_of_map(folder: Path) -> str | None:
 
 
 def curves(folder: Path) -> str | None:
-    report = read_facts(folder, VERIFY)
+    report = _budget_of(folder)
     if report is None:
         return None
     drawn = [verify_figures.by_steps(report["errors_by_steps"], report["units"])]
@@ -93,7 +99,7 @@ def curves(folder: Path) -> str | None:
 
 
 def stretching(folder: Path) -> str | None:
-    report = read_facts(folder, VERIFY)
+    report = _budget_of(folder)
     if report is None:
         return None
     found = report["lipschitz"]
