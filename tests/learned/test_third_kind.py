@@ -280,7 +280,7 @@ def test_it_is_evaluated_verified_and_reported(
     # RK4 across the edges of blocks errs by as much; eight blocks of a Gaussian by more.
     assert terms["map"]["value"] < 0.03 < terms["velocity"]["value"] < 1.0
     page = (run.folder / "report.html").read_text()
-    assert "A table of affine maps of table rows" in page and "affine blocks" in page
+    assert "A table of affine maps, trained on" in page and "affine blocks" in page
     assert AffineBlocks.summary in (run.folder / "README.md").read_text()
     assert cli.main(["info", str(run.folder)]) == 0
     assert "blocks" in capsys.readouterr().out
