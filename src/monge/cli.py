@@ -71,7 +71,12 @@ def _run(name: str, words: list[str]) -> int:
             print(page(verb, width()), end="")
         return 0
     words = verb.respelt(words)
-    refuse_unknown(verb, words)
+    try:
+        refuse_unknown(verb, words)
+    except UserError as error:
+        if processes.is_main():
+            raise
+        return error.exit_code
     default = verb.starting_point(words)
     words = _spell_none(verb.arguments, words)
     try:

@@ -61,8 +61,8 @@ def check(table: Table, report: str, n: int, samples: int) -> tuple[Row, Row]:
     assert {"gaussian without labels", "reconstructions", "training set"} == set(distance.baselines)
     assert {"training set", "shuffled labels"} == set(agreed.baselines)
     assert distance.n == n and agreed.n == samples
-    assert f"<th>{distance.name}<small>" in report
-    assert f"<th>{agreed.name}<small>" in report
+    assert f"<th scope='row'>{distance.name}<small>" in report
+    assert f"<th scope='row'>{agreed.name}<small>" in report
     assert f"weights {distance.protocol['weights']}" in report
     return distance, agreed
 

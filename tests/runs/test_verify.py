@@ -94,7 +94,7 @@ def test_too_few_held_out_examples_are_refused_before_anything_is_measured(
     assert main(["train", f"{tmp_path}/x.npy", *small, "--out", f"{tmp_path}/run"]) == 0
     capsys.readouterr()
     code, found, _ = verified(capsys, tmp_path / "run")
-    assert code == 2 and "at least 20 held-out examples" in found["error"]
+    assert code == 2 and "at least 40 held-out examples" in found["error"]
     assert not (tmp_path / "run" / "evaluation" / "verify.json").exists()
 
 

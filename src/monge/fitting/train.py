@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ def train(
     spec = folders.adopted(spec)
     spec = spec if out is None else places.moved(out, spec)
     if data is None:
-        if out is not None and (out / DATA).is_file() and read_facts(out).text is None:
+        if out is not None and os.path.isfile(out / DATA) and read_facts(out).text is None:
             raise UserError(IN_MEMORY.format(folder=out))
         data = _load(spec, say)
     for line in data.summary:

@@ -40,24 +40,27 @@ SCHEMA = schema.fields(
         "written_by": schema.text,
         "step": schema.whole(),
         "files": schema.table(schema.whole(0)),
-        "facts": schema.fields(
-            {
-                "steps": schema.maybe(schema.whole(1)),
-                "minutes": schema.maybe(schema.number(0)),
-                "micro_batch": schema.whole(1),
-                "seconds": schema.number(0),
-                "tally": schema.fields(
-                    {
-                        "window": schema.listed(schema.portable),
-                        "counts": schema.listed(schema.number(0), 3, 3),
-                    }
-                ),
-            },
-            {"asked": schema.maybe(schema.whole(1))},
-        ),
+        "facts": schema.table(schema.anything),
     }
 )
 """What a manifest holds."""
+
+OF_A_LOOP = schema.fields(
+    {
+        "steps": schema.maybe(schema.whole(1)),
+        "minutes": schema.maybe(schema.number(0)),
+        "micro_batch": schema.whole(1),
+        "seconds": schema.number(0),
+        "tally": schema.fields(
+            {
+                "window": schema.listed(schema.portable),
+                "counts": schema.listed(schema.number(0), 3, 3),
+            }
+        ),
+    },
+    {"asked": schema.maybe(schema.whole(1)), "settled": schema.truth},
+)
+"""What the manifest of a training loop says beside its weights."""
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 """Tensors by file name (without suffix) and tensor name."""

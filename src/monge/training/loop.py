@@ -25,7 +25,7 @@ from torch import nn
 
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
-from monge.system import lock, processes
+from monge.system import lock, processes, schema
 from monge.system.files import identity
 from monge.training import checkpoint
 from monge.training.drawing import drawing
@@ -168,6 +168,12 @@ class _Run:
         if found is None:
             return False
         facts = found.facts
+        schema.check(
+            facts,
+            checkpoint.OF_A_LOOP,
+            f"the checkpoint in {self.folder}",
+            "remove its state/ folder",
+        )
         self.engine.restore(found.groups)
         self.engine.tally.restore(facts["tally"])
         if self.spec.micro_batch is None:

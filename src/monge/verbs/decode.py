@@ -65,7 +65,9 @@ def act(arguments: Decode) -> dict[str, Any]:
         info = pairs[0].info
         digits = len(str(len(pairs)))
         written = [
-            images.save_png(pair.grid(between), out / f"between-{k:0{digits}d}-{k + 1}.png")
+            images.save_png(
+                images.grid(pair.x, between), out / f"between-{k:0{digits}d}-{k + 1}.png"
+            )
             for k, pair in enumerate(pairs)
         ]
     way = f" ({info['solver']}, {info['steps']} steps, guidance {info['guidance']:g})"

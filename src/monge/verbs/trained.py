@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from monge.runs import schemas
 from monge.runs.layout import COST
 from monge.system.progress import counted
-from monge.training import checkpoint
 from monge.verbs.shown import Shown, tell
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 def trained(arguments: Shown, run: Run) -> dict[str, Any]:
     """What training came to, and what comes next."""
+    from monge.training import checkpoint
+
     done, asked = checkpoint.newest_step(run.folder), run.spec.steps
     if done is not None:
         tell(arguments, f"done     {done}{f' of {asked}' if asked else ''} steps")

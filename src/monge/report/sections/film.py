@@ -65,8 +65,10 @@ def film(
 def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers between two ends.
 
-    >>> ticks(-1.3, 2.2), ticks(0.0, 0.04), ticks(420.0, 1000.0)
-    ([-1.0, 0.0, 1.0, 2.0], [0.0, 0.01, 0.02, 0.03, 0.04], [600.0, 800.0, 1000.0])
+    >>> ticks(-1.3, 2.2), ticks(0.0, 0.04)
+    ([-1.0, 0.0, 1.0, 2.0], [0.0, 0.01, 0.02, 0.03, 0.04])
+    >>> ticks(420.0, 1000.0)
+    [500.0, 600.0, 700.0, 800.0, 900.0, 1000.0]
     """
     span = high - low
     if not span > 0 or not math.isfinite(span):
