@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_before_the_look_is_planned_anew(
     def signals():
         yield stop
 
-    monkeypatch.setattr(loop, "_signals", signals)
+    monkeypatch.setattr(loop, "signals", signals)
     monkeypatch.setattr(plan, "_time_steps", lambda *_: 1.0)
     spec = toy_spec(steps=None, minutes=MINUTES)
     with pytest.raises(Stopped):

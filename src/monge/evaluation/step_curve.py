@@ -22,7 +22,6 @@ from monge.metrics.feature_rows import meaningless
 from monge.metrics.features import FeatureNetwork
 from monge.metrics.frechet import frechet_distance
 from monge.metrics.samples import random_rows
-from monge.metrics.shown import aligned, wrapped
 from monge.metrics.two_sample import classifier_test, energy_distance
 from monge.runs import schemas
 from monge.runs.layout import BEST, BY_STEPS, STEPS
@@ -31,6 +30,7 @@ from monge.sampling import images
 from monge.sampling.samples import Samples
 from monge.system.files import write_json
 from monge.system.progress import Say, counted, quiet
+from monge.system.shown import aligned, wrapped
 from monge.tensors import stream
 from monge.training import checkpoint
 

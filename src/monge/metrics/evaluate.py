@@ -37,8 +37,8 @@ from monge.metrics.labels import Labelled, as_labels
 from monge.metrics.memorisation import Neighbours, distance_rows, nearest_neighbours
 from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
-from monge.metrics.shown import as_paragraphs, wrapped
 from monge.metrics.table import Row, Table
+from monge.system.shown import as_paragraphs, wrapped
 from monge.tensors import stream
 
 MAX_N = 2000

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from monge.errors import UserError
-from monge.metrics.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.system.files import strict
+from monge.system.shown import aligned, as_html, as_paragraphs, wrapped
 
 FORMAT_VERSION = 1
 Better = Literal["lower", "higher", "near floor"]

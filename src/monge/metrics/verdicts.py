@@ -11,10 +11,10 @@ from monge.metrics.column_rows import WORST, in_words
 from monge.metrics.differences import LEVEL, Difference, holm
 from monge.metrics.power import detectable_gap, detectable_shift
 from monge.metrics.samples import Samples
-from monge.metrics.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table, short
 from monge.system.files import strict
+from monge.system.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.tensors import stream
 
 Word = Literal[

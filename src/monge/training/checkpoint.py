@@ -106,6 +106,15 @@ def save(folder: Path, step: int, groups: Groups, facts: Mapping[str, Any]) -> N
         ) from error
 
 
+def check_facts(facts: Mapping[str, Any], folder: Path) -> None:
+    """Check what a training loop is to go on from.
+
+    Raises:
+        UserError: it lacks something, or holds what no loop has written.
+    """
+    schema.check(facts, OF_A_LOOP, f"the checkpoint in {folder}", f"remove {folder / STATE}")
+
+
 def load(folder: Path, *, clean: bool = True) -> Checkpoint | None:
     """The newest complete checkpoint of a run folder, or None.
 

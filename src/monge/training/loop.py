@@ -10,11 +10,10 @@ same to the bit.
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from torch import nn
 
 from monge.errors import Diverged, Stopped, UserError
 from monge.objectives.base import Batch
-from monge.system import lock, processes, schema
+from monge.system import lock, processes
 from monge.system.files import identity
 from monge.training import checkpoint
 from monge.training.drawing import drawing
@@ -34,6 +33,7 @@ from monge.training.journal import Journal
 from monge.training.plan import LOOK_PART, Kept, Plan, make_again, make_plan
 from monge.training.progress import Display
 from monge.training.schedule import learning_rate
+from monge.training.signals import signals
 from monge.training.spec import Batches, LoopSpec
 
 __all__ = ["Batches", "Fitted", "LoopSpec", "LossFn", "OnSample", "Plan", "fit"]
@@ -115,7 +115,7 @@ def fit(
     writes = folder is not None and main and not spec.dry_run
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     with ExitStack() as stack:
-        stop = stack.enter_context(_signals())
+        stop = stack.enter_context(signals())
         stack.enter_context(torch.random.fork_rng(cuda))
         if folder is not None and writes:
             stack.enter_context(lock.hold(folder))
@@ -168,12 +168,7 @@ class _Run:
         if found is None:
             return False
         facts = found.facts
-        schema.check(
-            facts,
-            checkpoint.OF_A_LOOP,
-            f"the checkpoint in {self.folder}",
-            "remove its state/ folder",
-        )
+        checkpoint.check_facts(facts, self.folder)
         self.engine.restore(found.groups)
         self.engine.tally.restore(facts["tally"])
         if self.spec.micro_batch is None:
@@ -207,9 +202,7 @@ class _Run:
         """Do the steps that are left; begin again where their plan was far off."""
         assert self.steps is not None
         if not self.settled and self.step >= self.steps:  # no time is left for a step
-            self.settled = True
-            if self.on_plan is not None:
-                self.on_plan(self.steps)
+            self._settle(self.steps)
         first, kept = self.step, None if self.settled else Kept(self.engine)
         while not self._trained(stop, on_sample, quiet):
             assert kept is not None
@@ -272,13 +265,12 @@ class _Run:
         last = self.step == self.steps
         if took_s < LOOK_PART * limit_s and not last:
             return False
-        self.settled, planned = True, self.steps
+        planned = self.steps
         again = None if last else make_again(self.step - first, took_s, planned - first, limit_s)
         if again is not None:
             most = math.inf if self.spec.steps is None else self.spec.steps
             self.steps = int(min(first + again, most))
-        if self.on_plan is not None:
-            self.on_plan(self.steps)
+        self._settle(self.steps)
         if self.steps == planned:
             return False
         display.say(
@@ -286,6 +278,11 @@ class _Run:
             f"{planned}; the run begins again, so that it is that of --steps {self.steps}"
         )
         return True
+
+    def _settle(self, steps: int) -> None:
+        self.settled = True
+        if self.on_plan is not None:
+            self.on_plan(steps)
 
     def fitted(self, plan: Plan | None) -> Fitted:
         """The outcome as it stands."""
@@ -388,20 +385,3 @@ def _accelerator(spec: LoopSpec) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     processes.join()
     return Accelerator(cpu=device == "cpu", mixed_precision="no")
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, as often as they come, in place of their effect."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for s in before:
-            signal.signal(s, lambda *_: stop.set())
-        yield stop
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from monge.metrics.shown import wrapped
+from monge.system.shown import wrapped
 from monge.verbs.shown import tell, width
 
 NARROW = 72

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monge.metrics.shown import wrapped
 from monge.report.words import map_laws
+from monge.system.shown import wrapped
 from monge.verification import certified
 from monge.verification.terms import Term
 
