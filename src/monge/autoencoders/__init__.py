@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from monge.autoencoders import marginals
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, psnr, reconstruct
 from monge.autoencoders.standardised import (
     N_REFERENCE,
@@ -83,7 +84,13 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     settings = _read_settings(folder / SETTINGS)
     spec: AutoencoderSpec = build("autoencoder", settings["autoencoder"])
     data_shape, latent_shape = tuple(settings["data_shape"]), tuple(settings["latent_shape"])
-    autoencoder = spec.rebuild(data_shape, latent_shape, settings.get("architecture"))
+    architecture = settings.get("architecture")
+    curves = None
+    if isinstance(architecture, dict) and marginals.KEY in architecture:
+        curves, architecture = architecture[marginals.KEY], architecture["inner"]
+    autoencoder = spec.rebuild(data_shape, latent_shape, architecture)
+    if curves is not None:
+        autoencoder = marginals.WithMarginals(autoencoder, curves)
     if settings["standardised"]:
         shape = statistics_shape(autoencoder.latent_shape)
         reference = torch.zeros(settings["reference_items"], *autoencoder.data_shape)
