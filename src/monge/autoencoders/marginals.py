@@ -20,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ class Curves:
         self.u = torch.full((len(curves), most), torch.inf, dtype=torch.float64)
         self.x, self.slope = self.u.clone(), torch.ones_like(self.u)
         ends = [(c["low"], c["high"]) for c in curves]
-        self.low = torch.tensor([-torch.inf if e[0] is None else e[0] for e in ends]).double()
-        self.high = torch.tensor([torch.inf if e[1] is None else e[1] for e in ends]).double()
+        bounds = [[-math.inf if a is None else a, math.inf if b is None else b] for a, b in ends]
+        self.low, self.high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
         for k, c in enumerate(curves):
             u, x = (torch.tensor(c[name], dtype=torch.float64) for name in ("u", "x"))
             inside = float(x[0]) > self.low[k] and float(x[-1]) < self.high[k]
@@ -66,6 +67,11 @@ class Curves:
                 raise UserError("the knots of a marginal do not increase within its bounds")
             self.u[k, : len(u)], self.x[k, : len(x)] = u, x
             self.slope[k, : len(u)] = slopes(u, x)
+            # At a bound no steeper than a law whose density is even there.
+            room = torch.stack([x[0] - self.low[k], self.high[k] - x[-1]])
+            steepest = room * hazard(torch.stack([u[0], -u[-1]]))
+            ends = [0, len(u) - 1]
+            self.slope[k, ends] = torch.minimum(self.slope[k, ends], steepest)
 
     def to(self, device: torch.device) -> Curves:
         """The same with its knots on a device."""
@@ -139,6 +145,16 @@ def _untail(gone: Tensor, slope: Tensor, room: Tensor) -> Tensor:
     gone = gone.clamp_min(0)
     left = (1 - gone / room).clamp_min(NEAREST)
     return torch.where(room.isinf(), gone / slope, -room / slope * left.log())
+
+
+def hazard(u: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
+    """phi(u) / Phi(u), the derivative of log Phi.
+
+    >>> round(float(hazard(torch.zeros(1).double())), 6)
+    0.797885
+    """
+    log_density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)
+    return (log_density - torch.special.log_ndtr(u)).exp()
 
 
 def slopes(u: Float64[Tensor, "k"], x: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
