@@ -2,7 +2,8 @@
 
 A folder holds ``autoencoder.safetensors`` (weights, and statistics where it is standardised) and
 ``autoencoder.json`` (format version, component text, shapes, and the architecture where the
-settings alone do not tell it). Nothing else is needed to load it.
+settings alone do not tell it, with the curves of a table's columns). Nothing else is needed to
+load it.
 """
 
 from __future__ import annotations
