@@ -1,8 +1,8 @@
 """A public table by the protocol of its literature: MAGIC gamma telescope, 19,020 rows.
 
 A tenth of the rows is held out by scikit-learn's `train_test_split` with seed 1234. monge is
-trained on the rest (of which it holds out a fifth itself) and draws as many rows. Shape, Trend and the two
-classifiers compare these with the training rows; TSTR is the area under the ROC curve of boosted
+trained on the rest (of which it holds out a fifth itself) and draws as many rows. Shape, Trend and
+the two classifiers compare these with the training rows; TSTR is the area under the ROC curve of boosted
 trees that learn the class from the samples, on the held-out tenth; DCR is the share of samples
 nearer to training rows than to as many held-out ones. Boosted trees are scikit-learn's.
 
