@@ -2,9 +2,9 @@
 
 A tenth of the rows is held out by scikit-learn's `train_test_split` with seed 1234. monge is
 trained on the rest (of which it holds out a fifth itself) and draws as many rows. Shape, Trend and
-the two classifiers compare these with the training rows; TSTR is the area under the ROC curve of boosted
-trees that learn the class from the samples, on the held-out tenth; DCR is the share of samples
-nearer to training rows than to as many held-out ones. Boosted trees are scikit-learn's.
+the two classifiers compare these with the training rows; TSTR is the area under the ROC curve of
+boosted trees that learn the class from the samples, on the held-out tenth; DCR is the share of
+samples nearer to training rows than to as many held-out ones. Boosted trees are scikit-learn's.
 
 Beside each run stand the floor (one random half of the training rows against the other), columns
 that are drawn independently, and a Gaussian copula.
