@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 Choice = Literal["auto", "quantile", "power", "none"]
 
@@ -216,6 +216,8 @@ def _power_knots(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Within these powers it is onto all numbers. The numbers are scaled to deviation 1 around their
     median first.
     """
+    from scipy import stats
+
     centre, scale = float(np.median(x)), float(x.std())
     some = (x[:: max(1, len(x) // MOST_POWER_ROWS)] - centre) / scale
     power = float(np.clip(stats.yeojohnson_normmax(some), 0, 2))
