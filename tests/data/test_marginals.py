@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import special, stats
 
+import monge
 from monge import autoencoders
 from monge.autoencoders.identity import IdentitySpec
 from monge.autoencoders.marginals import Curves, WithMarginals
@@ -242,3 +243,22 @@ def test_knots_that_do_not_increase_are_refused() -> None:
     for damage in ({"u": [0.0, 0.0, 1.0]}, {"x": [0.0, 5.0, 4.0]}, {"low": 0.5}):
         with pytest.raises(UserError, match="do not increase"):
             Curves([{**good.curve, **damage}])
+
+
+def test_the_density_of_a_run_integrates_to_one_in_the_file_s_units(tmp_path) -> None:
+    numbers = np.random.default_rng(5).lognormal(0, 1, 400)
+    np.savez(tmp_path / "table.npz", arr_0=np.stack([numbers, np.ones(400)], 1))
+    run = monge.train(
+        str(tmp_path / "table.npz"),
+        out=tmp_path / "run",
+        marginals="quantile",
+        network="mlp:width=16,depth=1",
+        steps=5,
+        threads=1,
+    )
+    curves = run.autoencoder.autoencoder.curves
+    x, weights = nodes_of(curves, 0, 40, 5)
+    found = run.log_density(x[:, None].float(), steps=10)
+    assert found.space == "data"
+    assert float((found.value.double().exp() * weights).sum()) == pytest.approx(1, abs=5e-3)
+    assert min(run.sample(200).table().column(0).to_pylist()) >= 0
