@@ -24,6 +24,7 @@ class ReadingOptions(TypedDict, total=False):
     condition_columns: str | None
     categorical: str | None
     missing: Literal["refuse", "drop", "mean"]
+    marginals: Literal["auto", "quantile", "power", "none"]
     subset: str | None
     split: str | None
     limit: int | None
@@ -93,6 +94,7 @@ class DistilOptions(TypedDict, total=False):
     condition_columns: str | None
     categorical: str | None
     missing: Literal["refuse", "drop", "mean"] | None
+    marginals: Literal["auto", "quantile", "power", "none"] | None
     subset: str | None
     split: str | None
     limit: int | None

@@ -2,7 +2,8 @@
 
 A folder holds ``autoencoder.safetensors`` (weights, and statistics where it is standardised) and
 ``autoencoder.json`` (format version, component text, shapes, and the architecture where the
-settings alone do not tell it). Nothing else is needed to load it.
+settings alone do not tell it, with the curves of a table's columns). Nothing else is needed to
+load it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from monge.autoencoders import marginals
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, psnr, reconstruct
 from monge.autoencoders.standardised import (
     N_REFERENCE,
@@ -104,7 +106,7 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     settings = read_settings(folder / SETTINGS)
     spec: AutoencoderSpec = build("autoencoder", settings["autoencoder"])
     data_shape, latent_shape = tuple(settings["data_shape"]), tuple(settings["latent_shape"])
-    items, architecture = settings["reference_items"], settings.get("architecture")
+    items, architecture, curves = settings["reference_items"], settings.get("architecture"), None
     known = shapes_of(folder / TENSORS)
     if settings["standardised"] and known.get("reference") != (items, *data_shape):
         raise UserError(
@@ -112,10 +114,16 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
             f"{known.get('reference')}, not {(items, *data_shape)}; put the files back"
         )
     where = f"the autoencoder {settings['autoencoder']} of {folder / SETTINGS}"
-    require_fit(
-        lambda: spec.rebuild(data_shape, latent_shape, architecture), folder / TENSORS, where
-    )
-    autoencoder = spec.rebuild(data_shape, latent_shape, architecture)
+    if isinstance(architecture, dict) and marginals.KEY in architecture:
+        schema.check(architecture, BENT, where)
+        curves, architecture = architecture[marginals.KEY], architecture["inner"]
+
+    def rebuilt() -> AutoencoderModule:
+        inner = spec.rebuild(data_shape, latent_shape, architecture)
+        return inner if curves is None else marginals.WithMarginals(inner, curves)
+
+    require_fit(rebuilt, folder / TENSORS, where)
+    autoencoder = rebuilt()
     if settings["standardised"]:
         shape = statistics_shape(autoencoder.latent_shape)
         reference = torch.zeros(items, *autoencoder.data_shape)
@@ -130,6 +138,25 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
     if isinstance(autoencoder, Standardised):
         autoencoder.check()
     return autoencoder
+
+
+BENT = schema.fields(
+    {
+        marginals.KEY: schema.listed(
+            schema.fields(
+                {
+                    "u": schema.listed(schema.number(), 2),
+                    "x": schema.listed(schema.number(), 2),
+                    "low": schema.maybe(schema.number()),
+                    "high": schema.maybe(schema.number()),
+                }
+            ),
+            1,
+        ),
+        "inner": schema.anything,
+    }
+)
+"""The architecture of an autoencoder behind bent columns."""
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -66,6 +66,19 @@ class AutoencoderModule(nn.Module, abc.ABC):
         return None
 
     @property
+    def bijective(self) -> bool:
+        """Whether the decoder is a bijection, so that data have a density if latents have."""
+        return self.log_abs_det is not None
+
+    def log_abs_det_at(self, x: State) -> Tensor | None:
+        """log |det dD/dz| at the latents of data x (N, *data_shape), (N,), in nats.
+
+        Infinite where nothing is decoded to x; None where the decoder is no bijection.
+        """
+        logs = self.log_abs_det
+        return None if logs is None else torch.full((len(x),), logs, dtype=torch.float64)
+
+    @property
     def architecture(self) -> dict[str, Any] | None:
         """What `AutoencoderSpec.rebuild` needs beside settings and shapes, as JSON, else None."""
         return None

@@ -113,6 +113,20 @@ class Standardised(nn.Module):
             return None
         return bare + float(self.std.double().log().expand(self.latent_shape).sum())
 
+    @property
+    def bijective(self) -> bool:
+        """Whether the decoder is a bijection."""
+        return getattr(self.autoencoder, "bijective", self.autoencoder.log_abs_det is not None)
+
+    def log_abs_det_at(self, x: State) -> Tensor | None:
+        """log |det dD'/dz| at the latents of data x, (N,); see `AutoencoderModule`."""
+        if self.log_abs_det is not None:
+            return torch.full((len(x),), self.log_abs_det, dtype=torch.float64)
+        if not self.bijective:
+            return None
+        bare: Tensor = self.autoencoder.log_abs_det_at(x)  # type: ignore[assignment]
+        return bare + float(self.std.double().log().expand(self.latent_shape).sum())
+
     @torch.no_grad()
     def _encode_reference(self) -> tuple[Tensor, Tensor]:
         if len(self.reference) == 0:

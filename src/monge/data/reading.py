@@ -37,6 +37,10 @@ class Reading:
     """Columns of a table whose values are categories, numbers or words."""
     missing: Literal["refuse", "drop", "mean"] = "refuse"
     """Missing values in a table: refuse the table, drop their rows, or put the column's mean."""
+    marginals: Literal["auto", "quantile", "power", "none"] = "none"
+    """How numbers of a table are learned: as normal scores, by a smooth curve through the
+    quantiles of each column or by a power of it, or as they are; auto: quantiles, where a column
+    is not normal already. Samples and densities are in the file's units."""
     subset: str | None = None
     """Configuration of a hub data set."""
     split: str | None = None

@@ -128,7 +128,7 @@ def where_copies_are(
     most = max(2, MOST_BYTES // (4 * numbers * (1 + flip)))
     rows = random_rows(n, most, stream(seed, "copies", "train"))
     some = random_rows(len(data.heldout), MOST_HELDOUT, stream(seed, "copies", "heldout"))
-    if run.autoencoder.log_abs_det is not None:
+    if run.autoencoder.bijective:
         train = _with_mirrors(data.train[rows], flip)
         moved, copied = plant((train / scale).flatten(1), len(rows), seed)
         planted = moved.reshape(len(moved), *train.shape[1:]) * scale

@@ -35,7 +35,7 @@ def latent_rows(
         gaussian: standardised latents (n, *latent) of a Gaussian with the training latents'
             moments, for comparison.
     """
-    if run.autoencoder.log_abs_det is not None:
+    if run.autoencoder.bijective:
         return []
     n = min(len(samples), len(data.train), len(data.heldout), MAX_N)
     sets = {

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from monge.autoencoders import Standardised
+from monge.autoencoders import Standardised, marginals
 from monge.errors import CheckFailed
 from monge.runs.folder import monge_version
 from monge.runs.run import Run
@@ -104,6 +104,9 @@ def facts(run: Run) -> dict[str, Any]:
     if isinstance(run.autoencoder, Standardised):
         for name in ("mean", "std"):
             known[f"latent_{name}"] = getattr(run.autoencoder, name).flatten().tolist()
+        inner = run.autoencoder.autoencoder.architecture or {}
+        if curves := inner.get(marginals.KEY):  # knots of each column's normal score
+            known[marginals.KEY] = curves
     return known
 
 

@@ -17,6 +17,7 @@ from monge.autoencoders import (
     reconstruct,
 )
 from monge.autoencoders.base import size_of
+from monge.autoencoders.marginals import WithMarginals
 from monge.autoencoders.pca import PCASpec
 from monge.components import FAMILIES, build
 from monge.data.arrays import Examples, mirrored
@@ -109,10 +110,21 @@ def pretrained(text: str, data: Data) -> AutoencoderModule:
             f"the autoencoder {text} is not trained: train it by monge autoencoder, and name its "
             "folder"
         )
+    return untrained(component, data).eval()
+
+
+def untrained(component: Any, data: Data) -> AutoencoderModule:
+    """The autoencoder of a component for data, fitted where that takes no training.
+
+    Where the data are a table with curves of its columns, it is that of the normal scores; one
+    that is trained sees the numbers as they are.
+    """
     bare = component.build(data.shape)
+    if data.codec is not None and not component.trainable and any(data.codec.curves):
+        bare = WithMarginals(bare, data.codec.curves)
     if hasattr(bare, "fit"):
         bare.fit(data.train)
-    return bare.eval()
+    return bare
 
 
 def prepare_autoencoder(
@@ -157,9 +169,7 @@ def _bare_autoencoder(
     if is_folder(spec.autoencoder):
         return autoencoder_from(Path(spec.autoencoder), data).eval()
     component = build("autoencoder", spec.autoencoder)
-    bare = component.build(data.shape)
-    if hasattr(bare, "fit"):
-        bare.fit(data.train)
+    bare = untrained(component, data)
     if component.trainable:
         if spec.init_from is not None:
             start_autoencoder_from(bare, Path(spec.init_from), data, say)

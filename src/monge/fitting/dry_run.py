@@ -14,6 +14,7 @@ from monge.fitting.autoencoding import (
     autoencoder_from,
     autoencoder_loop,
     is_folder,
+    untrained,
 )
 from monge.fitting.objective import latent_batches, loop_spec, make_objective
 from monge.fitting.resolve import check, resolve
@@ -49,9 +50,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
         bare: Any = autoencoder_from(Path(spec.autoencoder), data)
     else:
         component = build("autoencoder", spec.autoencoder)
-        bare = component.build(data.shape)
-        if hasattr(bare, "fit"):
-            bare.fit(data.train)
+        bare = untrained(component, data)
         if component.trainable:
             say(f"autoencoder {component!r}:")
             batches = autoencoder_batches(spec, component, data)

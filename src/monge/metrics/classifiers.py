@@ -78,7 +78,7 @@ class Judges:
         d = x.shape[1] - own
         found = [classifier_test(x[:, :d], y[:, :d], seed)]
         if self.categorical is not None:
-            trees = _trees(self.categorical)
+            trees = boosted_trees(self.categorical)
             found.append(cross_fitted(x[:, d:].numpy(), y[:, d:].numpy(), trees, seed))
         if self.shape is not None:
             responses = patch_responses(torch.cat([x, y]), self.shape, seed).numpy()
@@ -125,7 +125,7 @@ def image_shape(x: Tensor) -> tuple[int, ...] | None:
     return tuple(x.shape[1:]) if large else None
 
 
-def _trees(categorical: Sequence[bool]) -> Callable[..., Values]:
+def boosted_trees(categorical: Sequence[bool]) -> Callable[..., Values]:
     """Boosted trees for the numbers of a table's columns; NaN stands for missing."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 

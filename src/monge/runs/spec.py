@@ -26,7 +26,9 @@ FORMAT_VERSION = 2
 NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
 """Keys that files of version 1 lack; their defaults are what those runs did."""
 
-NEW_TRAINED = frozenset({"objective", "pairs", "teacher", "teacher_guidance", "image_mode"})
+NEW_TRAINED = frozenset(
+    {"objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals"}
+)
 """Keys that came later and say what is trained; at their defaults a run's digest lacks them."""
 
 LATER = frozenset({"shard", "changed_data"}) | NEW_TRAINED

@@ -233,9 +233,9 @@ class GenerativeModel:
         cond = self.condition(label, vector, standardised=True) or {}
         rows = {"index": torch.arange(len(x)), "x": x, **cond}
         found = row_sharing.spread(self.density_rows, CHUNK, settings, rows)
-        log_abs_det = self.autoencoder.log_abs_det
-        space = "latent" if log_abs_det is None else "data"
-        value = found["value"] - (log_abs_det or 0.0)
+        logs = self.autoencoder.log_abs_det_at(x)
+        space = "latent" if logs is None else "data"
+        value = found["value"] if logs is None else (found["value"] - logs).to(found["value"])
         return Density(value, found["stderr"], space, probes=probes or 0)
 
     # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.

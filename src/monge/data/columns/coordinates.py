@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from monge.data.columns import arrow
+from monge.data.columns import arrow, marginals
 from monge.data.columns.grids import RESOLVED, Grid, grid_of_floats, grid_of_integers
+from monge.data.columns.marginals import Choice, Marginal, Range
 from monge.data.naming import drop
 from monge.errors import UserError
 from monge.tensors import stream
@@ -38,6 +40,7 @@ class Column:
         grid: where the numbers lie, if on a grid.
         spread: whether the numbers are dequantised for learning.
         values: of a category or label, in order; the one of a constant.
+        marginal: the curve by which a number becomes a normal score, if it is learned as one.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Column:
     grid: Grid | None = None
     spread: bool = False
     values: tuple[Any, ...] = ()
+    marginal: Marginal | None = None
 
     @property
     def size(self) -> int:
@@ -113,6 +117,30 @@ def finite(numbers: np.ndarray, name: str) -> np.ndarray:
     return numbers
 
 
+def with_marginal(c: Column, numbers: np.ndarray, train: np.ndarray, choice: Choice) -> Column:
+    """A column of numbers (N,) with the curve of its rows `train`; itself where it needs none.
+
+    Its possible range is that of all rows.
+    """
+    if choice == "none":
+        return c
+    x = centred(numbers[train], c).astype(np.float64)
+    if c.grid is None:
+        possible = marginals.possible_range(numbers.astype(np.float64))
+        shift, levels = c.centre, None
+    else:
+        all_levels = c.grid.levels(numbers)
+        values = c.grid.values(all_levels, whole=False)
+        possible = marginals.possible_range(values, c.grid.width)
+        known = np.unique(all_levels[train])
+        levels = (known - c.centre) * c.grid.width if c.spread else None
+        shift = offset(c)
+    least, most = (None if end is None else end - shift for end in (possible.least, possible.most))
+    return dataclasses.replace(
+        c, marginal=marginals.fitted(x, Range(least, most, possible.width), choice, levels)
+    )
+
+
 def centred(numbers: np.ndarray, c: Column) -> np.ndarray:
     """Numbers less their centre, dequantised, (N,) float32."""
     if c.grid is None:
@@ -130,7 +158,9 @@ def centred(numbers: np.ndarray, c: Column) -> np.ndarray:
 
 
 def uncentred(x: np.ndarray, c: Column, dtype: pa.DataType) -> pa.Array:
-    """What `centred` took apart: rounded to the grid, within the type's range."""
+    """What `centred` took apart: rounded to the grid, within the range of the type and column."""
+    if c.marginal is not None:
+        x = np.clip(x, *c.marginal.ends)
     if c.grid is None:
         return arrow.column_of(x + c.centre, dtype)
     smallest, largest = arrow.bounds_of(dtype)
@@ -145,6 +175,13 @@ def offset(c: Column) -> float:
     if c.grid is None:
         return c.centre
     return c.grid.origin / 10**c.grid.decimals + c.centre * c.grid.width
+
+
+def range_of(c: Column) -> list[float | None]:
+    """The smallest and largest number that a bent column's samples have, in its units."""
+    assert c.marginal is not None
+    ends = (c.marginal.least, c.marginal.most)
+    return [None if end is None else float(end + offset(c)) for end in ends]
 
 
 def as_given(numbers: np.ndarray, dtype: pa.DataType) -> pa.Array:

@@ -18,6 +18,7 @@ from monge.data.columns import arrow
 from monge.data.columns.arrow import compute
 from monge.data.columns.coordinates import Column, as_given, centred, finite, offset, uncentred
 from monge.data.columns.grids import Grid
+from monge.data.columns.marginals import Marginal
 from monge.errors import UserError, nearest
 from monge.system.schema import (
     check,
@@ -124,6 +125,14 @@ class TableCodec:
             names += [c.name] if c.role == "number" else []
             names += [f"{c.name}={v}" for v in c.values] if c.role == "category" else []
         return names
+
+    @property
+    def curves(self) -> list[dict[str, Any] | None]:
+        """Of each coordinate the curve from its normal score, None where it has none."""
+        found: list[dict[str, Any] | None] = []
+        for c in self.columns:
+            found += [c.marginal.curve if c.marginal else None] if c.size == 1 else [None] * c.size
+        return found
 
     # From a table to numbers
 
@@ -291,8 +300,10 @@ class TableCodec:
             names = [f.name for f in dataclasses.fields(Column)]
             columns = []
             for entry in content["columns"]:
-                values = {name: entry[name] for name in names}
+                values = {name: entry[name] for name in names if name != "marginal"}
                 values["grid"] = values["grid"] and Grid(**values["grid"])
+                bent = entry.get("marginal")  # earlier files lack it
+                values["marginal"] = bent and Marginal(**bent)
                 columns.append(Column(**{**values, "values": tuple(values["values"])}))
             types = arrow.schema_of(content["arrow_schema"])
             if types.names != [c.name for c in columns]:

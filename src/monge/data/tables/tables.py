@@ -16,7 +16,7 @@ import torch
 from monge.data.base import Data
 from monge.data.columns import arrow
 from monge.data.columns.arrow import compute
-from monge.data.columns.coordinates import Column, condition_column, number_column
+from monge.data.columns.coordinates import Column, condition_column, number_column, with_marginal
 from monge.data.columns.schema import TableCodec
 from monge.data.columns.spelling import text_of
 from monge.data.naming import drop, flag
@@ -24,6 +24,7 @@ from monge.data.reading import Reading
 from monge.data.split import split_by_content
 from monge.data.tables import csv_files, table_files
 from monge.data.tables.choosing import Asked, check_types, choose
+from monge.data.tables.described import described, notes_on
 from monge.data.tables.indexes import counted_notes, without_indexes
 from monge.data.tables.missing import (
     count_missing,
@@ -38,14 +39,8 @@ from monge.errors import UserError
 FEWEST = 10
 """Rows that a table must have."""
 
-ATOM = 0.05
-"""Share of the rows with one value from which on it is reported as an atom."""
-
 MOST_FRACTIONS = 100
 """Different values that a column of floating-point numbers may have to be labels or categories."""
-
-TIED = 0.5
-"""Share of distinct values below which a column on no grid is reported."""
 
 
 def load(path: Path, reading: Reading) -> Data:
@@ -121,11 +116,11 @@ def from_table(
     else:
         train, heldout = _split_brought(cleaned.rows, cleaned.n_all - n_heldout, name)
     table = filled(cleaned.table)
-    codec = TableCodec(_columns(table, cleaned.asked, train.numpy()), table.schema)
+    codec = TableCodec(_columns(table, cleaned.asked, train.numpy(), reading), table.schema)
     if codec.size == 0:
         raise UserError(f"{name}: no column is left to learn: all that are left are constant")
     x, label, vector = codec.encode(table)
-    notes = [*cleaned.notes, *counted_notes(table, codec), *_notes(table, codec)]
+    notes = [*cleaned.notes, *counted_notes(table, codec), *notes_on(table, codec)]
     where = torch.from_numpy(cleaned.rows)
     data = Data(
         name=name,
@@ -167,7 +162,7 @@ def _report(
         "duplicates": counts["duplicates"],
         "left_out": list(cleaned.asked.left_out),
         "columns": [
-            _described(c, data.table[c.name], cleaned.missing.get(c.name, 0)) for c in codec.columns
+            described(c, data.table[c.name], cleaned.missing.get(c.name, 0)) for c in codec.columns
         ],
         "notes": list(notes),
     }
@@ -295,8 +290,10 @@ def _hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def _columns(table: pa.Table, asked: Asked, train: np.ndarray) -> tuple[Column, ...]:
-    """What each column is, and how its numbers are centred by the rows to train on."""
+def _columns(
+    table: pa.Table, asked: Asked, train: np.ndarray, reading: Reading
+) -> tuple[Column, ...]:
+    """What each column is, and how its numbers are centred and bent by the rows to train on."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name == asked.label:
@@ -309,7 +306,9 @@ def _columns(table: pa.Table, asked: Asked, train: np.ndarray) -> tuple[Column, 
         elif name in asked.categorical or arrow.is_categories(column.type):
             columns.append(Column(name, "category", values=_values(column, name)))
         else:
-            columns.append(number_column(name, arrow.numbers_of(column, name), train))
+            numbers = arrow.numbers_of(column, name)
+            plain = number_column(name, numbers, train)
+            columns.append(with_marginal(plain, numbers, train, reading.marginals))
     return tuple(columns)
 
 
@@ -350,48 +349,3 @@ def _label_names(codec: TableCodec) -> tuple[str, ...]:
     assert codec.label is not None
     field = codec.schema.field(codec.label.name)
     return text_of(arrow.array_of(codec.label.values, arrow.plain_type(field.type)), field)
-
-
-def _described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": c.name, "kind": c.role, "dtype": str(column.type)}
-    facts["missing"] = missing
-    if c.grid is not None:
-        facts["step"] = c.grid.width
-        facts["dequantised"] = c.spread
-    if c.role in ("category", "label"):
-        facts["categories"] = len(c.values)
-    if c.role == "constant":
-        facts["constant"] = column[0].as_py() if not arrow.is_temporal(column.type) else c.values[0]
-    return facts
-
-
-def _notes(table: pa.Table, codec: TableCodec) -> list[str]:
-    """What a person should know of the columns."""
-    notes = []
-    constant = [c.name for c in codec.columns if c.role == "constant"]
-    if constant:
-        notes.append(f"constant, not learned, put back in samples: {', '.join(constant)}")
-    for c in codec.columns:
-        if c.role != "number":
-            continue
-        counts = compute.value_counts(table[c.name]).field("counts").to_numpy()
-        if c.grid is not None:
-            if not c.spread:
-                notes.append(
-                    f"column {c.name!r} has more steps than float32 tells apart: it is learned as "
-                    "it is, and samples are rounded to its step"
-                )
-            continue
-        most, distinct = counts.max() / table.num_rows, len(counts) / table.num_rows
-        if most >= ATOM:
-            where = compute.mode(table[c.name])[0]["mode"].as_py()
-            notes.append(
-                f"column {c.name!r} is {where:g} in {most:.0%} of the rows and lies on no grid: "
-                "a flow has no atoms, so samples come near that value but rarely meet it"
-            )
-        elif distinct < TIED:
-            notes.append(
-                f"column {c.name!r} has only {distinct:.1%} distinct values but lies on no decimal "
-                "grid: it is learned as it is, and its density is that of a smooth law"
-            )
-    return notes

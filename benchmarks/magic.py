@@ -1,0 +1,163 @@
+"""A public table by the protocol of its literature: MAGIC gamma telescope, 19,020 rows.
+
+A tenth of the rows is held out by scikit-learn's `train_test_split` with seed 1234. monge is
+trained on the rest (of which it holds out a fifth itself) and draws as many rows. Shape, Trend and
+the two classifiers compare these with the training rows; TSTR is the area under the ROC curve of
+boosted trees that learn the class from the samples, on the held-out tenth; DCR is the share of
+samples nearer to training rows than to as many held-out ones. Boosted trees are scikit-learn's.
+
+Beside each run stand the floor (one random half of the training rows against the other), columns
+that are drawn independently, and a Gaussian copula.
+
+    python -m benchmarks.magic magic.csv --minutes 5 --marginals none quantile --seeds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import csv
+from sklearn.model_selection import train_test_split
+
+import monge
+from benchmarks.measure import machine
+from monge.metrics import tabular
+from monge.metrics.columns import Columns
+from monge.metrics.tabular import Table
+
+SPLIT_SEED = 1234
+TARGET = "class"
+
+
+def matrix(table: pa.Table, values: Sequence[str]) -> Table:
+    """A table as numbers (n, d); the target as its position among `values`."""
+    columns = []
+    for name in table.column_names:
+        if name == TARGET:
+            columns.append([values.index(v) for v in table[name].to_pylist()])
+        else:
+            columns.append(table[name].to_numpy())
+    return torch.from_numpy(np.stack([np.asarray(c, np.float64) for c in columns], 1))
+
+
+def measured(
+    x: Table, train: Table, test: Table, columns: Columns, seed: int, real: Table | None = None
+) -> dict[str, float]:
+    """The six numbers of samples x.
+
+    Args:
+        real: the rows that Shape, Trend and the classifiers compare with; the training rows.
+    """
+    real = train if real is None else real
+    target = columns.names.index(TARGET)
+    tests = {
+        f"{name} C2ST": tabular.indistinguishability(
+            tabular.detection(x, real, columns, seed, trees)
+        )
+        for name, trees in (("logistic", False), ("boosted-tree", True))
+    }
+    return {
+        "Shape": tabular.shape(x, real, columns).value,
+        "Trend": tabular.trend(x, real, columns).value,
+        **tests,
+        "TSTR AUROC": tabular.utility(x, test, columns, target)[0],
+        "DCR": tabular.nearer_to_training(x, train, test, columns, seed),
+    }
+
+
+def trained(path: Path, n: int, seed: int, settings: dict[str, Any]) -> tuple[pa.Table, float, int]:
+    """Rows drawn by a run that was trained on a file, its seconds of training, and its steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        run = monge.train(str(path), out=f"{folder}/run", seed=seed, threads=1, **settings)
+        seconds = time.monotonic() - start
+        return run.sample(n, seed=seed).table(), seconds, int(run.spec.steps or 0)
+
+
+def rows_of(
+    path: Path, choices: Sequence[str], seeds: int, length: dict[str, Any], given: Sequence[Path]
+) -> dict[str, list[dict[str, float]]]:
+    """The numbers of every row of the benchmark, one entry a seed."""
+    table = csv.read_csv(path)
+    train, test = train_test_split(
+        np.arange(table.num_rows), test_size=0.1, random_state=SPLIT_SEED
+    )
+    values = sorted(set(table[TARGET].to_pylist()))
+    real, held = (matrix(table.take(rows), values) for rows in (train, test))
+    columns = Columns(
+        tuple(table.column_names), tuple(name == TARGET for name in table.column_names)
+    )
+    halves = torch.randperm(len(real), generator=torch.Generator().manual_seed(0)).chunk(2)
+    found = {
+        "floor (halves of the real rows)": [
+            measured(real[halves[0]], real, held, columns, 0, real[halves[1]])
+        ],
+        "columns independent": [
+            measured(tabular.independent_columns(real, len(real), 0), real, held, columns, 0)
+        ],
+        "Gaussian copula": [
+            measured(tabular.gaussian_copula(real, len(real), 0), real, held, columns, 0)
+        ],
+    }
+    for file in given:
+        rows = matrix(csv.read_csv(file).select(table.column_names), values)
+        found[str(file)] = [measured(rows, real, held, columns, 0)]
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "train.csv"
+        csv.write_csv(table.take(train), part)
+        for choice in choices:
+            for seed in range(seeds):
+                drawn, seconds, steps = trained(
+                    part, len(real), seed, {"marginals": choice, **length}
+                )
+                row = measured(matrix(drawn, values), real, held, columns, seed)
+                row |= {"seconds": seconds, "steps": float(steps)}
+                found.setdefault(f"monge, marginals {choice}", []).append(row)
+                print(json.dumps({choice: row}), flush=True)
+    return found
+
+
+def text(found: dict[str, list[dict[str, float]]]) -> str:
+    """One line a row: the mean, and the standard error where there are several seeds."""
+    names = list(dict.fromkeys(name for rows in found.values() for r in rows for name in r))
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for what, rows in found.items():
+        cells = []
+        for name in names:
+            known = [r[name] for r in rows if name in r]
+            cell = f"{statistics.fmean(known):.4g}" if known else ""
+            if len(known) > 1:
+                cell += f" ± {statistics.stdev(known) / len(known) ** 0.5:.1g}"
+            cells.append(cell)
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("table", type=Path, help="magic.csv")
+    made.add_argument("--marginals", nargs="*", default=["none", "quantile"])
+    made.add_argument("--minutes", type=float)
+    made.add_argument("--steps", type=int, help="in place of minutes: equal work for all")
+    made.add_argument("--seeds", type=int, default=1)
+    made.add_argument("--samples", type=Path, nargs="*", default=[], help="csv files to measure")
+    given = made.parse_args()
+    length = {"steps": given.steps} if given.steps else {"minutes": given.minutes or 5.0}
+    torch.set_num_threads(1)
+    found = rows_of(given.table, given.marginals, given.seeds, length, given.samples)
+    print(json.dumps(machine()))
+    print(text(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a person should know of the columns of a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from monge.data.columns import arrow
+from monge.data.columns.arrow import compute
+from monge.data.columns.coordinates import Column, range_of
+from monge.data.columns.schema import TableCodec
+
+ATOM = 0.05
+"""Share of the rows with one value from which on it is reported as an atom."""
+
+TIED = 0.5
+"""Share of distinct values below which a column on no grid is reported."""
+
+
+def described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any]:
+    """One column, for the data report."""
+    facts: dict[str, Any] = {"name": c.name, "kind": c.role, "dtype": str(column.type)}
+    facts["missing"] = missing
+    if c.grid is not None:
+        facts["step"] = c.grid.width
+        facts["dequantised"] = c.spread
+    if c.marginal is not None:
+        facts["marginal"] = c.marginal.rule
+        facts["range"] = range_of(c)
+    if c.role in ("category", "label"):
+        facts["categories"] = len(c.values)
+    if c.role == "constant":
+        facts["constant"] = column[0].as_py() if not arrow.is_temporal(column.type) else c.values[0]
+    return facts
+
+
+def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
+    """What a person should know of the columns."""
+    notes = []
+    constant = [c.name for c in codec.columns if c.role == "constant"]
+    if constant:
+        notes.append(f"constant, not learned, put back in samples: {', '.join(constant)}")
+    for c in codec.columns:
+        if c.role != "number":
+            continue
+        counts = compute.value_counts(table[c.name]).field("counts").to_numpy()
+        if c.grid is not None:
+            if not c.spread:
+                notes.append(
+                    f"column {c.name!r} has more steps than float32 tells apart: it is learned as "
+                    "it is, and samples are rounded to its step"
+                )
+            continue
+        most, distinct = counts.max() / table.num_rows, len(counts) / table.num_rows
+        if most >= ATOM:
+            where = compute.mode(table[c.name])[0]["mode"].as_py()
+            notes.append(
+                f"column {c.name!r} is {where:g} in {most:.0%} of the rows and lies on no grid: "
+                "a flow has no atoms, so samples come near that value but rarely meet it"
+            )
+        elif distinct < TIED:
+            notes.append(
+                f"column {c.name!r} has only {distinct:.1%} distinct values but lies on no decimal "
+                "grid: it is learned as it is, and its density is that of a smooth law"
+            )
+    return notes
