@@ -16,13 +16,14 @@ DRAWN = $(shell grep -l "^from hypothesis" -r tests --include=test_*.py)
 
 LONGEST_FIRST = tests/test_tutorial.py tests src
 
-.PHONY: help demo test test-slow numbers lint bench clean
+.PHONY: help demo test test-slow numbers lint bench docs dist clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
 	@echo "make test-slow   many kills, long laws: at most an hour"
 	@echo "make numbers     repeats each measured number of docs/numbers.toml: two hours"
 	@echo "make bench       speed beside the alternatives"
+	@echo "make docs        the documentation site in build/site: a minute"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -34,6 +35,11 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== adding what the tests need =="
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,ot,track,autoencoders,data]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "== adding what the documentation needs =="
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -60,6 +66,11 @@ numbers: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@echo "== benchmarks (budget: 20 minutes on 2 cores) =="
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed-docs
+	@echo "== the documentation site, strict: a broken link or reference fails =="
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/site
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .venv-ci .pytest_cache .ruff_cache .hypothesis build
