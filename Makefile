@@ -23,6 +23,7 @@ help:
 	@echo "make test-slow   many kills, long laws: at most an hour"
 	@echo "make numbers     repeats each measured number of docs/numbers.toml: two hours"
 	@echo "make bench       speed beside the alternatives"
+	@echo "make dist        wheel and sdist in dist, checked; the wheel is installed and run"
 	@echo "make docs        the documentation site in build/site: a minute"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
@@ -40,6 +41,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(VENV)/.installed-docs: $(VENV)/.installed
 	@echo "== adding what the documentation needs =="
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-dist: $(VENV)/.installed
+	@echo "== adding what the distribution needs =="
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dist]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -71,6 +77,14 @@ docs: $(VENV)/.installed-docs
 	@echo "== the documentation site, strict: a broken link or reference fails =="
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/site
 	@echo "open build/site/index.html"
+
+# DEMO=--demo also runs the whole demo from the wheel.
+dist: $(VENV)/.installed-dist
+	@echo "== wheel and sdist, checked, and run in a new environment without a checkout =="
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tests/check_dist.py dist $(DEMO)
 
 clean:
 	rm -rf $(VENV) .venv-ci .pytest_cache .ruff_cache .hypothesis build

@@ -26,7 +26,7 @@ extensions = [
     "site_parts.pages",
     "site_parts.references",
 ]
-exclude_patterns = ["_build", "site_parts", "README.md"]
+exclude_patterns = ["_build", "site_parts", "description.md"]
 html_theme = "furo"
 html_title = f"monge {release}"
 html_static_path = ["site_parts/style.css"]
