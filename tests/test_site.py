@@ -120,3 +120,13 @@ def test_formulas_and_line_blocks_of_docstrings_are_left_alone(parts: None) -> N
     assert list(docstrings.safe(lines)) == [*lines[:3], r"Then \|z\|.", lines[4]]
     table = docstrings.tables(["| a | b |", "|---|---|", "| c | d |", "text"])
     assert table[3:] == ["   * - a", "     - b", "   * - c", "     - d", "", "text"]
+
+
+def test_the_index_of_a_letter_with_an_accent_stands_beside_it(parts: None) -> None:
+    mathml = importlib.import_module("site_parts.mathml")
+    head = '<math xmlns="http://www.w3.org/1998/Math/MathML">'
+    dotted = "<munderover><mi>x</mi><mi>t</mi><mo>˙</mo></munderover>"
+    shown = '<msub><mover accent="true"><mi>x</mi><mo>˙</mo></mover><mi>t</mi></msub>'
+    assert mathml.indices_beside(f"{head}{dotted}</math>") == f"{head}{shown}</math>"
+    total = f"{head}<munderover><mo>∑</mo><mi>i</mi><mi>n</mi></munderover></math>"
+    assert mathml.indices_beside(total) == total

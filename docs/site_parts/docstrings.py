@@ -28,6 +28,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Changes the lines of one docstring in place."""
     lines[:] = safe(tables(lines))
+    if what in ("property", "attribute", "data"):
+        lines.insert(0, "")  # else the text before a colon is read as a type
 
 
 def safe(lines: list[str]) -> Iterator[str]:

@@ -14,6 +14,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from site_parts.mathml import indices_beside
+
 LOG = logging.getLogger(__name__)
 
 
@@ -43,7 +45,7 @@ def mathml(node: nodes.Element, as_block: bool) -> str:
     if as_block and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}} {tex} \end{{aligned}}"
     try:
-        return tex2mathml(tex, as_block=as_block)
+        return indices_beside(tex2mathml(tex, as_block=as_block))
     except MathError as error:
         LOG.warning("no MathML for %r: %s", tex, error, location=node)
         return f"<code>{tex}</code>"

@@ -11,6 +11,7 @@ import inspect
 import io
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def noun_page(module: str, title: str) -> str:
     """A noun: its own text, then its names, grouped by the file that defines them."""
     noun = importlib.import_module(module)
     homes: dict[str, list[str]] = {}
-    for name in noun.__all__:
+    for name in sorted(noun.__all__, key=partial(line_of, noun)):
         home = getattr(getattr(noun, name), "__module__", module)
         homes.setdefault(home if home.startswith("monge.") else module, []).append(name)
     text = titled(title, module)
@@ -107,6 +108,17 @@ def noun_page(module: str, title: str) -> str:
         text += f"{home}\n{'-' * len(home)}\n\n.. automodule:: {home}\n   :no-members:\n\n"
         text += "".join(entry(module, name) for name in homes[home])
     return text
+
+
+def line_of(noun: object, name: str) -> int:
+    """Where a class or function stands in its file: files go from words to what is said with them.
+
+    Constants come first.
+    """
+    value = getattr(noun, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return inspect.getsourcelines(value)[1]
+    return 0
 
 
 def imported_in_order(noun: object, homes: Iterable[str]) -> list[str]:
