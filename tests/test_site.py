@@ -130,3 +130,5 @@ def test_the_index_of_a_letter_with_an_accent_stands_beside_it(parts: None) -> N
     assert mathml.indices_beside(f"{head}{dotted}</math>") == f"{head}{shown}</math>"
     total = f"{head}<munderover><mo>∑</mo><mi>i</mi><mi>n</mi></munderover></math>"
     assert mathml.indices_beside(total) == total
+    named = f"{head}<mo>&nbsp;&lt;&Vert;</mo></math>"
+    assert mathml.indices_beside(named) == f"{head}<mo>\xa0&lt;‖</mo></math>"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import re
 import xml.etree.ElementTree as ET
 
 SPACE = "http://www.w3.org/1998/Math/MathML"
+NAMED = re.compile(r"&(?!amp;|lt;|gt;|quot;|apos;)[A-Za-z]\w*;")
+"""Signs by a name that HTML knows and XML does not."""
 ACCENTS = set("˙ˆ˜¯^~´`˘ˇ¨")
 
 
 def indices_beside(text: str) -> str:
     """MathML in which the index of a letter with an accent stands beside it, not below."""
     ET.register_namespace("", SPACE)
-    root = ET.fromstring(text)
+    root = ET.fromstring(NAMED.sub(lambda found: html.unescape(found.group()), text))
     for node in list(root.iter(f"{{{SPACE}}}munderover")):
         letter, index, accent = node
         if accent.tag.endswith("}mo") and accent.text in ACCENTS:
