@@ -16,7 +16,7 @@ DRAWN = $(shell grep -l "^from hypothesis" -r tests --include=test_*.py)
 
 LONGEST_FIRST = tests/test_tutorial.py tests src
 
-.PHONY: help demo test test-slow numbers lint bench pictures clean
+.PHONY: help demo test test-slow numbers lint bench pictures docs dist clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -24,6 +24,8 @@ help:
 	@echo "make numbers     repeats each measured number of docs/numbers.toml: two hours"
 	@echo "make bench       speed beside the alternatives"
 	@echo "make pictures    screenshots of the reports of RUNS=..., with Chromium"
+	@echo "make dist        wheel and sdist in dist, checked; the wheel is installed and run"
+	@echo "make docs        the documentation site in build/site: a minute"
 
 # The stamps make a second call start at once; a changed list of packages installs again.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -35,6 +37,16 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== adding what the tests need =="
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,ot,track,autoencoders,data]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "== adding what the documentation needs =="
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-dist: $(VENV)/.installed
+	@echo "== adding what the distribution needs =="
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dist]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -68,6 +80,19 @@ PICTURES ?= build/pictures
 pictures: $(VENV)/.installed
 	@echo "== screenshots of reports at 1400, 1024 and 420 pixels, and dark =="
 	$(BIN)/python docs/pictures.py $(RUNS) --out $(PICTURES)
+
+docs: $(VENV)/.installed-docs
+	@echo "== the documentation site, strict: a broken link or reference fails =="
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/site
+	@echo "open build/site/index.html"
+
+# DEMO=--demo also runs the whole demo from the wheel.
+dist: $(VENV)/.installed-dist
+	@echo "== wheel and sdist, checked, and run in a new environment without a checkout =="
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tests/check_dist.py dist $(DEMO)
 
 clean:
 	rm -rf $(VENV) .venv-ci .pytest_cache .ruff_cache .hypothesis build

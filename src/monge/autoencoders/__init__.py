@@ -63,7 +63,7 @@ SCHEMA = schema.fields(
         "reference_items": schema.whole(0, 1024),
         "dtype": schema.one_of(*DTYPES),
     },
-    {"architecture": schema.fields({})},
+    {"architecture": schema.maybe(schema.fields({}))},
 )
 """What the settings hold."""
 
