@@ -153,6 +153,8 @@ def run_folder(folder: Path, name: str = "digits") -> Path:
         "errors": [error, error | {"steps": 2}],
     })  # fmt: skip
     put(folder, "cost.json", {"train_s": 98.2, "sample_s": 4.0, "steps": 3000, "parameters": 7})
+    block = {"clock": [0.0, 1.0], "moved": 0.5, "ratio": 0.1, "steps": 10, "train_s": 1.5}
+    put(folder, "chain.json", {"blocks": [block | {"size": 0.5}, block | {"size": None}]})
     put(folder, "changes.json", [{"date": "today", "changed": {name: {"from": 1, "to": 2}}}])
     picture = images.grid(torch.zeros(4, 1, 8, 8), 2)
     for path in PICTURES:

@@ -51,27 +51,30 @@ class Curves:
     """
 
     def __init__(self, curves: Sequence[Mapping[str, Any]]) -> None:
-        most = max(len(c["u"]) for c in curves)
-        self.count = torch.tensor([len(c["u"]) for c in curves])
-        self.u = torch.full((len(curves), most), torch.inf, dtype=torch.float64)
-        self.x, self.slope = self.u.clone(), torch.ones_like(self.u)
-        ends = [(c["low"], c["high"]) for c in curves]
-        bounds = [[-math.inf if a is None else a, math.inf if b is None else b] for a, b in ends]
-        self.low, self.high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
-        for k, c in enumerate(curves):
-            u, x = (torch.tensor(c[name], dtype=torch.float64) for name in ("u", "x"))
-            inside = float(x[0]) > self.low[k] and float(x[-1]) < self.high[k]
-            if len(u) != len(x) or len(u) < 2 or not bool((u.diff() > 0).all()) or not inside:
-                raise UserError("the knots of a marginal do not increase within its bounds")
-            if not bool((x.diff() > 0).all()):
-                raise UserError("the knots of a marginal do not increase within its bounds")
-            self.u[k, : len(u)], self.x[k, : len(x)] = u, x
-            self.slope[k, : len(u)] = slopes(u, x)
-            # At a bound no steeper than a law whose density is even there.
-            room = torch.stack([x[0] - self.low[k], self.high[k] - x[-1]])
-            steepest = room * hazard(torch.stack([u[0], -u[-1]]))
-            ends = [0, len(u) - 1]
-            self.slope[k, ends] = torch.minimum(self.slope[k, ends], steepest)
+        with torch.device("cpu"):  # also where a module is only sketched
+            most = max(len(c["u"]) for c in curves)
+            self.count = torch.tensor([len(c["u"]) for c in curves])
+            self.u = torch.full((len(curves), most), torch.inf, dtype=torch.float64)
+            self.x, self.slope = self.u.clone(), torch.ones_like(self.u)
+            ends = [(c["low"], c["high"]) for c in curves]
+            bounds = [
+                [-math.inf if a is None else a, math.inf if b is None else b] for a, b in ends
+            ]
+            self.low, self.high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
+            for k, c in enumerate(curves):
+                u, x = (torch.tensor(c[name], dtype=torch.float64) for name in ("u", "x"))
+                inside = float(x[0]) > self.low[k] and float(x[-1]) < self.high[k]
+                if len(u) != len(x) or len(u) < 2 or not bool((u.diff() > 0).all()) or not inside:
+                    raise UserError("the knots of a marginal do not increase within its bounds")
+                if not bool((x.diff() > 0).all()):
+                    raise UserError("the knots of a marginal do not increase within its bounds")
+                self.u[k, : len(u)], self.x[k, : len(x)] = u, x
+                self.slope[k, : len(u)] = slopes(u, x)
+                # At a bound no steeper than a law whose density is even there.
+                room = torch.stack([x[0] - self.low[k], self.high[k] - x[-1]])
+                steepest = room * hazard(torch.stack([u[0], -u[-1]]))
+                ends = [0, len(u) - 1]
+                self.slope[k, ends] = torch.minimum(self.slope[k, ends], steepest)
 
     def to(self, device: torch.device) -> Curves:
         """The same with its knots on a device."""

@@ -134,7 +134,7 @@ SECTIONS: list[Section] = [
             verify_section.stretching,
         ),
     ),
-    Section("Block by block", "monge chain DATA", chain_section.PARTS),
+    Section("Block by block", "monge chain DATA", chain_section.PARTS, optional=True),
     Section(
         "Few steps",
         f"{EVALUATE} --steps 1,2,4,8,16",

@@ -171,8 +171,14 @@ CHAIN: Schema = fields(
     {
         "blocks": listed(
             fields(
-                {"size": maybe(number(0)), "clock": anything},
-                {"moved": number(0), "ratio": number(0), "steps": whole(), "train_s": number(0)},
+                {
+                    "size": maybe(number(0)),
+                    "clock": listed(number()),
+                    "moved": number(0),
+                    "ratio": portable,
+                    "steps": whole(),
+                    "train_s": number(0),
+                }
             )
         )
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.report.figures import ACCENT, GOOD, SECOND, SOFT, plain_log, start_figure, svg
-from monge.report.page import card, escaped, number, read_facts
+from monge.report.page import card, escaped, number, read_facts, table
 from monge.runs.layout import ANYTIME, CHAIN, VERIFY
 
 PANELS = 8
@@ -20,19 +20,17 @@ def blocks(folder: Path) -> str | None:
     found = read_facts(folder, CHAIN)
     if found is None or not found.get("blocks"):
         return None
-    rows = "".join(
-        f"<tr><th>{k}</th><td class='n'>{_size(b)}</td><td class='n'>{number(b['moved'])}</td>"
-        f"<td class='n'>{number(b['ratio'])}</td><td class='n'>{number(b['steps'])}</td>"
-        f"<td class='n'>{b['train_s']:.0f}</td></tr>"
+    rows = [
+        [str(k), _size(b), number(b["moved"]), number(b["ratio"]), number(b["steps"])]
+        + [f"{b['train_s']:.0f}"]
         for k, b in enumerate(found["blocks"], 1)
+    ]
+    head = ["block, from the data", "size", "W2 moved", "E|x − Tx|² / E|Tx|²"]
+    told = (
+        "On the training latents. Each block is fitted on what the earlier ones made of the data; "
+        "every prefix is a model with a density."
     )
-    return card(
-        "<div class='wide'><table><thead><tr><th>block, from the data</th><th>size</th>"
-        "<th>W2 moved</th><th>E|x − Tx|² / E|Tx|²</th><th>training steps</th><th>seconds</th></tr>"
-        f"</thead><tbody>{rows}</tbody></table></div>"
-        "<p class='small'>On the training latents. Each block is fitted on what the earlier ones "
-        "made of the data; every prefix is a model with a density.</p>"
-    )
+    return card(table([*head, "training steps", "seconds"], rows, told))
 
 
 def certificates(folder: Path) -> str | None:
@@ -50,27 +48,22 @@ def certificates(folder: Path) -> str | None:
         cells = [_size(b), _pm(b["kl"] if known else b["above_last"]), exact]
         cells += [_pm(b[name]) for name in ("log_density", "descent", "mean", "dilation")]
         cells += [xi, f"{b['round_trip']:.1e}"]
-        rows.append(
-            f"<tr><th>{k}</th>" + "".join(f"<td class='n'>{c}</td>" for c in cells) + "</tr>"
-        )
+        rows.append([str(k), *cells])
     verdicts = "".join(f"<li>{escaped(v)}</li>" for v in report["violations"])
     verdict = (
         f"<div class='note'>Violated: <ul>{verdicts}</ul></div>"
         if verdicts
         else "<p class='small'>No inequality is violated.</p>" * known
     )
+    told = (
+        f"In nats; ± is a standard error over {report['n']} examples; trace "
+        f"{escaped(report['trace'])}. Data to noise and back: {report['round_trip']:.1e} rms "
+        "per coordinate."
+    )
     return (
         card(_pushed(report), "Data pushed block by block, on its two principal axes")
         + f"<div class='pair'>{card(_divergences(report))}{card(_moved(report))}</div>"
-        + card(
-            "<div class='wide'><table><thead><tr>"
-            + "".join(f"<th>{escaped(name)}</th>" for name in head)
-            + f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{verdict}"
-            + f"<p class='small'>In nats; ± is a standard error over {report['n']} examples; trace "
-            f"{escaped(report['trace'])}. Data to noise and back: {report['round_trip']:.1e} rms "
-            "per coordinate.</p>",
-            "Certificates",
-        )
+        + card(table([escaped(name) for name in head], rows, told) + verdict, "Certificates")
         + _solvers(report)
     )
 
@@ -84,19 +77,15 @@ def anytime(folder: Path) -> str | None:
     for p in found["points"]:
         density = p["density"]
         like = escaped(density["refused"]) if density.get("refused") else _pm(density)
-        rows.append(
-            f"<tr><th>{p['blocks']}</th><td class='n'>{p['evaluations']:g}</td>"
-            f"<td class='n'>{like}</td><td class='n'>{number(p['energy'])}</td>"
-            f"<td class='n'>{number(p['auc'])}</td><td class='n'>{number(p['frechet'])}</td></tr>"
-        )
-    return card(
-        "<div class='wide'><table><thead><tr><th>blocks</th><th>evaluations</th>"
-        "<th>held-out log-density</th><th>energy distance (latent)</th><th>C2ST AUC (latent)</th>"
-        f"<th>Frechet (latent)</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f"<p class='small'>n = {found['n']}, seed {found['seed']}; floor of the energy distance "
-        f"{number(found['floor']['energy'])}.</p>",
-        "Every prefix is a model",
+        values = [number(p[name]) for name in ("energy", "auc", "frechet")]
+        rows.append([str(p["blocks"]), f"{p['evaluations']:g}", like, *values])
+    head = ["blocks", "evaluations", "held-out log-density", "energy distance (latent)"]
+    head += ["C2ST AUC (latent)", "Frechet (latent)"]
+    told = (
+        f"n = {found['n']}, seed {found['seed']}; floor of the energy distance "
+        f"{number(found['floor']['energy'])}."
     )
+    return card(table(head, rows, told), "Every prefix is a model")
 
 
 def _size(block: Mapping[str, Any]) -> str:
@@ -185,19 +174,18 @@ def _moved(report: Mapping[str, Any]) -> str:
 def _solvers(report: Mapping[str, Any]) -> str:
     if not report["solvers"]:
         return ""
-    rows = "".join(
-        f"<tr><th>{escaped(w['solver'])}{' (its own)' * w['own']}</th>"
-        f"<td class='n'>{w['steps'] or 'adaptive'}</td><td class='n'>{_pm(w)}</td>"
-        f"<td class='n'>{w['round_trip']:.1e}</td></tr>"
+    rows = [
+        [
+            escaped(w["solver"]) + " (its own)" * w["own"],
+            str(w["steps"] or "adaptive"),
+            _pm(w),
+            f"{w['round_trip']:.1e}",
+        ]
         for w in report["solvers"]
-    )
-    return card(
-        "<div class='wide'><table><thead><tr><th>solver</th><th>steps a block</th>"
-        f"<th>log-density</th><th>back again</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        "<p class='small'>One discretisation is used in training, sampling and densities; others "
-        "are shown beside it.</p>",
-        "Discretisation",
-    )
+    ]
+    told = "One discretisation is used in training, sampling and densities; others are shown beside it."
+    head = ["solver", "steps a block", "log-density", "back again"]
+    return card(table(head, rows, told), "Discretisation")
 
 
 PARTS = (certificates, anytime, blocks)
