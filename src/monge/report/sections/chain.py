@@ -21,8 +21,12 @@ def blocks(folder: Path) -> str | None:
     if found is None or not found.get("blocks"):
         return None
     rows = [
-        [str(k), _size(b), number(b["moved"]), number(b["ratio"]), number(b["steps"])]
-        + [f"{b['train_s']:.0f}"]
+        [
+            str(k),
+            _size(b),
+            *(number(b[name]) for name in ("moved", "ratio", "steps")),
+            f"{b['train_s']:.0f}",
+        ]
         for k, b in enumerate(found["blocks"], 1)
     ]
     head = ["block, from the data", "size", "W2 moved", "E|x − Tx|² / E|Tx|²"]
@@ -183,7 +187,7 @@ def _solvers(report: Mapping[str, Any]) -> str:
         ]
         for w in report["solvers"]
     ]
-    told = "One discretisation is used in training, sampling and densities; others are shown beside it."
+    told = "Training, sampling and densities use one discretisation; others are shown beside it."
     head = ["solver", "steps a block", "log-density", "back again"]
     return card(table(head, rows, told), "Discretisation")
 
