@@ -145,15 +145,13 @@ def step_curve(
     data = run.data() if data is None else data
     judge = Judge(run, data, n, seed, network)
     points: list[Point] = []
-
     shown: dict[str, Tensor] = {}
 
-    def add(of: Run, who: str, **how: Any) -> Point:
+    def add(of: Run, who: str, **how: Any) -> None:
         samples = of.sample(judge.n, seed=seed, **how)
         points.append(judge.of(of, samples, who))
         shown[f"{who}, {points[-1].how}"] = samples.x[:SHOWN]
         say(in_words(points[-1]))
-        return points[-1]
 
     for k in steps:
         add(run, run.learned.who, steps=k, guidance=guidance)
@@ -170,13 +168,14 @@ def step_curve(
                 points.append(point)
                 say(in_words(point))
             add(run.teacher, "teacher as it is", guidance=scale)
+    guided = guidance
+    if run.learned.guided_as_trained:
+        guided = run.learned.guidance_of(run.flow(guidance=guidance), guidance)
     found = {
         "format_version": 1,
         "n": judge.n,
         "seed": seed,
-        "guidance": run.learned.guidance_of(run.flow(guidance=guidance), guidance)
-        if run.learned.guided_as_trained
-        else guidance,
+        "guidance": guided,
         "network": None if network is None else network.name,
         "points": [asdict(p) for p in points],
         **_floors(judge, run, data, seed),
@@ -184,10 +183,15 @@ def step_curve(
         "shown": list(shown) if data.kind == "image" else [],
     }
     if data.kind == "image":
-        picture = images.grid(torch.cat(list(shown.values())), min(SHOWN, judge.n))
-        images.save_png(picture, run.folder / BY_STEPS, {"run": run.folder.name})
+        _draw(run, shown, min(SHOWN, judge.n))
     write_json(run.folder / STEPS, found)
     return found
+
+
+def _draw(run: Run, shown: Mapping[str, Tensor], columns: int) -> None:
+    """A row of samples for each number of steps."""
+    picture = images.grid(torch.cat(list(shown.values())), columns)
+    images.save_png(picture, run.folder / BY_STEPS, {"run": run.folder.name})
 
 
 def _floors(judge: Judge, run: Run, data: Data, seed: int) -> dict[str, dict[str, float | None]]:

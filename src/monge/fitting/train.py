@@ -122,13 +122,18 @@ def train(
             _fit(spec, network, objective, latents, data, folder, say, teacher)
         run = Run.load(folder, spec.device)
         if processes.is_main():
-            if run.learned.error_steps:
-                say("measuring the map against the flow that it follows")
-                keep_map_errors(run, None if teacher else _heldout_loss(run, data))
-            with survived("the card and the report were not written", say):
-                write_card(folder)
-                write_report(folder)
+            _measure_and_report(run, data, taught=teacher is not None, say=say)
     return run
+
+
+def _measure_and_report(run: Run, data: Data, *, taught: bool, say: Say) -> None:
+    """The error of a map, and the card and the report of any run."""
+    if run.learned.error_steps:
+        say("measuring the map against the flow that it follows")
+        keep_map_errors(run, None if taught else _heldout_loss(run, data))
+    with survived("the card and the report were not written", say):
+        write_card(run.folder)
+        write_report(run.folder)
 
 
 def _load(spec: TrainSpec, say: Say) -> Data:

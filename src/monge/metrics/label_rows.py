@@ -91,37 +91,32 @@ def label_rows(
         "seed": seed,
     }
     overall, worst = found.overall_interval(), found.worst_interval()
+
+    def row(name: str, value: float, interval: Interval, floor: float, beside: Any) -> Row:
+        return Row(
+            name=name,
+            value=value,
+            interval=(interval.low, interval.high),
+            interval_method=interval.method,
+            floor=floor,
+            baselines=beside,
+            n=found.n,
+            protocol=protocol,
+            better="higher",
+            group=GROUP,
+        )
+
+    by_all = {**{name: a.overall for name, a in others.items()}, SHUFFLED: chance}
+    by_worst = {**{name: a.worst for name, a in others.items()}, SHUFFLED: worst_chance}
     rows = [
-        Row(
-            name="label agreement",
-            value=found.overall,
-            interval=(overall.low, overall.high),
-            interval_method=overall.method,
-            floor=real.overall,
-            baselines={**{name: a.overall for name, a in others.items()}, SHUFFLED: chance},
-            n=found.n,
-            protocol=protocol,
-            better="higher",
-            group=GROUP,
-        ),
-        Row(
-            name="label agreement, worst class",
-            value=found.worst,
-            interval=(worst.low, worst.high),
-            interval_method=worst.method,
-            floor=real.worst,
-            baselines={**{name: a.worst for name, a in others.items()}, SHUFFLED: worst_chance},
-            n=found.n,
-            protocol=protocol,
-            better="higher",
-            group=GROUP,
-        ),
+        row("label agreement", found.overall, overall, real.overall, by_all),
+        row("label agreement, worst class", found.worst, worst, real.worst, by_worst),
     ]
     with suppress(OneClass):
         rows.append(_trained_on_samples(samples, train, heldout, baselines, seed))
     try:
-        diversity, row = _diversity_row(samples, train, heldout, baselines, seed)
-        rows.append(row)
+        diversity, of_diversity = _diversity_row(samples, train, heldout, baselines, seed)
+        rows.append(of_diversity)
     except TooFewPerClass:
         diversity = None
     return LabelReport(found, real, diversity, predicted), rows
