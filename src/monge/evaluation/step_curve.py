@@ -168,14 +168,11 @@ def step_curve(
                 points.append(point)
                 say(in_words(point))
             add(run.teacher, "teacher as it is", guidance=scale)
-    guided = guidance
-    if run.learned.guided_as_trained:
-        guided = run.learned.guidance_of(run.flow(guidance=guidance), guidance)
     found = {
         "format_version": 1,
         "n": judge.n,
         "seed": seed,
-        "guidance": guided,
+        "guidance": _guidance(run, guidance),
         "network": None if network is None else network.name,
         "points": [asdict(p) for p in points],
         **_floors(judge, run, data, seed),
@@ -186,6 +183,13 @@ def step_curve(
         _draw(run, shown, min(SHOWN, judge.n))
     write_json(run.folder / STEPS, found)
     return found
+
+
+def _guidance(run: Run, guidance: float | None) -> float | None:
+    """The guidance that samples have: that of training, where a map takes it as an input."""
+    if not run.learned.guided_as_trained:
+        return guidance
+    return run.learned.guidance_of(run.flow(guidance=guidance), guidance)
 
 
 def _draw(run: Run, shown: Mapping[str, Tensor], columns: int) -> None:
