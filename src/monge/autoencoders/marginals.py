@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from monge.autoencoders.base import AutoencoderModule, Rows
@@ -118,13 +118,13 @@ class Curves:
         high = d1.log() - d1 * (u - u1) / (self.high - x1)
         return torch.where(below, low, torch.where(above, high, inner))
 
-    def beyond(self, x: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
+    def beyond(self, x: Float64[Tensor, "n d"]) -> Bool[Tensor, "n d"]:
         """Which numbers lie at or beyond a bound, where there is no density."""
         return (x <= self.low) | (x >= self.high)
 
     def _around(
         self, at: Tensor, knots: Tensor
-    ) -> tuple[list[Tensor], Float64[Tensor, "n d"], Float64[Tensor, "n d"]]:
+    ) -> tuple[list[Tensor], Bool[Tensor, "n d"], Bool[Tensor, "n d"]]:
         """The two knots around numbers (N, D), their values and slopes; which lie beyond all."""
         columns = at.T.contiguous()
         right = torch.searchsorted(knots, columns, right=True)

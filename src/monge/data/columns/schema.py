@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -280,7 +280,10 @@ class TableCodec:
     def to_json(self) -> dict[str, Any]:
         """Plain values; types are told twice, for people and exactly."""
         columns = [
-            {"dtype": str(self.schema.field(c.name).type), **dataclasses.asdict(c)}
+            {
+                "dtype": str(self.schema.field(c.name).type),
+                **dataclasses.asdict(c, dict_factory=_with_lists),
+            }
             for c in self.columns
         ]
         schema = arrow.schema_text(self.schema)
@@ -303,7 +306,9 @@ class TableCodec:
                 values = {name: entry[name] for name in names if name != "marginal"}
                 values["grid"] = values["grid"] and Grid(**values["grid"])
                 bent = entry.get("marginal")  # earlier files lack it
-                values["marginal"] = bent and Marginal(**bent)
+                values["marginal"] = bent and Marginal(
+                    **{**bent, "u": tuple(bent["u"]), "x": tuple(bent["x"])}
+                )
                 columns.append(Column(**{**values, "values": tuple(values["values"])}))
             types = arrow.schema_of(content["arrow_schema"])
             if types.names != [c.name for c in columns]:
@@ -313,3 +318,8 @@ class TableCodec:
             raise
         except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
             raise UserError(f"{where} is damaged ({error!r}): train the run again") from None
+
+
+def _with_lists(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields as JSON has them: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
