@@ -14,8 +14,6 @@ BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 # Files whose examples are drawn by Hypothesis: the slow tests draw others than the fast ones.
 DRAWN = $(shell grep -l "^from hypothesis" -r tests --include=test_*.py)
 
-LONGEST_FIRST = tests/test_tutorial.py tests src
-
 .PHONY: help demo test test-slow numbers lint bench pictures docs dist clean
 
 help:
@@ -59,7 +57,7 @@ test: $(VENV)/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m pytest $(BOTH) -m "not slow" -k "not blind_network" \
 	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
 	$(BIN)/python -m pytest $(BOTH) -m "not slow" --durations=20 \
-	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED))) $(LONGEST_FIRST)
+	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED))) tests src
 
 test-slow: $(VENV)/.installed-dev
 	@echo "== slow tests (budget: an hour on 2 cores) =="

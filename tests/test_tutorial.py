@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "your-images.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside the tests")
 def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
     binary = Path(sys.executable).parent
