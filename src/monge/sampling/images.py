@@ -146,7 +146,7 @@ def table_plot(
     Args:
         samples: (N, D).
         real: (M, D); none: the samples alone.
-        names: a name for each column; none: x1, x2, ...
+        names: a name for each column; none: x0, x1, ...
         titles: of the real rows and of the samples.
 
     Raises:
@@ -164,7 +164,7 @@ def table_plot(
                 + " and ".join(str(tuple(c.shape)) for c in clouds.values())
             )
     points = {name: _points(cloud, size) for name, cloud in clouds.items()}
-    names = list(names) if names else [f"x{j + 1}" for j in range(size)]
+    names = list(names) if names else [f"x{j}" for j in range(size)]
     ranges = [_range([rows[:, j] for rows in points.values()]) for j in range(size)]
     side = 1.9 * size + 0.8
     figure = Figure((6.4, 4.0) if size == 1 else (side, side), dpi=100, layout="constrained")
