@@ -55,7 +55,7 @@ test: $(VENV)/.installed-dev
 	@echo "== tests (budget: 12 minutes on 2 cores, installation included) =="
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(BIN)/lint-imports
 	PYTHONPATH=tests $(BIN)/python -m pytest $(BOTH) -m "not slow" -k "not blind_network" \
-	  --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
+	  --durations=15 --jaxtyping-packages=monge,shape_checks.check $(CHECKED)
 	$(BIN)/python -m pytest $(BOTH) -m "not slow" --durations=20 \
 	  $(patsubst %,--ignore=%,$(filter-out tests/objectives,$(CHECKED))) tests src
 

@@ -86,6 +86,7 @@ def resnet_distances(folder: Path, n: int) -> tuple[float, float, float, float]:
     )
 
 
+@pytest.mark.slow
 def test_resnet_has_its_published_accuracy_and_distances(shared_data: Path) -> None:
     accuracy, from_train, from_noise, floor = resnet_distances(shared_data, 1500)
     assert accuracy == pytest.approx(0.810, abs=3 * (0.81 * 0.19 / 1500) ** 0.5)

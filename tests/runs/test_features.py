@@ -67,6 +67,7 @@ def check(table: Table, report: str, n: int, samples: int) -> tuple[Row, Row]:
     return distance, agreed
 
 
+@pytest.mark.slow
 def test_mnist_in_the_features_of_lenet(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ import monge
 from monge.cli import main
 from monge.fitting import map_errors
 
-FEW, MANY = 40, 2000
+FEW, MANY = 20, 2000
 
 ANSWERS = (0, 2)
 """Exit codes: done, or refused."""

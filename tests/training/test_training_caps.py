@@ -115,6 +115,7 @@ def at_half(network: nn.Module, batch: Batch) -> Loss:
     return Loss((network(batch["x"], 0.5) - batch["y"]).square().sum(1))
 
 
+@pytest.mark.slow
 def test_two_processes_hold_the_cap_as_one_does(tmp_path: Path) -> None:
     one = trained_by(1, tmp_path / "one")
     for case, options in (("two", {}), ("sharded", {"shard": True})):

@@ -83,7 +83,7 @@ def test_early_stopping_is_at_least_the_exact_distance(final: Final) -> None:
     assert early.extra["along_the_flow"] < early.value, "the flow couples better than noise"
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(30))
 def test_the_sum_bounds_the_distance(seed: int) -> None:
     """In random configurations, at three standard errors: the claim of the budget."""
     found, target, data = configuration(seed)
@@ -99,7 +99,7 @@ def test_a_sum_that_is_too_small_is_a_violation() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 1000))
+@pytest.mark.parametrize("seed", range(30, 1000))
 def test_the_sum_bounds_the_distance_in_more(seed: int) -> None:
     test_the_sum_bounds_the_distance(seed)
 

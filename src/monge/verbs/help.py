@@ -22,7 +22,16 @@ from monge.verbs.table import Verb
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": (
         *("image_size", "image_fit", "image_mode", "image_column", "label_column", "columns"),
-        *("drop", "condition_columns", "categorical", "missing", "subset", "split", "limit"),
+        *(
+            "drop",
+            "condition_columns",
+            "categorical",
+            "missing",
+            "marginals",
+            "subset",
+            "split",
+            "limit",
+        ),
         *("allow_bad", "changed_data", "check_cache", "reference", "flip"),
     ),
     "model": (
