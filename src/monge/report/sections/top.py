@@ -52,7 +52,7 @@ def _judged(evaluation: Mapping[str, Any]) -> str:
         if "copies of a training example" in line and line.startswith("Not good"):
             text += " Some are copies of training examples."
         elif "copies of a training example" in line and line.startswith("Good"):
-            text += " They are not copies of training examples."
+            text += " No more of them than of real ones pass as copies of training examples."
         elif "coverage is" in line and line.startswith("Not good"):
             text += " Some kinds of real examples are missing."
     share = (evaluation.get("labels") or {}).get("agreement")
