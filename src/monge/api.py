@@ -26,7 +26,6 @@ from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.sampling.generator import Generator
 from monge.system.progress import quiet
-from monge.verification.chain import verify_chain
 from monge.verification.verify import verify_generator, verify_run
 
 
@@ -207,8 +206,6 @@ def verify(
     say = print if verbose else quiet
     run = _loaded(run, device)
     found = _data_for(run, data)
-    if isinstance(run, Run) and run.learned.in_blocks:
-        return verify_chain(run, n, quick=quick, seed=seed, data=found, say=say, **sampling)
     if isinstance(run, Run):
         return verify_run(run, n, quick=quick, seed=seed, data=found, say=say, **sampling)
     assert found is not None

@@ -6,6 +6,7 @@ It is trained, sampled, evaluated, verified and reported by the package as it is
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import monge
@@ -21,18 +23,24 @@ from monge import cli
 from monge.components import FAMILIES, Component, build
 from monge.couplings import Coupling, Independent
 from monge.errors import UserError
-from monge.fitting.train import train
+from monge.fitting.job import Job
+from monge.fitting.train import fit_learned, train
 from monge.flows import Density, Walk, standard_normal_log_density
 from monge.learned import Learned, Program, Settings
 from monge.learned.modules import Velocity
 from monge.objectives.base import Batch, Loss, Objective
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear
+from monge.runs.layout import VERIFY
+from monge.runs.restore import build_network
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
+from monge.system.files import write_atomic
 from monge.targets.gaussian import Gaussian
+from monge.tensors import stream
 from monge.times import Grid, Uniform
 from monge.types import Cond, Latent, State, Time, VelocityField
+from monge.verification.verify import verify_learned
 
 
 class AffineTable(nn.Module):
@@ -163,9 +171,6 @@ class AffineBlocks(Learned):
             raise UserError(f"this table has {len(self.network.a)} blocks: leave out steps")
         return AffineWalk(self.network, Uniform(len(self.network.a)))
 
-    def guidance_of(self, flow: Walk, guidance: float | None = None) -> float:
-        return 1.0
-
     def evaluations(self, flow: Walk, rows: int) -> int:
         return rows * len(self.network.a)
 
@@ -187,9 +192,6 @@ class AffineBlocks(Learned):
             ("t",),
             (0.0, 1.0),
         )
-
-    def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
-        return self.network(x, times[0], cond)
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,57 @@ class AffineBlocksSpec(Component):
     learns: ClassVar[type] = AffineBlocks
     teacher: ClassVar[bool] = False
 
+
+class SolvedBlocks(AffineBlocks):
+    """The same blocks, fitted and verified by procedures of their own."""
+
+    @classmethod
+    def objective(
+        cls, settings: Settings, matching: FlowMatching, teacher: Learned | None
+    ) -> Objective:
+        return SolvedRegression(matching)
+
+    def without_budget(self) -> str | None:
+        return "solved blocks are verified by their residuals"
+
+
+class SolvedRegression(AffineRegression):
+    learns = SolvedBlocks
+
+
+@dataclass(frozen=True, repr=False)
+class SolvedBlocksSpec(Component):
+    name = "solved_blocks"
+    learns: ClassVar[type] = SolvedBlocks
+    teacher: ClassVar[bool] = False
+
+
+def solve(objective: SolvedRegression, job: Job) -> None:
+    """Each block by least squares on all latents, without a step of training."""
+    table = build_network(job.spec, job.shape, job.facts)
+    assert isinstance(table, AffineTable)
+    x1 = job.latents.rows(torch.arange(len(job.latents))).mean
+    x0 = torch.randn(x1.shape, generator=stream(job.spec.seed, "solved"))
+    with torch.no_grad():
+        for k in range(len(table.a)):
+            start = torch.lerp(x0, x1, k / len(table.a))
+            design = torch.cat([start, torch.ones(len(x1), 1)], 1)
+            found = torch.linalg.lstsq(design, x1 - x0).solution
+            table.a[k], table.b[k] = found[:-1].T, found[-1]
+    write_atomic(job.folder / "ema.safetensors", save(table.state_dict()))
+
+
+def residuals(learned: SolvedBlocks, run: Run, n: int | None = None, **how: Any) -> dict[str, Any]:
+    z = run.autoencoder.encode(how["data"].heldout[:n]).mean
+    return {
+        "residual": float(z.square().mean()),
+        "violations": [],
+        "blocks": len(learned.network.a),
+    }
+
+
+fit_learned.register(SolvedRegression, solve)
+verify_learned.register(SolvedBlocks, residuals)
 
 LAW = "target:gaussian:dim=2"
 
@@ -295,3 +348,19 @@ def test_what_it_cannot_do_is_refused(run: Run, capsys: pytest.CaptureFixture[st
     assert cli.main(["sample", str(run.folder), "--steps", "3"]) == 2
     assert "this table has 8 blocks" in capsys.readouterr().err
     assert cli.main(["export", str(run.folder), "--format", "diffusers"]) == 2
+
+
+def test_a_kind_brings_its_own_fit_and_its_own_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FAMILIES["objective"], "solved_blocks", f"{__name__}:SolvedBlocksSpec")
+    monkeypatch.setitem(FAMILIES["network"], "affine_table", f"{__name__}:AffineTableSpec")
+    spec = TrainSpec(data=LAW, objective="solved_blocks", network="affine_table", device="cpu")
+    run = train(spec, out=tmp_path / "run")
+    z, law = run.sample(4000).z, run.autoencoder.encode(run.data().train[:]).mean
+    assert (z.mean(0) - law.mean(0)).abs().max() < 0.06
+    report = monge.verify(run, 50, verbose=False)
+    assert report["blocks"] == 8 and 0.5 < report["residual"] < 2.0
+    assert json.loads((run.folder / VERIFY).read_text()) == report
+    assert cli.main(["verify", str(run.folder), "--fail-above", "1"]) == 2
+    assert "verified by their residuals" in capsys.readouterr().err

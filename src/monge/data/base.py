@@ -73,6 +73,24 @@ class Data:
         """Shape of one example."""
         return tuple(self.train.shape[1:])
 
+    def conditions(
+        self, side: Literal["train", "heldout"] = "train", rows: Tensor | slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """What networks take of examples beside the state: ``label`` (n,) and ``vector`` (n, K).
+
+        Args:
+            side: of which part of the split.
+            rows: which of its examples; all of them by default.
+
+        Returns:
+            Those that the data has; empty without labels and conditions.
+        """
+        train = side == "train"
+        label = self.train_label if train else self.heldout_label
+        vector = self.train_vector if train else self.heldout_vector
+        found = {} if label is None else {"label": label[rows]}
+        return found if vector is None else {**found, "vector": vector[rows].float()}
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of every example and label: equal data, equal fingerprint."""

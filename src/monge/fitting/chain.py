@@ -22,20 +22,18 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from monge.components import build
-from monge.data.base import Data
+from monge.fitting.job import Job
 from monge.fitting.objective import loop_spec
 from monge.latents import batches as latent_data
-from monge.latents.batches import Latents
 from monge.learned.chain import BLOCKS, ChainObjective
 from monge.objectives.chain import BlockPlan, ChainSpec, equalised, halves
 from monge.runs import folder as folders
 from monge.runs.layout import CHAIN
 from monge.runs.restore import load_weights
-from monge.runs.spec import TrainSpec
 from monge.sampling.facts import n_vector_of
 from monge.system import processes
 from monge.system.files import read_json, write_atomic, write_json
-from monge.system.progress import Say, quiet
+from monge.system.progress import quiet
 from monge.tensors import stream
 from monge.training.loop import fit
 from monge.types import Cond, Posterior, State
@@ -62,37 +60,39 @@ class Finished:
     facts: dict[str, Any]
 
 
+def fit_chain(objective: ChainObjective, job: Job) -> None:
+    """Fit the blocks of a run, or go on.
+
+    Raises:
+        Stopped, Diverged: see `training.loop.fit`; the run can be continued.
+    """
+    ChainFit(objective, job).run()
+
+
 @dataclass(frozen=True)
 class ChainFit:
     """What fits a chain in a run's folder.
 
     Attributes:
-        spec, objective: of the run.
-        shape: of a latent.
-        data: whose labels and conditions the latents have.
-        device: where blocks push.
+        objective: of the chain.
+        job: the run, with the latents that the first block is fitted on.
     """
 
-    spec: TrainSpec
     objective: ChainObjective
-    shape: tuple[int, ...]
-    data: Data
-    folder: Path
-    device: torch.device
-    say: Say
+    job: Job
 
     @property
     def settings(self) -> ChainSpec:
         return self.objective.spec
 
-    def run(self, latents: Latents) -> list[Finished]:
+    def run(self) -> list[Finished]:
         """Fit the chain, or go on; publishes every finished block of the first round."""
-        self._begin(latents)
+        self._begin()
         done = self._round(0, self.settings.planned(), [])
         for number, (what, change) in enumerate(self._rounds(), 1):
             plans, origins = change(done, self.settings)
             sizes = ", ".join("free" if p.size is None else f"{p.size:.3g}" for p in plans)
-            self.say(f"round {number}, {what} blocks: {sizes}")
+            self.job.say(f"round {number}, {what} blocks: {sizes}")
             done = self._round(number, plans, origins)
             self._publish(done)
         return done
@@ -103,16 +103,17 @@ class ChainFit:
         found = [("equal", _equal)] * s.reparametrise + [("halved", _halved)] * s.refine
         return found + [("merged", _merged)] * s.merge
 
-    def _begin(self, latents: Latents) -> None:
+    def _begin(self) -> None:
         """The latents that the first block is fitted on: one draw of each posterior."""
         home = self._home(0, 0)
         if (home / INPUT).exists() or not processes.is_main():
             processes.wait()
             return
+        latents = self.job.latents
         posterior = latents.rows(torch.arange(len(latents)))
         x = posterior.mean
         if posterior.logvar is not None:
-            noise = torch.randn(x.shape, generator=stream(self.spec.seed, "posterior"))
+            noise = torch.randn(x.shape, generator=stream(self.job.spec.seed, "posterior"))
             x = posterior.sample(noise.to(x))
         _keep(home, x)
         processes.wait()
@@ -152,15 +153,15 @@ class ChainFit:
             load_weights(network, start / "ema.safetensors")
         x = load_file(self._input(number, k))["x"]
         objective = self.objective.of(plan)
-        seed = int(stream(self.spec.seed, "block", number, k).initial_seed() % 2**31)
-        span = max(1, -(-(objective.coupling.plan_batch or 1) // self.spec.batch))
+        seed = int(stream(self.job.spec.seed, "block", number, k).initial_seed() % 2**31)
+        span = max(1, -(-(objective.coupling.plan_batch or 1) // self.job.spec.batch))
         batches = latent_data.LatentBatches(
-            Posterior(x), self._cond(), objective, self.spec.batch, seed, span
+            Posterior(x), self.job.data.conditions(), objective, self.job.spec.batch, seed, span
         )
         what = "free" if plan.size is None else f"size {plan.size:.3g}"
-        self.say(f"block {k + 1} ({what}), at most {left} left")
-        loop = loop_spec(self.spec, seed=seed, minutes=self._minutes(), sample_every=None)
-        silent = self.say is quiet
+        self.job.say(f"block {k + 1} ({what}), at most {left} left")
+        loop = loop_spec(self.job.spec, seed=seed, minutes=self._minutes(), sample_every=None)
+        silent = self.job.say is quiet
         fitted = fit(network, objective.loss, batches, loop, folder=home, quiet=silent)
         begun = time.monotonic()
         y = self._pushed(fitted.ema, plan, x)
@@ -172,38 +173,32 @@ class ChainFit:
             if k:
                 (home / INPUT).unlink(missing_ok=True)
         processes.wait()
-        self.say(
+        self.job.say(
             f"block {k + 1}: moved {facts['moved']:.3g} (W2), ratio {facts['ratio']:.3g}, "
             f"{fitted.step} steps in {fitted.seconds:.0f} s"
         )
         return Finished(plan, home, facts)
 
     def _network(self, number: int, k: int) -> nn.Module:
-        rng = stream(self.spec.seed, "weights", number + 1, k + 1)
-        labels, vector = len(self.data.label_names) or None, n_vector_of(self.data)
-        return build("network", self.spec.network).build(self.shape, labels, vector, rng)
-
-    def _cond(self) -> dict[str, Tensor]:
-        cond = {} if self.data.train_label is None else {"label": self.data.train_label}
-        if self.data.train_vector is not None:
-            cond["vector"] = self.data.train_vector.float()
-        return cond
+        rng = stream(self.job.spec.seed, "weights", number + 1, k + 1)
+        labels, vector = len(self.job.data.label_names) or None, n_vector_of(self.job.data)
+        return build("network", self.job.spec.network).build(self.job.shape, labels, vector, rng)
 
     def _minutes(self) -> float | None:
         """The minutes of a block: equal shares for as many as there may be in all rounds."""
-        if self.spec.minutes is None:
+        if self.job.spec.minutes is None:
             return None
         s, n = self.settings, len(self.settings.planned())
         refined = sum(n * 2 ** (r + 1) for r in range(s.refine))
-        return self.spec.minutes / (n * (1 + s.reparametrise + s.merge) + refined)
+        return self.job.spec.minutes / (n * (1 + s.reparametrise + s.merge) + refined)
 
     @torch.no_grad()
     def _pushed(self, network: nn.Module, plan: BlockPlan, x: Tensor) -> Tensor:
-        network = network.to(self.device).eval()
+        network = network.to(self.job.device).eval()
         like = next(network.parameters())
-        block, cond, found = self.settings.made(network, plan.clock), self._cond(), []
+        block, cond, found = self.settings.made(network, plan.clock), self.job.data.conditions(), []
         for rows in torch.arange(len(x)).split(PUSHED):
-            own: Cond = {n: c[rows % len(c)].to(self.device) for n, c in cond.items()} or None
+            own: Cond = {n: c[rows % len(c)].to(self.job.device) for n, c in cond.items()} or None
             found.append(block(x[rows].to(like), 1.0, 0.0, own).float().cpu())
         return torch.cat(found)
 
@@ -216,17 +211,17 @@ class ChainFit:
             for k, block in enumerate(done)
             for name, tensor in load_file(block.folder / "ema.safetensors").items()
         }
-        write_atomic(self.folder / "ema.safetensors", to_bytes(weights))
-        write_json(self.folder / CHAIN, {BLOCKS: [block.facts for block in done]})
+        write_atomic(self.job.folder / "ema.safetensors", to_bytes(weights))
+        write_json(self.job.folder / CHAIN, {BLOCKS: [block.facts for block in done]})
         folders.add_costs(
-            self.folder,
+            self.job.folder,
             train_s=sum(b.facts["train_s"] for b in done),
             steps=sum(b.facts["steps"] for b in done),
             parameters=sum(t.numel() for t in weights.values()),
         )
 
     def _home(self, number: int, k: int) -> Path:
-        return self.folder / "blocks" / f"{number}-{k:02d}"
+        return self.job.folder / "blocks" / f"{number}-{k:02d}"
 
     def _input(self, number: int, k: int) -> Path:
         """All rounds begin with the same latents."""

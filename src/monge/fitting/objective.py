@@ -56,9 +56,7 @@ def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
 def latent_batches(
     spec: TrainSpec, objective: Objective, latents: Latents, data: Data
 ) -> LatentBatches:
-    cond = {} if data.train_label is None else {"label": data.train_label}
-    if data.train_vector is not None:
-        cond["vector"] = data.train_vector.float()
+    cond = data.conditions()
     plan = objective.coupling.plan_batch
     span = max(1, -(-(plan or 1) // spec.batch))
     return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span, plan is not None)
@@ -79,9 +77,7 @@ def batches_along(
     """
     flow = teacher.learned.flow()
     say(f"carrying {len(latents)} latents back through {teacher.folder}")
-    cond = {} if data.train_label is None else {"label": data.train_label}
-    if data.train_vector is not None:
-        cond["vector"] = data.train_vector.float()
+    cond = data.conditions()
     posterior, knots = latents.rows(torch.arange(len(latents))), flow.knots
     ways = []
     with torch.no_grad():
@@ -111,9 +107,7 @@ def reflow_batches(
     guidance = spec.guidance_range[0]
     flow = teacher.learned.deterministic(guidance)
     x0 = noise(spec.seed, 0, n, shape, "reflow")
-    cond = {} if data.train_label is None else {"label": data.train_label}
-    if data.train_vector is not None:
-        cond["vector"] = data.train_vector.float()
+    cond = data.conditions()
     ends = []
     with torch.no_grad():
         for rows in torch.arange(n).split(CHUNK):

@@ -5,47 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save as to_bytes
-from torch import nn
 
-from monge import autoencoders
-from monge.components import class_of
 from monge.data import sources
 from monge.data.base import Data
 from monge.data.columns import schema
 from monge.errors import UserError
+from monge.fitting.at_once import fit_at_once, heldout_loss
 from monge.fitting.autoencoding import (
     keep_autoencoder_of,
     prepare_autoencoder,
 )
-from monge.fitting.chain import ChainFit
-from monge.fitting.map_errors import BEST_N, keep_if_best, keep_map_errors
+from monge.fitting.chain import fit_chain
+from monge.fitting.job import Job
+from monge.fitting.map_errors import keep_map_errors
 from monge.fitting.objective import (
-    batches_along,
-    latent_batches,
-    loop_spec,
-    make_matching,
     make_objective,
-    reflow_batches,
 )
-from monge.fitting.resolve import DEFAULT_STEPS, check, resolve
-from monge.fitting.warm_start import initialise
-from monge.latents.batches import Latents
+from monge.fitting.resolve import check, resolve
 from monge.learned import kind_of
 from monge.learned.chain import ChainObjective
-from monge.networks.exact import ExactNetwork
-from monge.objectives.base import Objective
-from monge.objectives.flow_matching import ReflowSpec
 from monge.report.card import write_card
 from monge.report.report import write_report
 from monge.runs import folder as folders
 from monge.runs import places, planned, same_data, schemas
-from monge.runs.layout import COST, DATA, DATA_REPORT, QUALITY, SPLIT
-from monge.runs.restore import build_network, pick_device, read_facts, set_threads
+from monge.runs.layout import DATA, DATA_REPORT, QUALITY, SPLIT
+from monge.runs.restore import pick_device, read_facts, set_threads
 from monge.runs.run import IN_MEMORY, Run
 from monge.runs.spec import TrainSpec
 from monge.sampling import conditions
@@ -53,15 +43,13 @@ from monge.sampling.facts import DataFacts
 from monge.system import lock, processes
 from monge.system.files import write_atomic, write_json
 from monge.system.progress import Say, quiet, survived
-from monge.tensors import stream
 from monge.training import checkpoint
-from monge.training.loop import Fitted, fit
 
-GRIDS = 8
-"""Sample grids during a run, where no interval is given."""
+fit_learned = singledispatch(fit_at_once)
+"""Fits what an objective trains: ``fit_learned(objective, job)``. One network at once, where the
+type of the objective has no procedure of its own, given by `fit_learned.register`."""
 
-FEWEST_BETWEEN = 100
-"""Steps between them at least: one takes as long as several steps."""
+fit_learned.register(ChainObjective, fit_chain)
 
 
 def train(
@@ -110,16 +98,8 @@ def train(
             keep_autoencoder_of(teacher.folder, folder)
         processes.wait()
         autoencoder, latents = prepare_autoencoder(spec, data, folder, device, say)
-        network = build_network(spec, autoencoder.latent_shape, facts)
-        if isinstance(objective, ChainObjective):
-            shape = tuple(autoencoder.latent_shape)
-            ChainFit(spec, objective, shape, data, folder, device, say).run(latents)
-        elif not isinstance(network, ExactNetwork):
-            taught = teacher is not None and not isinstance(teacher.network, ExactNetwork)
-            start = spec.teacher if taught else spec.init_from
-            if start is not None and checkpoint.newest_step(folder) is None:
-                initialise(network, Path(start), data.label_names, say, needed=not taught)
-            _fit(spec, network, objective, latents, data, folder, say, teacher)
+        shape = tuple(autoencoder.latent_shape)
+        fit_learned(objective, Job(spec, facts, data, latents, shape, teacher, folder, device, say))
         run = Run.load(folder, spec.device)
         if processes.is_main():
             _measure_and_report(run, data, taught=teacher is not None, say=say)
@@ -130,7 +110,7 @@ def _measure_and_report(run: Run, data: Data, *, taught: bool, say: Say) -> None
     """The error of a map, and the card and the report of any run."""
     if run.learned.error_steps:
         say("measuring the map against the flow that it follows")
-        keep_map_errors(run, None if taught else _heldout_loss(run, data))
+        keep_map_errors(run, None if taught else heldout_loss(run, data))
     with survived("the card and the report were not written", say):
         write_card(run.folder)
         write_report(run.folder)
@@ -205,93 +185,3 @@ def train_autoencoder(
     with _opened(folder, spec, data, DataFacts.of(data), device, say):
         prepare_autoencoder(spec, data, folder, device, say)
     return folder, schemas.read(folder, QUALITY)
-
-
-def _fit(
-    spec: TrainSpec,
-    network: nn.Module,
-    objective: Objective,
-    latents: Latents,
-    data: Data,
-    folder: Path,
-    say: Say,
-    teacher: Run | None = None,
-) -> Fitted:
-    batches = latent_batches(spec, objective, latents, data)
-    if class_of("objective", spec.objective) is ReflowSpec:
-        assert teacher is not None
-        batches = reflow_batches(spec, objective, data, teacher, say)
-    elif teacher is not None and teacher.learned.in_blocks:
-        batches = batches_along(spec, objective, latents, data, teacher, say)
-    parameters = sum(p.numel() for p in network.parameters())
-    size = f"{parameters / 1e6:.2f} M parameters"
-    if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
-        say(
-            f"{spec.network} ({size}) has done its {spec.steps} steps: nothing is left to train; "
-            "more --steps would go on"
-        )
-    else:
-        say(f"training {spec.network} ({size}) on {len(latents)} latents")
-    every = spec.sample_every or max(FEWEST_BETWEEN, (spec.steps or DEFAULT_STEPS) // GRIDS)
-
-    def show(average: nn.Module, step: int) -> None:
-        run = _preview(folder, spec, average)
-        with survived(f"the samples of step {step} were not drawn", say):
-            shown = run.sample(PREVIEW, _preview_labels(run)).grid_png()
-            write_atomic(folder / "samples" / f"step-{step:08d}.png", shown)
-        if run.learned.error_steps:
-            keep_if_best(run, step, 0.0 if teacher else _heldout_loss(run, data))
-
-    loop = loop_spec(spec, sample_every=every, minutes=_minutes_left(spec, folder))
-    fitted = fit(
-        network,
-        objective.loss,
-        batches,
-        loop,
-        folder=folder,
-        on_sample=show,
-        on_plan=lambda steps: planned.keep(folder, spec, steps),
-        quiet=say is quiet,
-    )
-    if processes.is_main():
-        costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
-        folders.add_costs(folder, **costs)
-    return fitted
-
-
-def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
-    """The network's minutes: what the autoencoder, which has a third at most, has left."""
-    if spec.minutes is None:
-        return None
-    costs = schemas.read_if_there(folder, COST) or {}
-    spent = (costs.get("autoencoder_s") or 0.0) / 60
-    return max(spec.minutes - spent, 0.5 * spec.minutes)
-
-
-PREVIEW = 64
-"""Samples in a grid during training."""
-
-
-@torch.no_grad()
-def _heldout_loss(run: Run, data: Data) -> float:
-    """What flow matching loses on held-out examples, with the same draws each time."""
-    rows = slice(0, BEST_N)
-    given = {"label": data.heldout_label, "vector": data.heldout_vector}
-    batch = {name: x[rows].to(run.device) for name, x in given.items() if x is not None}
-    x = data.heldout[rows].to(run.device)
-    batch["x1"] = run.autoencoder.encode(x).mean.to(next(run.network.parameters()))
-    matching = make_matching(run.spec, data)
-    drawn = matching.draw(batch, stream(run.spec.seed, "best"))
-    return float(matching.loss(run.network, drawn).per_example.mean())
-
-
-def _preview_labels(run: Run) -> str | None:
-    return "all" if run.label_names else None
-
-
-def _preview(folder: Path, spec: TrainSpec, average: nn.Module) -> Run:
-    """The run as it stands, with the averaged weights in memory."""
-    autoencoder: Any = autoencoders.load(folder / "autoencoder")
-    device = next(average.parameters()).device
-    facts = read_facts(folder)
-    return Run.of(folder, spec, facts, autoencoder.to(device).eval(), average, device)

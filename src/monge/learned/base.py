@@ -112,8 +112,9 @@ class Learned(abc.ABC):
     guided_as_trained: ClassVar[bool] = False
     """Whether its guidance was fixed, or given a range, when it was trained."""
 
-    in_blocks: ClassVar[bool] = False
-    """Whether it is fitted block by block, each by an objective and a network of its own."""
+    on_path: ClassVar[bool] = True
+    """Whether its states at a time have the law of the path at that time. A map is distilled from
+    draws of the path if so, else from states of the teacher's own flow."""
 
     fixed_steps: ClassVar[bool] = False
     """Whether the number of steps of a sample was fixed in training."""
@@ -258,9 +259,9 @@ class Learned(abc.ABC):
             UserError: settings that do not fit.
         """
 
-    @abc.abstractmethod
     def guidance_of(self, flow: Walk, guidance: float | None = None) -> float:
-        """The guidance scale of a flow that was made with this one."""
+        """The guidance scale of a flow that was made with this one; 1 where there is none."""
+        return 1.0
 
     def deterministic(self, guidance: float | None = None) -> Walk:
         """The usual flow where it draws no noise of its own on the way; else one that does not."""
@@ -298,6 +299,10 @@ class Learned(abc.ABC):
         the times between which its laws as a map hold, if it is one."""
         return self.flow(guidance=guidance, **flow), self.field, None
 
+    def without_budget(self) -> str | None:
+        """Why `verify` does not add its errors up to one W2 budget; None where it does."""
+        return None
+
     def without_density(self, solver: str | None = None) -> str | None:
         """Why samples drawn as usual have no log-density; None where they have one."""
         return None
@@ -333,9 +338,9 @@ class Learned(abc.ABC):
             UserError: nothing can be.
         """
 
-    @abc.abstractmethod
     def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
-        """What `program` computes, by the library itself."""
+        """What `program` computes, by the library itself; a velocity, unless a kind says else."""
+        return self.field(x, times[0], cond)
 
     def without_scheduler(self) -> str | None:
         """Why diffusers' Euler scheduler cannot draw its samples; None where it can."""

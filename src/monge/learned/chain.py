@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from monge.components import Component, build
 from monge.errors import UserError
@@ -25,7 +25,7 @@ from monge.objectives.chain import BlockPlan, ChainSpec
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear, Path
 from monge.times import Uniform
-from monge.types import Cond, Latent, State, VelocityField
+from monge.types import Cond, Latent, VelocityField
 
 BLOCKS = "blocks"
 """The key of the finished blocks among a run's facts."""
@@ -87,7 +87,7 @@ class LearnedChain(Learned):
     who = "chain"
     cheapest = "euler"
     default_steps = 3
-    in_blocks = True
+    on_path = False
 
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:
@@ -218,15 +218,17 @@ class LearnedChain(Learned):
                 made.append(ODEBlock(Counted(own, counts), how, each))
         return BlockWalk(tuple(reversed(made)), how, each)
 
-    def guidance_of(self, flow: Walk, guidance: float | None = None) -> float:
-        return 1.0
-
     def evaluations(self, flow: Walk, rows: int) -> int:
         assert isinstance(flow, BlockWalk)
         solved = [b.velocity for b in flow.blocks if isinstance(b, ODEBlock)]
         if not solved:
             return rows * len(flow.blocks)
         return sum(v.counts["rows"] for v in solved[:1] if isinstance(v, Counted))
+
+    # Measuring
+
+    def without_budget(self) -> str | None:
+        return "a chain is verified block by block, and its errors have no sum"
 
     # Density
 
@@ -243,9 +245,6 @@ class LearnedChain(Learned):
             "a chain is not exported as one program: distil it first by monge distil RUN, and "
             "export the map"
         )
-
-    def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
-        return self.field(x, times[0], cond)
 
 
 def _no_guidance(guidance: float | None) -> None:

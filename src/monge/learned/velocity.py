@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from monge.components import build
 from monge.errors import UserError
@@ -19,7 +19,7 @@ from monge.learned.modules import Velocity
 from monge.objectives.base import Objective
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Kind, Linear, Path
-from monge.types import Cond, Latent, State, VelocityField
+from monge.types import Cond, Latent, VelocityField
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,6 @@ class LearnedVelocity(Learned):
             ("t",),
             self.field.domain,
         )
-
-    def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
-        return self.field(x, times[0], cond)
 
     def without_scheduler(self) -> str | None:
         return None

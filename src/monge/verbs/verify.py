@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,9 +13,6 @@ from monge.errors import CheckFailed, UserError
 from monge.runs.spec import TrainSpec
 from monge.verbs.arguments import Sampler, load_run, sampling
 from monge.verbs.shown import note, tell, width
-
-if TYPE_CHECKING:
-    from monge.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ def act(arguments: Verify) -> dict[str, Any]:
         from monge.verification.verify import verify_run
 
         run = load_run(arguments.run, arguments.device, arguments.threads)
-        if run.learned.in_blocks:
-            return _certificates(arguments, run)
+        if arguments.fail_above is not None and (why := run.learned.without_budget()):
+            raise UserError(f"{why}: leave out --fail-above")
         how = {"quick": arguments.quick, "say": note, **sampling(arguments, arguments.steps)}
         report, page = verify_run(run, arguments.n, **how), run.folder / "report.html"
     else:
@@ -88,24 +85,10 @@ def act(arguments: Verify) -> dict[str, Any]:
     tell(arguments, text(report, width()))
     tell(arguments, f"report   {page}")
     if report["violations"]:
-        raise CheckFailed("the budget is violated: " + "; ".join(report["violations"]), report)
+        raise CheckFailed("what must hold is violated: " + "; ".join(report["violations"]), report)
     most = arguments.fail_above
     if most is not None and report["sum"]["value"] > most:
         raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}", report)
-    return report
-
-
-def _certificates(arguments: Verify, run: Run) -> dict[str, Any]:
-    """The certificates of a chain, block by block."""
-    from monge.verification.chain import verify_chain
-    from monge.verification.chain_text import text
-
-    how = {**sampling(arguments, arguments.steps), "fail_above": arguments.fail_above}
-    report = verify_chain(run, arguments.n, quick=arguments.quick, say=note, **how)
-    tell(arguments, text(report))
-    tell(arguments, f"report   {run.folder / 'report.html'}")
-    if report["violations"]:
-        raise CheckFailed("an inequality is violated: " + "; ".join(report["violations"]), report)
     return report
 
 

@@ -35,11 +35,8 @@ from monge.flows.density import EXACT, signs_of, standard_normal_log_density
 from monge.learned.chain import LearnedChain
 from monge.objectives.jko import JKOSpec
 from monge.paths import Linear
-from monge.report.report import write_report
-from monge.runs.layout import VERIFY
 from monge.runs.run import Run
-from monge.system.files import write_json
-from monge.system.progress import Say, quiet
+from monge.system.progress import Say
 from monge.targets.base import Target
 from monge.tensors import stream
 from monge.verification.chain_measures import (
@@ -65,16 +62,17 @@ QUICK_N = 500
 
 
 def verify_chain(
+    learned: LearnedChain,
     run: Run,
     n: int | None = None,
     *,
-    quick: bool = False,
-    seed: int = 0,
-    data: Data | None = None,
-    say: Say = quiet,
+    quick: bool,
+    seed: int,
+    data: Data,
+    say: Say,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """The certificates of a chain run; written to ``verify.json`` and the report.
+    """The certificates of the chain of a run.
 
     Args:
         n: examples: held-out ones, or new ones of a known law.
@@ -82,7 +80,7 @@ def verify_chain(
         sampling: none; a chain is verified as it was fitted.
 
     Raises:
-        UserError: the data has changed, or settings of sampling.
+        UserError: settings of sampling, or too few examples.
     """
     if unfit := [name for name, value in sampling.items() if value is not None]:
         raise UserError(
@@ -91,9 +89,6 @@ def verify_chain(
         )
     if n is not None and n < 20:
         raise UserError(f"certificates need at least 20 examples, not {n}")
-    data = run.data() if data is None else data
-    learned = run.learned
-    assert isinstance(learned, LearnedChain)
     given = _examples(run, data, n or (QUICK_N if quick else N), seed)
     walk = learned.flow()
     say(f"pushing {len(given.z)} examples through {len(learned.plans)} blocks")
@@ -104,7 +99,7 @@ def verify_chain(
     known, size = given.log_density is not None, given.z[0].numel()
     violations = violations_of(blocks, learned, size) if known else []
     violations += overstated(solvers)
-    report = {
+    return {
         "format_version": 1,
         "chain": learned.spec.name,
         "truth_known": known,
@@ -121,9 +116,6 @@ def verify_chain(
         "exact_kl": exact_divergences(run, learned, data.target),
         "violations": violations,
     }
-    write_json(run.folder / VERIFY, report)
-    write_report(run.folder)
-    return report
 
 
 def _examples(run: Run, data: Data, n: int, seed: int) -> Examples:

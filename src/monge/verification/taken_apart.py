@@ -115,21 +115,11 @@ def known_of(data: Data, seed: int, home: float | None = None) -> Known:
     scale = scale_of(data)
     rows = random_rows(len(data.train), MOST_TRAIN, stream(seed, "verify", "train"))
     shown = random_rows(len(data.heldout), MOST_HELDOUT, stream(seed, "verify", "real"))
-    cond = {}
-    if data.heldout_label is not None:
-        cond["label"] = data.heldout_label[shown]
-    if data.heldout_vector is not None:
-        cond["vector"] = data.heldout_vector[shown].float()
-    train_cond = {}
-    if data.train_label is not None:
-        train_cond["label"] = data.train_label[rows]
-    if data.train_vector is not None:
-        train_cond["vector"] = data.train_vector[rows].float()
     return Known(
         data.heldout[shown] / scale,
-        cond or None,
+        data.conditions("heldout", shown) or None,
         data.train[rows] / scale,
-        train_cond or None,
+        data.conditions("train", rows) or None,
         home,
     )
 

@@ -1,4 +1,4 @@
-"""The budget for the terminal."""
+"""What `verify` has found, for the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from monge.report.words import map_laws
 from monge.system.shown import wrapped
-from monge.verification import certified
+from monge.verification import certified, chain_text
 from monge.verification.terms import Term
 
 BAR = 24
@@ -14,7 +14,15 @@ BAR = 24
 
 
 def text(report: dict[str, Any], width: int | None = None) -> str:
-    """The budget for the terminal, in lines of so many characters at most."""
+    """The budget, or the certificates of a chain, for the terminal.
+
+    Args:
+        width: characters of a line of the budget at most; None without a limit.
+    """
+    return chain_text.text(report) if "chain" in report else _budget(report, width)
+
+
+def _budget(report: dict[str, Any], width: int | None) -> str:
     bar_at_most = BAR if width is None else min(BAR, max(4, width - 50))
 
     def note(line: str) -> str:

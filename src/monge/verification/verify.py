@@ -1,10 +1,11 @@
-"""Verifying a run: its budget, its error over time and steps, how it stretches, what to change."""
+"""Verifying a run, a generator, or a velocity field made elsewhere."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Callable
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from monge.components import build
 from monge.data.base import Data
 from monge.fitting.autoencoding import pretrained
 from monge.flows import Integrated
+from monge.learned import Learned
+from monge.learned.chain import LearnedChain
 from monge.paths import Kind
 from monge.report.next_steps import command_of_advice
 from monge.report.report import REPORT, report_of, write_report
@@ -33,6 +36,7 @@ from monge.times import Grid
 from monge.types import VelocityField
 from monge.verification import curves
 from monge.verification.advice import Trials
+from monge.verification.chain import verify_chain
 from monge.verification.examine import effort_of, examine
 from monge.verification.foreign import Clock, field_of
 from monge.verification.longer_training import trials_of
@@ -52,10 +56,10 @@ def verify_run(
     say: Say = quiet,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """Say where the Wasserstein-2 error of a run comes from; write ``verify.json`` and the report.
+    """Verify what a run has learned; write ``verify.json`` and the report.
 
     Args:
-        n: samples in the terms.
+        n: samples in the terms; of a chain, examples.
         quick: fewer of everything, for a first look.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
 
@@ -63,6 +67,25 @@ def verify_run(
         UserError: settings that do not fit the run, or data that has changed.
     """
     data = run.data() if data is None else data
+    how = {"quick": quick, "seed": seed, "data": data, "say": say, **sampling}
+    report = verify_learned(run.learned, run, n, **how)
+    write_json(run.folder / VERIFY, strict(report))
+    write_report(run.folder)
+    return report
+
+
+def verify_budget(
+    learned: Learned,
+    run: Run,
+    n: int | None = None,
+    *,
+    quick: bool,
+    seed: int,
+    data: Data,
+    say: Say,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """The W2 budget of a run: where the error of its samples comes from, and what to change."""
     effort = effort_of(n, quick)
     final = sampling.pop("final", None)
     pipeline = pipeline_of(run, data, seed, final, effort.fine, **sampling)
@@ -76,9 +99,14 @@ def verify_run(
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
     report["advice"]["command"] = command_of_advice(run, report["advice"])
-    write_json(run.folder / VERIFY, strict(report))
-    write_report(run.folder)
     return report
+
+
+verify_learned = singledispatch(verify_budget)
+"""Verifies what a run has learned: ``verify_learned(learned, run, n, ...)``. By the W2 budget,
+where the type of `learned` has no certificates of its own, given by `verify_learned.register`."""
+
+verify_learned.register(LearnedChain, verify_chain)
 
 
 def verify_generator(
