@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monge.data.base import Data
-from monge.errors import UserError
 from monge.evaluation.density import heldout_density
 from monge.evaluation.latent_rows import latents_in_units
 from monge.evaluation.step_curve import FLOORS, MOST, Judge
-from monge.learned.chain import LearnedChain
 from monge.metrics.features import FeatureNetwork
 from monge.runs.layout import ANYTIME
 from monge.runs.run import Run
@@ -38,14 +36,11 @@ def anytime_curve(
     Raises:
         UserError: the run is no chain, or has fewer blocks.
     """
-    learned = run.learned
-    if not isinstance(learned, LearnedChain):
-        raise UserError(f"{run.folder} is no chain of blocks: leave out --blocks")
+    prefixes = [dataclasses.replace(run, learned=run.learned.first(k)) for k in blocks]
     data = run.data() if data is None else data
     judge = Judge(run, data, n, seed, network)
     points = []
-    for k in blocks:
-        prefix = dataclasses.replace(run, learned=learned.first(k))
+    for k, prefix in zip(blocks, prefixes, strict=True):
         samples = prefix.sample(judge.n, seed=seed)
         point = dataclasses.asdict(judge.of(prefix, samples, "chain"))
         density = heldout_density(prefix, data, seed)
