@@ -314,3 +314,31 @@ def test_equalised_sizes_divide_the_way() -> None:
     assert equalised([0.2, 0.5, 1.3], [1.0, 1.0, 1.0], 1.0) == pytest.approx([0.2, 0.5, 1.3])
     assert sum(equalised([0.3, 0.6, 0.9], [5.0, 0.1, 2.0], 0.7)) == pytest.approx(1.8)
     assert equalised([1.0, 2.0], [0.0, 0.0], 1.0) == [1.0, 2.0]
+
+
+def test_the_adjoint_has_the_gradient_of_backpropagation_and_the_memory_of_a_step() -> None:
+    net, x = mlp(3), states(64, 3)
+    signs = torch.randint(0, 2, (2, 64, 3), generator=stream(0, "signs")).double() * 2 - 1
+
+    def taken(steps: int, recompute: bool) -> tuple[list[Tensor], int]:
+        block = ODEBlock(NetworkVelocity(net), RK4(), steps, recompute=recompute)
+        start, stored = x.clone().requires_grad_(), 0
+
+        def pack(kept: Tensor) -> Tensor:
+            nonlocal stored
+            stored += kept.numel()
+            return kept
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+            y, change = block.transport(start, 1.0, 0.0, None, signs)
+        loss = (y.square().sum(1) - change.mean(1)).mean()
+        return list(
+            torch.autograd.grad(loss, [start, *net.parameters()], allow_unused=True)
+        ), stored
+
+    (plain, much), (again, little) = taken(6, False), taken(6, True)
+    for a, b in zip(plain, again, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert little < much / 10

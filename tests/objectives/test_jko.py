@@ -240,3 +240,16 @@ def test_the_objectives_are_components(text: str) -> None:
     spec = build("objective", text)
     assert isinstance(spec, ChainSpec) and repr(spec) == text
     assert build("objective", spec.in_full) == spec
+
+
+@pytest.mark.parametrize("text", ["jko", "local-flow-matching"])
+def test_the_diffusion_before_the_first_block_is_an_ornstein_uhlenbeck_step(text: str) -> None:
+    x = torch.full((20000, 2), 3.0, dtype=torch.float64)
+    spec: ChainSpec = build("objective", f"{text}:diffusion=0.2")
+    y = spec.diffused(x, stream(0, "diffusion"))
+    assert float((y.mean(0) - 3 * math.exp(-0.2)).abs().max()) < 0.02
+    variance = 1 - math.exp(-0.4)
+    assert float((y.T.cov() - variance * torch.eye(2)).abs().max()) < 0.02
+    assert build("objective", text).diffused(x, stream(0, "diffusion")) is x
+    with pytest.raises(UserError, match="diffusion must be 0 or a positive time"):
+        build("objective", f"{text}:diffusion=-1")

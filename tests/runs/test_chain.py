@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from monge import cli
 from monge.errors import UserError
 from monge.evaluation.anytime import anytime_curve, text
+from monge.export.run import export_run
 from monge.fitting.distil import distil
 from monge.fitting.train import train
 from monge.flows.density import standard_normal_log_density
@@ -26,6 +27,7 @@ from monge.report.report import write_report
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.targets.gaussian import Gaussian
+from monge.tensors import stream
 from monge.verification.chain_measures import overstated
 
 LAW = "target:gaussian:dim=2,condition=4"
@@ -207,6 +209,8 @@ def test_residual_blocks_are_a_chain_too(tmp_path: Path) -> None:
     drawn = run.sample(2000).x.double()
     assert (drawn.mean(0) - target.mean).abs().max() < 0.25
     assert cli.main(["verify", str(run.folder), "--quick"]) == 0
+    with pytest.raises(UserError, match="residual blocks are inverted by iterations"):
+        export_run(run)
     with pytest.raises(UserError, match="no solver"):
         run.flow(solver="rk4")
     with pytest.raises(UserError, match="times 0 and 1 alone"):
@@ -293,9 +297,55 @@ def test_what_a_chain_cannot_do_is_refused(run: Run, capsys: pytest.CaptureFixtu
         (["sample", folder, "--guidance", "2"], "without guidance"),
         (["sample", folder, "--grid", "shifted:n=3,shift=2"], "equal steps"),
         (["verify", folder, "--steps", "6"], "leave out steps"),
-        (["export", folder], "distil it first"),
         (["density", folder, "no-such-file.csv"], "no-such-file"),
     ):
         assert cli.main(words) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["sample", folder, "-n", "5", "--steps", "6", "--solver", "heun"]) == 0
+
+
+def test_samples_are_drawn_after_each_block_and_a_failure_ends_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = sorted(p.name for p in (run.folder / "samples").glob("*.png"))
+    assert pictures == ["blocks-01.png", "blocks-02.png", "blocks-03.png"]
+    assert "Samples after 3 blocks." in (run.folder / "report.html").read_text()
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no picture today")
+
+    monkeypatch.setattr("monge.sampling.samples.Samples.grid_png", broken)
+    said: list[str] = []
+    spec = TrainSpec(**SMALL, objective="jko:blocks=1", steps=2)
+    assert len(chain_of(train(spec, out=tmp_path / "run", say=said.append)).plans) == 2
+    assert any("the samples of 1 blocks were not drawn" in line for line in said)
+
+
+def test_a_chain_is_exported_as_one_program(run: Run) -> None:
+    path, known = export_run(run)
+    assert path.name == "chain.pt2" and known["largest_difference"] < 1e-5
+    assert known["inputs"] == {"x": "float32 (B, 2)"} and "3 blocks" in known["program"]
+    exported = torch.export.load(path).module()
+    x0 = torch.randn(7, 2)
+    torch.testing.assert_close(exported(x0), run.flow()(x0, 0.0, 1.0), atol=1e-5, rtol=1e-5)
+
+
+def test_data_on_a_line_needs_a_short_diffusion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = torch.randn(600, 1, generator=stream(0, "line")) * torch.tensor([[1.0, 0.0]])
+    path = tmp_path / "line.csv"
+    rows = "\n".join(f"{a:.6f},{a * 2:.6f}" for a in line[:, 0].tolist())
+    path.write_text(f"a,b\n{rows}\n")
+    given = {**SMALL, "data": str(path), "autoencoder": "identity"}
+    spec = TrainSpec(**given, objective="jko:blocks=2,diffusion=0.05", steps=150, lr=0.01)
+    run = train(spec, out=tmp_path / "run")
+    assert cli.main(["verify", str(run.folder), "--quick"]) == 0
+    assert "data diffused for a time of 0.05: W2 at most" in capsys.readouterr().out
+    report = json.loads((run.folder / "evaluation" / "verify.json").read_text())
+    # Of coordinates with variance 1: (1 - e^-g)^2 2 + (1 - e^-2g) 2.
+    expected = math.sqrt(2 * (1 - math.exp(-0.05)) ** 2 + 2 * (1 - math.exp(-0.1)))
+    assert report["diffusion"]["moved_at_most"] == pytest.approx(expected, rel=0.1)
+    z = run.sample(2000).z
+    across = (z[:, 0] - z[:, 1]) / math.sqrt(2)  # nothing before the diffusion
+    assert float(across.std()) == pytest.approx(math.sqrt(1 - math.exp(-0.1)), rel=0.25)

@@ -30,16 +30,20 @@ from monge.objectives.chain import BlockPlan, ChainSpec, equalised, halves
 from monge.runs import folder as folders
 from monge.runs.layout import CHAIN
 from monge.runs.restore import load_weights
+from monge.runs.run import Run
 from monge.sampling.facts import n_vector_of
 from monge.system import processes
 from monge.system.files import read_json, write_atomic, write_json
-from monge.system.progress import quiet
+from monge.system.progress import quiet, survived
 from monge.tensors import stream
 from monge.training.loop import fit
 from monge.types import Cond, Posterior, State
 
 INPUT = "input.safetensors"
 DONE = "block.json"
+
+PREVIEW = 64
+"""Samples in a picture after a block."""
 
 PUSHED = 1024
 """Latents that are pushed through a block at once."""
@@ -115,7 +119,7 @@ class ChainFit:
         if posterior.logvar is not None:
             noise = torch.randn(x.shape, generator=stream(self.job.spec.seed, "posterior"))
             x = posterior.sample(noise.to(x))
-        _keep(home, x)
+        _keep(home, self.settings.diffused(x, stream(self.job.spec.seed, "diffusion")))
         processes.wait()
 
     def _round(
@@ -133,6 +137,7 @@ class ChainFit:
             done.append(self._block(number, k, plan, start, len(plans) + 1))
             if number == 0:
                 self._publish(done)
+                self._show(len(done))
             if number == 0 and self.settings.blocks is None and self._near(done[-1]):
                 plans = [p for p in plans if p.size is None]
         return done
@@ -219,6 +224,15 @@ class ChainFit:
             steps=sum(b.facts["steps"] for b in done),
             parameters=sum(t.numel() for t in weights.values()),
         )
+
+    def _show(self, blocks: int) -> None:
+        """A picture of samples of the blocks so far, which must not end the work."""
+        if not processes.is_main():
+            return
+        with survived(f"the samples of {blocks} blocks were not drawn", self.job.say):
+            run = Run.load(self.job.folder, self.job.spec.device)
+            shown = run.sample(PREVIEW, "all" if run.label_names else None).grid_png()
+            write_atomic(self.job.folder / "samples" / f"blocks-{blocks:02d}.png", shown)
 
     def _home(self, number: int, k: int) -> Path:
         return self.job.folder / "blocks" / f"{number}-{k:02d}"

@@ -12,12 +12,14 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from monge import dual_numbers
 from monge.errors import UserError
@@ -139,6 +141,9 @@ class ODEBlock:
         solver, steps: equal steps; an adaptive solver chooses its own.
         divergence: how the divergence is computed; None for the cheapest one that is exact.
         offset: in training, where the equal steps begin, in (0, 1) of a step; see `Offset`.
+        recompute: whether each step is computed again for its gradient, with the memory of one step
+            in place of all: the adjoint of the discrete walk, whose gradient is that of
+            backpropagation.
     """
 
     velocity: VelocityField
@@ -146,6 +151,7 @@ class ODEBlock:
     steps: int = 3
     divergence: Divergence | None = None
     offset: float | None = None
+    recompute: bool = False
 
     domain = (0.0, 1.0)
 
@@ -165,7 +171,18 @@ class ODEBlock:
     def transport(
         self, x: State, s: float, t: float, cond: Cond = None, signs: Tensor | None = None
     ) -> tuple[State, Tensor]:
-        return transported(self.flow, x, s, t, cond, signs, self.divergence)
+        flow = self.flow
+        if not self.recompute or not torch.is_grad_enabled():
+            return transported(flow, x, s, t, cond, signs, self.divergence)
+        inner = [k for k in flow.knots if min(s, t) < k < max(s, t)]
+        walk = [s, *sorted(inner, reverse=s > t), t]
+        total: Tensor | None = None
+        for a, b in itertools.pairwise(walk):
+            given = (flow, x, a, b, cond, signs, self.divergence)
+            x, change = checkpoint(transported, *given, use_reentrant=False)
+            total = change if total is None else total + change
+        assert total is not None
+        return x, total
 
 
 MOST_DIM = 16

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monge.components import Component, build
 from monge.errors import UserError
@@ -18,6 +18,7 @@ from monge.flows import Density, Walk
 from monge.flows.block_walk import BlockWalk
 from monge.flows.blocks import Block, NetworkVelocity, ODEBlock, ResidualBlock
 from monge.learned.base import JUMPS, Learned, Program, Settings, with_settings
+from monge.learned.modules import Walked
 from monge.networks.exact import ExactSpec
 from monge.networks.stack import Stack
 from monge.objectives.base import Objective
@@ -25,7 +26,7 @@ from monge.objectives.chain import BlockPlan, ChainSpec
 from monge.objectives.flow_matching import FlowMatching
 from monge.paths import Linear, Path
 from monge.times import Uniform
-from monge.types import Cond, Latent, VelocityField
+from monge.types import Cond, Latent, State, VelocityField
 
 BLOCKS = "blocks"
 """The key of the finished blocks among a run's facts."""
@@ -241,10 +242,27 @@ class LearnedChain(Learned):
     # Export
 
     def program(self) -> Program:
-        raise UserError(
-            "a chain is not exported as one program: distil it first by monge distil RUN, and "
-            "export the map"
+        if self.spec.block == "residual":
+            raise UserError(
+                "residual blocks are inverted by iterations, which no program of torch holds: "
+                "make a flow map of them by monge distil RUN, and export that"
+            )
+        made = [
+            self.spec.made(net, plan.clock)
+            for net, plan in zip(self.network.blocks, self.plans, strict=True)
+        ]
+        blocks = cast("list[ODEBlock]", made[::-1])
+        how = f"{self.flow().label}, {self.spec.steps} steps each"
+        return Program(
+            lambda conditions: Walked(self.network, blocks, conditions),
+            f"samples of a chain: noise x carried from t = 0 to data at t = 1 by {how}",
+            "chain.pt2",
+            (),
+            (0.0, 1.0),
         )
+
+    def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
+        return self.flow()(x, 0.0, 1.0, cond)
 
 
 def _no_guidance(guidance: float | None) -> None:

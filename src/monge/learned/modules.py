@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from monge.flows import MeanVelocity
+from monge.flows.blocks import ODEBlock
 from monge.paths import Path
 from monge.tensors import expand
+from monge.types import Time
 
 
 class _Conditioned(nn.Module):
@@ -22,6 +26,29 @@ class _Conditioned(nn.Module):
 
     def cond(self, given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
         return dict(zip(self.conditions, given, strict=True)) or None
+
+
+class Walked(nn.Module):
+    """What blocks make of noise x, given conditions, by their own solver and steps."""
+
+    def __init__(
+        self, net: nn.Module, blocks: Sequence[ODEBlock], conditions: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.net, self.conditions = net, conditions  # the net holds the weights of the blocks
+        # The knots are numbers before anything is traced.
+        self.steps = [(b.velocity, b.solver, list(pairwise(b.flow.knots))) for b in blocks]
+
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        cond = dict(zip(self.conditions, given, strict=True)) or None
+        for velocity, solver, spans in self.steps:
+
+            def rates(y: tuple[Tensor, ...], u: Time, _: Any, v: Any = velocity) -> Any:
+                return (v(y[0], u, cond),)
+
+            for start, end in spans:
+                (x,) = solver.advance(rates, (x,), start, end)
+        return x
 
 
 class Velocity(_Conditioned):

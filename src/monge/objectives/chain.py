@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from monge.components import Component, build
@@ -26,6 +27,7 @@ from monge.flows.transport import Divergence, by_differences
 from monge.objectives.base import Learns, Objective
 from monge.objectives.flow_matching import FlowMatching
 from monge.solvers import Solver
+from monge.types import State
 
 MOST = 8
 """Blocks of a chain whose number is chosen by the stopping rule, at most, without a free one."""
@@ -61,6 +63,11 @@ class ChainSpec(Component, abc.ABC):
         block: ode, the flow of a velocity; residual, x + f(x) with its exact determinant.
         autonomous: whether the velocity of a block is the same at all its times.
         solver, steps: of each block, in training, pushing, sampling and densities alike.
+        gradient: backpropagation through all steps of a block, or adjoint: each step is computed
+            again for its gradient, which is the same, with the memory of one step.
+        diffusion: time of an Ornstein-Uhlenbeck step that the data takes before the first block,
+            for data without a density, such as points on a line in the plane. The chain then learns
+            the law of the diffused data, which it does not undo.
         reparametrise: rounds that give all blocks the same way, by new sizes.
         eta: by how much a round moves the sizes towards equal ways, in (0, 1].
         refine: rounds that split each block in two.
@@ -76,6 +83,8 @@ class ChainSpec(Component, abc.ABC):
     autonomous: bool = False
     solver: str = "rk4"
     steps: int = 3
+    gradient: Literal["backpropagation", "adjoint"] = "backpropagation"
+    diffusion: float = 0.0
     reparametrise: int = 0
     eta: float = 0.5
     refine: int = 0
@@ -89,6 +98,11 @@ class ChainSpec(Component, abc.ABC):
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise UserError(f"objective {self.name}: {name} must be above 0, not {value}")
+        if not 0 <= self.diffusion < math.inf:
+            raise UserError(
+                f"objective {self.name}: diffusion must be 0 or a positive time, not "
+                f"{self.diffusion:g}"
+            )
         if not 0 < self.eta <= 1:
             raise UserError(f"objective {self.name}: eta must lie in (0, 1], not {self.eta}")
         if min(self.reparametrise, self.refine, self.merge) < 0:
@@ -134,7 +148,20 @@ class ChainSpec(Component, abc.ABC):
         if self.block == "residual":
             return ResidualBlock(network)
         velocity = NetworkVelocity(network, clock, self.autonomous)
-        return ODEBlock(velocity, self.solved, self.steps, divergence, offset)
+        recompute = self.gradient == "adjoint"
+        return ODEBlock(velocity, self.solved, self.steps, divergence, offset, recompute)
+
+    def diffused(self, x: State, rng: torch.Generator) -> State:
+        """The data of the first block: x after the Ornstein-Uhlenbeck step of `diffusion`."""
+        if not self.diffusion:
+            return x
+        left, spread = ou_scales(self.diffusion)
+        return left * x + spread * torch.randn(x.shape, generator=rng).to(x)
+
+
+def ou_scales(time: float) -> tuple[float, float]:
+    """e^-g and sqrt(1 - e^-2g): what an Ornstein-Uhlenbeck step of time g makes of state, noise."""
+    return math.exp(-time), math.sqrt(-math.expm1(-2 * time))
 
 
 # New sizes

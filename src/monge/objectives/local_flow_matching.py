@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ from monge.couplings import Coupling, source_like
 from monge.errors import UserError
 from monge.flows.blocks import NetworkVelocity
 from monge.objectives.base import Batch, Loss, Objective
-from monge.objectives.chain import BlockPlan, ChainSpec
+from monge.objectives.chain import BlockPlan, ChainSpec, ou_scales
 from monge.objectives.flow_matching import FlowMatching
 
 
@@ -83,8 +82,7 @@ class LocalFlowMatching(Objective):
     def draw(self, batch: Batch, rng: torch.Generator, step: int = 0) -> Batch:
         if self.plan.size is None:
             return self.matching.draw(batch, rng)
-        x, left = batch["x1"], math.exp(-self.plan.size)
-        spread = math.sqrt(-math.expm1(-2 * self.plan.size))
+        x, (left, spread) = batch["x1"], ou_scales(self.plan.size)
         x0 = left * x + spread * source_like(x, rng)
         return self.matching.draw({**batch, "x0": x0}, rng)
 

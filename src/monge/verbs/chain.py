@@ -43,8 +43,9 @@ class Chain(Reading):
     """Source of the data, as for train."""
     objective: str = "jko"
     """jko or local-flow-matching; with :stop=.., eta=.., free=true|false, warm=true|false,
-    autonomous=true|false, steps=.. (of the solver in a block), growth=.., largest=..; of jko
-    divergence=auto|exact|hutchinson|difference, probes=.."""
+    autonomous=true|false, steps=.. (of the solver in a block), growth=.., largest=..,
+    diffusion=.. (time of a diffusion of the data before the first block); of jko
+    divergence=auto|exact|hutchinson|difference, probes=.., gradient=backpropagation|adjoint."""
     blocks: str = "auto"
     """How many blocks before the free one; auto: until E|x - Tx|^2 / E|Tx|^2 < stop (0.01), at most
     8."""

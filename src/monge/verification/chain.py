@@ -33,6 +33,7 @@ from monge.evaluation.density import PROBES
 from monge.flows.block_walk import BlockWalk, round_trip
 from monge.flows.density import EXACT, signs_of, standard_normal_log_density
 from monge.learned.chain import LearnedChain
+from monge.objectives.chain import ChainSpec, ou_scales
 from monge.objectives.jko import JKOSpec
 from monge.paths import Linear
 from monge.runs.run import Run
@@ -90,6 +91,7 @@ def verify_chain(
     if n is not None and n < 20:
         raise UserError(f"certificates need at least 20 examples, not {n}")
     given = _examples(run, data, n or (QUICK_N if quick else N), seed)
+    given, moved = _diffused(given, learned.spec, seed)
     walk = learned.flow()
     say(f"pushing {len(given.z)} examples through {len(learned.plans)} blocks")
     stages = list(_stages(walk, given, seed))
@@ -114,6 +116,7 @@ def verify_chain(
         "solvers": solvers,
         "steps_needed": steps_asked_for(blocks, learned),
         "exact_kl": exact_divergences(run, learned, data.target),
+        "diffusion": {"time": learned.spec.diffusion, "moved_at_most": moved},
         "violations": violations,
     }
 
@@ -136,6 +139,21 @@ def _examples(run: Run, data: Data, n: int, seed: int) -> Examples:
     cond = run.condition(label, vector, standardised=True)
     moved = None if cond is None else {k: c.to(run.device) for k, c in cond.items()}
     return Examples(z, moved, None)
+
+
+def _diffused(given: Examples, spec: ChainSpec, seed: int) -> tuple[Examples, float]:
+    """Examples as the first block took them, and how far in W2 diffusion has moved their law.
+
+    The bound is that of each example with its own diffused one: (1 - e^-g)^2 E|x|^2 +
+    (1 - e^-2g) d. The density of a diffused law counts as unknown.
+    """
+    if not spec.diffusion:
+        return given, 0.0
+    z, (left, spread) = given.z, ou_scales(spec.diffusion)
+    size = float(z.double().square().flatten(1).sum(1).mean())
+    moved = math.sqrt((1 - left) ** 2 * size + spread**2 * z[0].numel())
+    diffused = spec.diffused(z.cpu(), stream(seed, "certificates", "diffusion")).to(z)
+    return Examples(diffused, given.cond, None), moved
 
 
 @torch.no_grad()

@@ -231,7 +231,7 @@ def exact_divergences(run: Run, learned: LearnedChain, target: Target | None) ->
     JKO steps on the line.
     """
     bare = run.autoencoder.autoencoder
-    if target is None or bare.spec.name != "identity":
+    if target is None or bare.spec.name != "identity" or learned.spec.diffusion:
         return None
     jko = isinstance(learned.spec, JKOSpec)
     sizes = [math.inf if p.size is None else p.size for p in learned.plans]

@@ -69,6 +69,11 @@ def _split(report: Mapping[str, Any]) -> list[str]:
 
 def _of_whole(report: Mapping[str, Any]) -> list[str]:
     lines = []
+    if diffusion := report["diffusion"]["time"]:
+        lines.append(
+            f"the chain has learned data diffused for a time of {diffusion:g}: W2 at most "
+            f"{report['diffusion']['moved_at_most']:.3g} from the data, in latent units"
+        )
     if report["truth_known"]:
         last = report["blocks"][-1]["kl"]
         most = math.sqrt(max(0.0, last["value"]) / 2)

@@ -64,6 +64,11 @@ def certificates(folder: Path) -> str | None:
         f"{escaped(report['trace'])}. Data to noise and back: {report['round_trip']:.1e} rms "
         "per coordinate."
     )
+    if diffusion := report.get("diffusion", {}).get("time"):
+        told += (
+            f" The chain has learned data diffused for a time of {diffusion:g}, W2 at most "
+            f"{number(report['diffusion']['moved_at_most'])} from the data in latent units."
+        )
     return (
         card(_pushed(report), "Data pushed block by block, on its two principal axes")
         + f"<div class='pair'>{card(_divergences(report))}{card(_moved(report))}</div>"

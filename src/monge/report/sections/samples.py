@@ -24,20 +24,29 @@ def samples(folder: Path) -> str | None:
 
 
 def while_training(folder: Path) -> str | None:
-    steps = {}
-    for path in (folder / "samples").glob("step-*.png"):
-        if match := re.fullmatch(r"step-(\d+)", path.stem):
-            steps[int(match[1])] = path
-    if not steps:
+    steps = _numbered(folder, "step")
+    blocks = _numbered(folder, "blocks")
+    shown = {f"step {n:,}": path for n, path in steps.items()}
+    shown |= {f"{n} blocks" if n > 1 else "1 block": path for n, path in blocks.items()}
+    if not shown:
         return None
-    last = max(steps)
+    *_, last = shown
     large = ""
     if not (folder / "evaluation" / "samples.png").exists():
-        large = card(picture(steps[last], f"Samples after step {last:,}."))
-    if len(steps) == 1:
+        large = card(picture(shown[last], f"Samples after {last}."))
+    if len(shown) == 1:
         return large
-    strip = "".join(picture(steps[n], f"step {n:,}", most=960) for n in sorted(steps))
+    strip = "".join(picture(path, name, most=960) for name, path in shown.items())
     return large + card(f"<div class='strip'>{strip}</div>", "The same noise, as training went on")
+
+
+def _numbered(folder: Path, word: str) -> dict[int, Path]:
+    """The pictures of a run whose names are a word and a number, in order."""
+    found = {}
+    for path in (folder / "samples").glob(f"{word}-*.png"):
+        if match := re.fullmatch(rf"{word}-(\d+)", path.stem):
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
 
 
 def by_steps(folder: Path) -> str | None:
