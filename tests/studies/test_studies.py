@@ -139,8 +139,9 @@ def test_steps_of_a_chain() -> None:
 
 
 def test_the_autoencoder() -> None:
-    found = verdicts("autoencoder", dim=(16,), seed=(0, 1, 2, 3),
-                     samples=(0, 256, 512, 1024, 2048, 4096), shift=(0.0, 0.1, 0.3, 1.0))  # fmt: skip
+    samples = (0, 256, 512, 1024, 2048, 4096)
+    axes = {"dim": (16,), "seed": (0, 1, 2, 3), "shift": (0.0, 0.1, 0.3, 1.0)}
+    found = verdicts("autoencoder", samples=samples, **axes)
     assert Counter(v.word for v in found) == {"consistent": len(found)}
     assert {v.claim.name for v in found} == {c.name for c in catalogue.find("autoencoder").claims}
 
