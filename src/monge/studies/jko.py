@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from monge.studies.claims import Ceiling, Slope
+from monge.studies.claims import Ceiling, Equal, Slope
 from monge.studies.study import Axis, Cell, Row, Study
 from monge.targets.gaussian import Gaussian
 from monge.targets.jko import (
@@ -110,7 +110,7 @@ def cell(at: Cell) -> Iterator[Row]:
             if now.kl < 10 * floor or before.kl < 10 * floor:
                 row["ratio"] = None
         elif n == last:
-            row["end"], row["plateau"] = now.w2, math.sqrt(plateau(error))
+            row["end"], row["planted"], row["plateau"] = now.w2, error, math.sqrt(plateau(error))
             row["reached"] = reached
             row["needed"] = steps_needed(first.w2, error, gamma)
         yield row
@@ -152,10 +152,9 @@ STUDY = Study(
             "W2^2 is at most (1 + gamma/2)^-n W2_0^2 + 4 error^2", "squared", "allowed",
             "arXiv 2310.17582, forward convergence", ("law", "gamma", "error"), slack=1e-9,
         ),
-        Slope(
-            "the distance that is left is of the size of the error", "end", "error", 1.0, "rate",
-            "derived: the fixed point is N(error e, I)", "zero", ("law", "gamma"),
-            where={"error": (0.003, 0.01, 0.03, 0.1, 0.3)}, tolerance=0.02, panel="law",
+        Equal(
+            "the distance that is left is the error", "end", "planted",
+            "derived: the fixed point is N(error e, I)", ("law", "gamma"), tolerance=0.01,
         ),
         Ceiling(
             "the distance that is left is at most twice the error", "end", "plateau",
