@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -125,6 +126,24 @@ def test_the_cost_of_solvers() -> None:
     }
     assert len({r["evaluations"] for r in rows if r["solver"] == "dopri5"}) == 2
     assert min(r["of_best"] for r in rows) == 1
+
+
+def test_steps_of_a_chain() -> None:
+    found = verdicts("jko", law=("gaussian-8", "mixture"), gamma=(0.5,), step=tuple(range(1, 41)),
+                     error=(0.0, 0.03, 0.1, 0.3))  # fmt: skip
+    assert Counter(v.word for v in found) == {"consistent": len(found)}
+    assert {v.claim.name for v in found} == {c.name for c in catalogue.find("jko").claims}
+    rate = next(v for v in found if v.claim.name.startswith("log KL falls"))
+    assert rate.line is not None and rate.line.fit is not None
+    assert rate.line.fit.slope == pytest.approx(-2 * math.log(1.5), abs=0.005)
+
+
+def test_the_autoencoder() -> None:
+    samples = (0, 256, 512, 1024, 2048, 4096)
+    axes = {"dim": (16,), "seed": (0, 1, 2, 3), "shift": (0.0, 0.1, 0.3, 1.0)}
+    found = verdicts("autoencoder", samples=samples, **axes)
+    assert Counter(v.word for v in found) == {"consistent": len(found)}
+    assert {v.claim.name for v in found} == {c.name for c in catalogue.find("autoencoder").claims}
 
 
 @pytest.mark.parametrize("name", catalogue.STUDIES)

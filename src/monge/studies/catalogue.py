@@ -13,6 +13,8 @@ STUDIES: dict[str, str] = {
     "early-stopping": "monge.studies.early_stopping:STUDY",
     "coupling": "monge.studies.coupling:STUDY",
     "solver-cost": "monge.studies.solver_cost:STUDY",
+    "jko": "monge.studies.jko:STUDY",
+    "autoencoder": "monge.studies.autoencoder:STUDY",
 }
 """Name to the module and name of a study, in the order in which they are listed."""
 
