@@ -1,7 +1,7 @@
-"""How a source is read: the settings that stand beside its name.
+"""`Reading`: the settings with which a source is read.
 
-A plain dataclass of scalars, part of every run's specification, so that a run can read its data
-again exactly as it was read for training. Needs no torch.
+A plain dataclass of scalars. It is part of every run's specification, so that a run reads its data
+again exactly as for training. It needs no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is read. Lists of columns are names with commas between."""
+    """Settings for reading a source. Lists of columns are names separated by commas."""
 
     image_size: int | None = None
     """Side of the square images that are learned; none: the images' own size where they share

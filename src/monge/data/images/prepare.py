@@ -1,4 +1,4 @@
-"""From prepared images to training and held-out data."""
+"""Turns prepared images into training and held-out data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from monge.errors import UserError
 from monge.system.progress import Say
 
 FEWEST = 10
-"""Images that a source must have at least."""
+"""Least number of images in a source."""
 
 
 def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = False) -> Data:
-    """The images of a source, prepared, split and reported on.
+    """The images of a source, prepared and split, with a report.
 
     Args:
         check: read the cache and the source's files again, and compare their hashes.
 
     Raises:
-        UserError: see `store.prepare`; too few images; with `check`, content that has changed.
+        UserError: see `store.prepare`; too few images; with `check`, changed content.
     """
     store = stores.prepare(source, reading, say)
     if check:
@@ -77,7 +77,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
 
 
 def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The source's own split, else one by content, which keeps exact duplicates together."""
+    """The source's split, else one by content, which keeps exact duplicates together."""
     sides = store.heldout
     if _own_split(store):
         train = torch.from_numpy(np.flatnonzero(sides == 0))
@@ -93,7 +93,7 @@ def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torc
 
 
 def _own_split(store: stores.Store) -> bool:
-    """Whether the source says of all images whether it holds them out, and has both kinds."""
+    """Whether the source assigns every image to a side of the split, and both have images."""
     return bool((store.heldout >= 0).all() and store.heldout.min() < store.heldout.max())
 
 
