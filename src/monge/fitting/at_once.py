@@ -69,7 +69,7 @@ def fit_at_once(objective: Objective, job: Job) -> None:
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
         say(
             f"{spec.network} ({size}) has done its {spec.steps} steps: nothing is left to train; "
-            "more --steps would go on"
+            "give more --steps to continue"
         )
     else:
         say(f"training {spec.network} ({size}) on {len(job.latents)} latents")

@@ -327,7 +327,7 @@ def describe_quality(quality: dict[str, Any]) -> list[str]:
     if quality["psnr_db"] is not None:
         line += f", {quality['psnr_db']:.2f} dB"
     if quality["pca_psnr_db"] is not None:
-        line += f" (PCA with as many numbers {quality['pca_psnr_db']:.2f} dB)"
+        line += f" (PCA of the same dimension {quality['pca_psnr_db']:.2f} dB)"
         worse = quality["pca_psnr_db"] > quality["psnr_db"]
     means, stds = quality["latent_mean"], quality["latent_std"]
     lines = [
@@ -338,7 +338,7 @@ def describe_quality(quality: dict[str, Any]) -> list[str]:
     if worse:
         lines.append(
             f"warning: the autoencoder reconstructs worse ({quality['psnr_db']:.2f} dB) than PCA "
-            f"with as many numbers ({quality['pca_psnr_db']:.2f} dB): train it longer "
+            f"of the same dimension ({quality['pca_psnr_db']:.2f} dB): train it longer "
             "(--autoencoder-steps), choose another, or use --autoencoder pca:dim=..."
         )
     if (home := quality.get("home")) is not None:

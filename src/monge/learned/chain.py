@@ -81,7 +81,7 @@ class LearnedChain(Learned):
     title = "chain of latent flow blocks"
     summary = (
         "A generative model that was fitted block by block with `monge`: an autoencoder maps data "
-        "to a latent space, each block carries what the earlier ones made of the latents nearer "
+        "to a latent space, each block carries the output of the earlier blocks nearer "
         "to noise, and samples go back through the blocks. Every prefix of the chain has a density."
     )
     who = "chain"

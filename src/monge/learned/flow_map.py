@@ -75,7 +75,7 @@ class LearnedFlowMap(Learned):
     summary = (
         "A few-step generative model, trained with `monge`: an autoencoder maps data to a latent "
         "space, a network learns the flow map that carries noise to the law of the latents, and "
-        "samples are drawn by as many of its jumps as one likes (`steps=1`, `2`, `4`, ...)."
+        "samples are drawn with any number of its jumps (`steps=1`, `2`, `4`, ...)."
     )
     who = "map"
     few_steps = True
@@ -84,15 +84,16 @@ class LearnedFlowMap(Learned):
     cheapest = JUMPS
     follows_teacher = True
     velocity_elsewhere = (
-        "it is that of the velocity that the map follows: train that for longer (a teacher by its "
-        "own command with more --steps, then distil again), for the map cannot be better"
+        "it is the error of the velocity that the map follows: train that velocity longer (a "
+        "teacher by its own command with more --steps, then distil again), since the map cannot be "
+        "better"
     )
 
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:
         if not teacher and settings.guidance != 1:
             raise UserError(
-                "a map learned without a teacher is sampled as it is, not with guidance "
+                "a map learned without a teacher takes no guidance, and so not "
                 f"{settings.guidance:g}: give --guidance 1, or train a flow with labels and distil "
                 "that, by monge distil RUN --guidance .."
             )
@@ -314,8 +315,8 @@ class LearnedFlowMap(Learned):
             return None
         return (
             "the jumps of a map have the density of their own Jacobian, which is not that of "
-            f"the integrated velocity: ask for the former by solver={JUMPS!r}, for the "
-            "latter by another"
+            f"the integrated velocity: use solver={JUMPS!r} for the jumps, or a solver's name "
+            "for the velocity"
         )
 
     def without_asked_density(
@@ -328,11 +329,11 @@ class LearnedFlowMap(Learned):
         if solver != JUMPS:
             return self.without_density(solver)
         if probes is not None:
-            return "that of jumps is exact: leave out probes"
+            return "the density of jumps is exact: leave out probes"
         if not self.has_velocity:
-            return "this map has no velocity, along which the start of a jump is looked for"
+            return "this map has no velocity, which inverting a jump needs"
         if self.pairs.only_to_data and len(self.flow(steps, grid=grid).knots) > 2:
-            return "more jumps than one draw new noise between them: steps=1 has a density"
+            return "several jumps draw new noise between them: only steps=1 has a density"
         return None
 
     def log_density(
@@ -348,7 +349,7 @@ class LearnedFlowMap(Learned):
     def program(self) -> Program:
         return Program(
             lambda conditions: Jump(self.network, self.path, self.output, conditions),
-            "flow map: where x at time s is at time t",
+            "flow map: the state at time t of x at time s",
             "map.pt2",
             ("s", "t"),
             self.jump().domain,

@@ -48,7 +48,7 @@ def pick_device(device: str) -> torch.device:
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} is not to be had: {reason}") from None
+        raise UserError(f"device {device!r} is not available: {reason}") from None
     return where
 
 

@@ -48,7 +48,7 @@ REFERENCE = 2000
 
 IN_MEMORY = (
     "{folder} was trained on arrays in memory, which no command can read again: in Python, pass "
-    "them as data=, or what monge.read makes of them and their labels"
+    "them as data=, or the result of monge.read for them and their labels"
 )
 """The message for a run whose data cannot be read again."""
 

@@ -74,8 +74,8 @@ class TrainSpec(Reading):
     taesd:FOLDER, mlp_vae:FILE), a folder made by `monge autoencoder`, or auto: conv for images,
     identity for tables."""
     autoencoder_steps: int | None = None
-    """Training steps of a new autoencoder; none: as many as pay, in a third of the minutes at
-    most."""
+    """Training steps of a new autoencoder; none: until they no longer help, at most a third of the
+    minutes."""
     network: str = "auto"
     """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., lipschitz:cap=.. (a transformer with a
     certified Lipschitz constant), exact (known targets only), or auto:
@@ -83,9 +83,9 @@ class TrainSpec(Reading):
     path: str = "linear"
     """linear, trigonometric, ou, linear_beta, or power:kappa=.."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
-    """What the network outputs."""
+    """Quantity that the network outputs."""
     error: Literal["velocity", "data", "noise"] | None = None
-    """Where the squared error is measured; none: what suits path and output."""
+    """Quantity of the squared error; none: the one that suits path and output."""
     objective: str = "flow_matching"
     """flow_matching, or a flow map that needs few steps, learned with its flow: self-lagrangian,
     self-eulerian, self-semigroup, meanflow, improved-meanflow, shortcut, flow-map-matching,
@@ -100,7 +100,7 @@ class TrainSpec(Reading):
     teacher: str | None = None
     """The run that a map is distilled from: set by `monge distil`."""
     teacher_guidance: str = "1"
-    """Guidance of the teacher: a scale, or a range as 1..3 that the map takes as an input."""
+    """Guidance of the teacher: a scale, or a range such as 1..3 that the map takes as an input."""
     coupling: str = "independent"
     """independent, or ot:plan=.. (minibatch optimal transport)."""
     times: str = "uniform"
@@ -117,8 +117,8 @@ class TrainSpec(Reading):
     steps: int | None = None
     """Training steps; none: given by minutes."""
     minutes: float | None = None
-    """Training time, that of a new autoencoder included; fixed to a number of steps when training
-    starts. With steps too: whichever is reached first."""
+    """Training time, including that of a new autoencoder; converted to a number of steps when
+    training starts. With steps too: whichever is reached first."""
     batch: int = 128
     """Examples per step, over all processes."""
     micro_batch: int | Literal["auto"] = "auto"
@@ -144,8 +144,8 @@ class TrainSpec(Reading):
     compile: bool = False
     """Compile the network."""
     shard: bool = False
-    """Share out weights, average and optimiser state over the processes (FSDP), for a network
-    that does not fit on each; nothing else changes."""
+    """Distribute weights, average and optimiser state over the processes (FSDP), for a network
+    that does not fit on one; nothing else changes."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     threads: int | None = None
@@ -159,12 +159,12 @@ class TrainSpec(Reading):
     tensorboard: bool = False
     """Also log to TensorBoard."""
     check_cache: bool = False
-    """Compare what is cached, and the files it was made from, with their hashes first."""
+    """First compare the cache, and the files from which it was made, with their hashes."""
     changed_data: bool = False
-    """Go on training with other examples than the run was started with; columns, classes and
-    shapes must be the same. The run records it."""
+    """Continue with other examples than those of the start of the run; columns, classes and shapes
+    must be the same. The run records the change."""
 
-    # How it is sampled, unless asked otherwise
+    # Default settings of sampling
     solver: str = "heun"
     """euler, midpoint, heun, rk3, rk4, or dopri5:rtol=..,atol=.."""
     grid: str = "auto"

@@ -182,7 +182,7 @@ class GenerativeModel:
         return Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
 
     def hardened(self, x: Tensor) -> Tensor:
-        """Decoded examples (N, *shape) in the range of data: colours clipped, categories one-hot."""
+        """Decoded examples (N, *shape) in the range of data: clipped, categories one-hot."""
         if self.facts.kind == "image":
             return x.clamp(-1, 1)
         return x if self.codec is None else self.codec.harden(x)

@@ -206,7 +206,7 @@ def together() -> Iterator[None]:
         _end_others(ours, _exit_code(error), done, LOST_WITHIN_S if lost else LEAVE_WITHIN_S)
         if lost:
             raise UserError(
-                "another process of this command has ended without a word, perhaps killed for "
+                "another process of this command has ended without an error, perhaps killed for "
                 "memory; training goes on from its last checkpoint when the same command is run "
                 "again"
             ) from None

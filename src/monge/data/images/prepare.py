@@ -49,7 +49,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
     if len(train) < FEW:
         warnings.append(
             f"{len(train)} training images are few: expect the model to repeat them; mirrored "
-            "copies (photographs) and dropout are used unless told otherwise, and the report "
+            "copies (photographs) and dropout are used unless set otherwise, and the report "
             "begins with memorisation"
         )
     labels = torch.from_numpy(store.labels)

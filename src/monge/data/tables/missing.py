@@ -70,7 +70,7 @@ def without_missing(
     if reading.missing == "refuse":
         raise UserError(
             f"missing values or NaN: {listed}. --missing drop leaves out the {lost} of {len(rows)} "
-            f"rows that have them; --missing mean puts the column's mean; {drop(lacking)} leaves "
+            f"rows that have them; --missing mean takes the column's mean; {drop(lacking)} leaves "
             f"out the column{'s' * (len(lacking) > 1)}"
         )
     if reading.missing == "drop":
@@ -82,7 +82,7 @@ def without_missing(
             f"missing values in {', '.join(map(repr, words))} cannot be averaged, being "
             "categories or labels: use --missing drop"
         )
-    return table, rows, [f"put the column's mean for missing values: {listed}"]
+    return table, rows, [f"replaced missing values by the column's mean: {listed}"]
 
 
 def _is_averaged(field: pa.Field, asked: Asked) -> bool:
