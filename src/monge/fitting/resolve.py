@@ -65,7 +65,7 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
     if spec.network == "exact" and data.target is None:
         raise UserError("network exact needs a known target: monge train target:mixture:...")
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
-        raise UserError("network exact lives in data space: use --autoencoder identity")
+        raise UserError("network exact works in data space: use --autoencoder identity")
     return folders.in_short(dataclasses.replace(spec, **changes))
 
 

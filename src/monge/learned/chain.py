@@ -155,7 +155,8 @@ class LearnedChain(Learned):
             UserError: there are fewer blocks.
         """
         if not 1 <= n <= len(self.plans):
-            raise UserError(f"this chain has {len(self.plans)} blocks: take 1 to as many, not {n}")
+            known = len(self.plans)
+            raise UserError(f"this chain has {known} blocks: take 1 to {known} of them, not {n}")
         return dataclasses.replace(self, network=self.network.first(n), plans=self.plans[:n])
 
     # Velocities

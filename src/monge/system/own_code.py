@@ -77,7 +77,7 @@ def name_of(kind: type) -> str:
     file = getattr(module, "__file__", None)
     if kind.__module__ == "__main__" or file is None or not is_own(f"{file}:{kind.__qualname__}"):
         raise UserError(
-            f"{kind.__name__} is a component of your own, and a run keeps the file that it is in: "
+            f"{kind.__name__} is a component of your own, and a run keeps a copy of its file: "
             f"put the class in a file of its own, mine.py, and import it from there, or give the "
             f"text 'mine.py:{kind.__name__}'"
         )

@@ -139,7 +139,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "report",
-        "RUN or FOLDER",
+        "RUN|FOLDER",
         "write the page of a run again, or one page for a folder of runs",
         "monge.verbs.report",
     ),

@@ -87,7 +87,7 @@ class HubImages:
             yield from rows.cast_column(self.image_column, Image(decode=False))
         except Exception as error:  # the library, the network and file formats raise many kinds
             raise UserError(
-                f"reading {self.text} stopped: {reason(error)}; run the command again to go on"
+                f"reading {self.text} stopped: {reason(error)}; run the command again to continue"
             ) from None
 
     def _raw(self, row: dict[str, Any], where: str, heldout: bool | None) -> Raw:

@@ -38,7 +38,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
                 f"{len(changed)} files of {shown(source.text)} have changed without a change of "
                 f"size or time, the first is {changed[0]}: monge cache clear {store.folder.name}"
             )
-        say(f"cache: {store.folder.name} is as it was written, and so are the files")
+        say(f"cache: {store.folder.name} and the source's files are unchanged")
     n = len(store.shards)
     if n < FEWEST:
         raise UserError(
@@ -86,7 +86,7 @@ def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torc
         if shared:
             warnings.append(
                 f"{shared} held-out images are exact copies of training images: the split is the "
-                "source's own, and left as it is"
+                "source's own, and is kept"
             )
         return train, heldout
     return split_by_content(store.digests)

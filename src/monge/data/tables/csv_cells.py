@@ -329,7 +329,7 @@ def _advice(cells: Cells, name: str) -> str:
     if strange and cells.n_odd <= FEW_ODD * cells.total and cells.point + cells.comma > strange:
         cell, (_, row) = min(others.items(), key=lambda entry: entry[1][1])
         return (
-            f"column {name!r} has numbers but for {strange} cells, the first is {cell!r} in row "
+            f"column {name!r} has numbers except for {strange} cells, the first is {cell!r} in row "
             f"{row}: correct them, or leave them empty, which counts as missing"
         )
     return ""

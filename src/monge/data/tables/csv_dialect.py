@@ -233,7 +233,7 @@ def _fitted(header: list[str], below: list[list[str]]) -> tuple[list[str], list[
             return [*header, ""], []
         return ["", *header], [
             "the first line has one name less than the rows have cells: the first column has no "
-            "name, as row names have none"
+            "name, like a column of row names"
         ]
     return header, []
 
