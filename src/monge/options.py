@@ -1,7 +1,7 @@
 """The keyword arguments of `monge.train`, `distil`, `evaluate` and `verify`, typed for editors.
 
-Those of `train` and `distil` are fields of `TrainSpec`, which explains them; a test holds names
-and types equal. A component may be a text or a value.
+The arguments of `train` and `distil` are documented in `TrainSpec`; a test keeps names and types
+equal. A component may be a text or a value.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class TrainOptions(ReadingOptions, total=False):
 
 
 class DistilOptions(TypedDict, total=False):
-    """Settings of `monge.distil`; None, or none given, is the teacher's.
+    """Settings of `monge.distil`; a missing setting or None means the teacher's.
 
-    The fields of `TrainSpec` without those that the teacher or `distil` itself decides. Guidance is
-    that of the teacher: "2", or a range, "1..3".
+    The fields of `TrainSpec` except those that the teacher or `distil` decides. Guidance is that of
+    the teacher: "2", or a range, "1..3".
     """
 
     image_size: int | None
@@ -138,7 +138,7 @@ class DistilOptions(TypedDict, total=False):
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How a run is sampled; None, or none given, is the run's own."""
+    """Settings of sampling; a missing setting or None means the run's own."""
 
     steps: int | None
     solver: str | Component | None

@@ -43,7 +43,7 @@ class VelocityField(Protocol):
 
 @runtime_checkable
 class FlowMap(Protocol):
-    """``X(x, s, t, cond)``: where x at time s is at time t. Optional: ``domain``."""
+    """``X(x, s, t, cond)``: the state at time t of x at time s. Optional: ``domain``."""
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State: ...
 

@@ -146,8 +146,8 @@ def test_the_cell_that_makes_a_column_text_is_named(tmp_path: Path) -> None:
         load(str(path))
     text = str(raised.value)
     assert text.startswith("2 problems:")  # all at once
-    assert "column 'a' has numbers but for 1 cells, the first is 'about 7' in row 5" in text
-    assert "column 'b' has numbers but for 1 cells, the first is 'x' in row 8" in text
+    assert "column 'a' has numbers except for 1 cells, the first is 'about 7' in row 5" in text
+    assert "column 'b' has numbers except for 1 cells, the first is 'x' in row 8" in text
 
 
 def test_text_is_categories_by_its_number_of_values(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_missing_numbers_become_their_mean_on_their_grid() -> None:
     assert back["d"][3].as_py() == round(np.delete(COLUMNS["n"], [3, 5]).mean())
     assert back["e"][4].as_py() == np.round(np.delete(tenths, 4).mean(), 1)
     assert back["d"].to_numpy()[6:].tolist() == COLUMNS["n"][6:].tolist()
-    assert "put the column's mean" in data.report["notes"][0]
+    assert "replaced missing values" in data.report["notes"][0]
     with pytest.raises(UserError, match="'species' cannot be averaged"):
         loaded(changed(species=with_holes(COLUMNS["species"], 1)), missing="mean",
                label_column="species")  # fmt: skip

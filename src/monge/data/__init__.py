@@ -1,1 +1,1 @@
-"""Where data comes from, and its latents."""
+"""Reads sources into training and held-out examples."""

@@ -1,4 +1,4 @@
-"""Arrays in memory, and data sets of PyTorch, as training and held-out data."""
+"""Training and held-out data from arrays in memory and data sets of PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monge.data.split import split_by_content
 from monge.errors import UserError
 
 READING = Reading()
-"""How a source is read unless told otherwise."""
+"""The default settings for reading a source."""
 
 
 def from_arrays(
@@ -37,11 +37,11 @@ def from_arrays(
     """Data from arrays in memory.
 
     Args:
-        x: images, uint8, or of a scale that `array_images` tells, (N, H, W), (N, H, W, C) or
-            (N, C, H, W); or a table (N, D).
+        x: images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or of a scale that
+            `array_images` detects; or a table (N, D).
         label: (N,) or (N, 1) integers or names, or None.
-        heldout, heldout_label: likewise; without them a fifth is split off by content.
-        reading: image_size, image_fit and limit are looked at.
+        heldout, heldout_label: likewise; without them a fifth is held out by content.
+        reading: image_size, image_fit, image_mode and limit are used.
 
     Raises:
         UserError: wrong shapes or ranges, NaN or infinite values, or too few examples.
@@ -69,7 +69,7 @@ def from_arrays(
 
 
 def _told(data: Data, notes: list[str]) -> dict[str, Any]:
-    """The report of arrays, and its lines."""
+    """The data report of arrays, with its lines for people."""
     known = [part for part in (data.train_label, data.heldout_label) if part is not None]
     joined = torch.cat(known) if known else torch.empty(0, dtype=torch.int64)
     counts = {name: int((joined == k).sum()) for k, name in enumerate(data.label_names)}
@@ -120,7 +120,7 @@ def from_dataset(dataset: Any, name: str = "dataset") -> Data:
 def _as_examples(
     arrays: list[np.ndarray], what: str, reading: Reading
 ) -> tuple[Literal["image", "table"], list[Examples], str]:
-    """Arrays as examples of one kind and one scale, and what the scale of images was."""
+    """Arrays as examples of one kind and one scale, with a text on the original scale of images."""
     for x in arrays:
         if x.dtype.kind not in "fiub":
             raise UserError(f"{what} have type {x.dtype}; numbers are needed")
@@ -154,9 +154,9 @@ def _channels_first(x: np.ndarray) -> np.ndarray:
 
 
 def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
-    """Images (N, C, H, W) uint8 at the size and of the channels that were asked for.
+    """Images (N, C, H, W) uint8 at the requested size and channels.
 
-    Four channels are put on white unless transparency is to be learned.
+    Images with four channels are put on white unless transparency is learned.
     """
     side, clear = reading.image_size, reading.image_mode == "RGBA"
     if clear and x.shape[1] in (1, 3):
@@ -178,7 +178,7 @@ def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
 def _as_labels(
     label: np.ndarray | Tensor | None, n: int, names: tuple[str, ...]
 ) -> tuple[Tensor | None, tuple[str, ...], list[str]]:
-    """(N,) class indices, -1 for none; the class names; and what was decided about them."""
+    """(N,) class indices, -1 for no label; the class names; and notes on how labels were read."""
     if label is None:
         return None, (), []
     values, missing, notes = labels_of(np.asarray(label), n)

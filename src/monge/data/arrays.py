@@ -1,7 +1,7 @@
-"""Examples that need not fit in memory: arrays in parts, in memory or mapped from files.
+"""Arrays in parts, in memory or mapped from files, for examples that need not fit in memory.
 
-`Pixels` stands wherever a tensor of images may stand: it has a length and a shape, and rows of it
-are float32 tensors in [-1, 1]; what is kept is uint8, and mapped parts stay on disk.
+`Pixels` replaces a tensor of images: it has a length and a shape, and its rows are float32 tensors
+in [-1, 1]. It stores uint8, and mapped parts stay on disk.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from monge.errors import UserError
 from monge.tensors import stream
 
 DTYPES = {"U8": np.uint8, "F32": np.float32, "I64": np.int64}
-"""Types in our safetensors files, as numpy knows them."""
+"""The types in monge's safetensors files, with numpy's types."""
 
 
 class Shards:
-    """Arrays (n_k, *shape) read as one array (sum n_k, *shape), never joined in memory.
+    """Arrays (n_k, *shape) read as one array (sum n_k, *shape) without joining them in memory.
 
     Args:
         parts: at least one, of one shape and type.
@@ -52,12 +52,12 @@ class Shards:
 
 
 class Pixels:
-    """Images (N, C, H, W): kept as uint8, read as float32 in [-1, 1].
+    """Images (N, C, H, W): stored as uint8, read as float32 in [-1, 1].
 
     Args:
         shards: the uint8 images.
-        rows: which of them this is, in order; None for all.
-        digests: a hash of each image of the shards; None to take them from the pixels.
+        rows: numbers of the selected images, in order; None for all.
+        digests: a hash of each image of the shards; None to compute them from the pixels.
         mirrored: append a copy of every image with left and right exchanged.
     """
 
@@ -96,14 +96,14 @@ class Pixels:
         return values.div_(127.5).sub_(1)
 
     def split(self, size: int, first: int = 0, stop: int | None = None) -> Iterator[Tensor]:
-        """All images, or those of a range, `size` at a time."""
+        """All images, or a range of them, `size` at a time."""
         stop = len(self) if stop is None else min(stop, len(self))
         for start in range(first, stop, size):
             yield self[start : min(start + size, stop)]
 
     @property
     def content(self) -> Iterator[np.ndarray]:
-        """What a hash of all images is taken of."""
+        """The arrays from which a hash of all images is computed."""
         if self.digests is not None:
             yield self.digests[self.rows]
             return
@@ -112,7 +112,7 @@ class Pixels:
 
 
 Examples: TypeAlias = Tensor | Pixels
-"""A set of examples: a tensor (N, ...), or images that stay on disk."""
+"""A set of examples: a tensor (N, ...), or images on disk."""
 
 
 def mirrored(x: Examples) -> Examples:
@@ -125,11 +125,11 @@ def mirrored(x: Examples) -> Examples:
 def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a safetensors file, mapped read-only, and the file's metadata.
 
-    Mapped shared and read-only, so that their pages are the system's cache, not this process's
-    memory (`safetensors.safe_open` maps privately, which counts as the process's own).
+    The mapping is shared and read-only, so its pages belong to the system's cache and not to the
+    memory of this process (`safetensors.safe_open` maps privately, which counts as its memory).
 
     Raises:
-        UserError: the file is missing, or cut short, or is none of ours.
+        UserError: the file is missing, truncated, or was not written by monge.
     """
     try:
         with open(path, "rb") as file:
@@ -149,13 +149,13 @@ def map_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 arrays[name] = np.empty(shape, dtype)
             else:
                 arrays[name] = np.memmap(path, dtype, "r", offset, shape)
-    except Exception as error:  # a damaged header breaks in many ways
+    except Exception as error:  # a damaged header raises many kinds of errors
         raise damaged(path, str(error)) from None
     return arrays, metadata
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """The error for a file of the cache that is not as it was written."""
+    """The error for a damaged file of the cache."""
     return UserError(
         f"{path} is damaged ({reason}): remove the folder {path.parent} "
         f"(monge cache clear {path.parent.name}), and it is made anew"
@@ -163,13 +163,13 @@ def damaged(path: Path, reason: str) -> UserError:
 
 
 FEWEST_IN_MEMORY = 5000
-"""Examples that `in_memory` takes whatever their size."""
+"""Number of examples that `in_memory` loads whatever their size."""
 
 
 def in_memory(
     x: Examples, label: Tensor | None, most_bytes: int, seed: int, what: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Examples in memory, a random part of them where all would be too many."""
+    """Examples loaded into memory; a random subset if all exceed the limit."""
     most = max(FEWEST_IN_MEMORY, most_bytes // (4 * math.prod(x.shape[1:])))
     if len(x) <= most:
         return x[:], label

@@ -1,7 +1,7 @@
-"""What a source becomes: training and held-out examples in one range and layout.
+"""`Data`: the training and held-out examples of a source, in one range and layout.
 
-Images are (N, C, H, W) in [-1, 1], tables (N, D) float32. The split is fixed by the source, never
-by the run's seed, so that all runs on one source are held out against the same examples.
+Images are (N, C, H, W) in [-1, 1], tables (N, D) float32. The split depends on the source and not
+on the run's seed, so all runs on one source hold out the same examples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from monge.data.columns.schema import TableCodec
 from monge.targets.base import Target
 
 FEW = 500
-"""Training examples: with fewer, memorisation is expected, and guarded against."""
+"""Number of training examples below which memorisation is expected and counteracted."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Data:
 
     Attributes:
         name: short, for folder names: "digits".
-        text: what `load` was given, to load it again; None for arrays in memory.
-        kind: how to show and range an example.
+        text: the source as a text for `load`; None for arrays in memory.
+        kind: image or table.
         train, heldout: (N, C, H, W) in [-1, 1] or (N, D).
         train_label, heldout_label: (N,) int64, or None.
         label_names: the name of each label; empty without labels.
         target: the exact law, where it is known.
         train_vector, heldout_vector: (N, K) conditions of mean 0 and deviation 1, or None.
-        codec: what a table's columns were and how rows become them again; None for images.
-        rows: which examples of the source, in its order, were taken for training and held out.
-        own_split: whether the source says what is held out; else it was split by content.
-        table: the rows of a table with their columns as they were read, in the source's order.
-        report: what reading found, for ``data_report.json``.
-        summary: the same in lines for a person.
+        codec: converts between a table's columns and rows of numbers; None for images.
+        rows: numbers of the training and the held-out examples in the source's order.
+        own_split: whether the source defines the held-out part; else it was split by content.
+        table: the rows of a table with their original columns, in the source's order.
+        report: findings of the reading, for ``data_report.json``.
+        summary: the same in lines for people.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Data:
     def conditions(
         self, side: Literal["train", "heldout"] = "train", rows: Tensor | slice = slice(None)
     ) -> dict[str, Tensor]:
-        """What networks take of examples beside the state: ``label`` (n,) and ``vector`` (n, K).
+        """The inputs of networks besides the state: ``label`` (n,) and ``vector`` (n, K).
 
         Args:
-            side: of which part of the split.
-            rows: which of its examples; all of them by default.
+            side: part of the split.
+            rows: of that part; by default all.
 
         Returns:
-            Those that the data has; empty without labels and conditions.
+            The conditions that the data has; empty without labels and conditions.
         """
         train = side == "train"
         label = self.train_label if train else self.heldout_label
@@ -108,8 +108,7 @@ class Data:
 
 
 def distance_scale(kind: str, x: Examples) -> Tensor:
-    """What distances are measured in: columns of a table (D,) by the deviation of rows x (N, D),
-    images as they are."""
+    """The unit of distances: the deviation (D,) of each column of a table (N, D), 1 for images."""
     if kind == "image":
         return torch.ones(())
     deviation = x[:].std(0)

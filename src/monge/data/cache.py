@@ -1,13 +1,13 @@
-"""The cache: what was read and encoded once, kept in folders of its own.
+"""The cache of decoded images and encoded latents.
 
-It lies under ``$MONGE_CACHE``, by default ``~/.cache/monge``; each entry is a folder
-``<kind>/<name>-<key>`` whose key is a hash of everything that its content depends on, so that an
-entry is never out of date, and whose ``entry.json``, written last, says that it is whole.
-Entries can be removed at any time; what is needed is made again.
+The cache lies under ``$MONGE_CACHE``, by default ``~/.cache/monge``. Each entry is a folder
+``<kind>/<name>-<key>``. The key is a hash of everything that the content depends on, so an entry is
+never out of date. ``entry.json`` is written last and marks the entry as complete. Entries can be
+removed at any time; they are made again when needed.
 
-The folder may hold other things, as when ``$MONGE_CACHE`` names one that is in use otherwise. An
-entry is told by its name and by its content: regular files alone, of the names that monge writes.
-All else is never listed or removed.
+The folder may hold other files, if ``$MONGE_CACHE`` names a folder in other use. An entry is
+recognised by its name and its content: only regular files with names that monge writes. Anything
+else is never listed or removed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ WRITTEN = re.compile(
     r"entry\.json|plan\.json|lock|(pixels|latents)-\d{5,}\.safetensors"
     r"|\.tmp-(.+-[0-9a-f]{8}|\d+-.+)"
 )
-"""Names of an entry's files; the last alternatives are files that were being written."""
+"""Names of an entry's files; the last alternatives are temporary files."""
 
 CLEARED = ".cleared-"
-"""How the name of a folder begins that is being removed."""
+"""Prefix of the name of a folder that is being removed."""
 
 
 def root() -> Path:
-    """Where the cache lies."""
+    """The cache's folder."""
     named = os.environ.get("MONGE_CACHE")
     if named:
         return Path(named).expanduser()
@@ -53,34 +53,34 @@ def root() -> Path:
 
 
 def folder_for(kind: str, name: str, facts: Mapping[str, Any]) -> Path:
-    """The entry's folder for content that depends on these facts alone."""
+    """The folder of the entry whose content depends on these facts alone."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     return root() / kind / f"{plain_name(name)}-{key}"
 
 
 def plain_name(name: str) -> str:
-    """A name that is safe in file names everywhere."""
+    """A name that is safe as a file name on every system."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[:40] or "data"
 
 
 @contextmanager
 def building(folder: Path, say: Say, again: bool = False) -> Iterator[bool]:
-    """Hold an entry's folder while it is made; whether it still has to be.
+    """Hold an entry's folder while the entry is made; yields whether it must still be made.
 
-    A second process waits here for the first, and then finds the entry made. From here on, for as
-    long as this process lives, `clear` leaves the entry.
+    A second process waits here for the first, and then finds a complete entry. While this process
+    lives, `clear` does not remove the entry.
 
     Args:
-        again: it has to be made though it is whole.
+        again: make the entry again even if it is complete.
     """
     if is_whole(folder) and not again:
-        with suppress(OSError):  # a cache that others own may be read only
-            os.utime(folder / ENTRY)  # when it was last of use
+        with suppress(OSError):  # somebody else's cache may be read-only
+            os.utime(folder / ENTRY)  # the time of its last use
         yield False
     else:
         with lock.hold(folder, wait=say):
-            for left in folder.glob(".tmp-*"):  # by a process that was killed
+            for left in folder.glob(".tmp-*"):  # of a killed process
                 if files.is_regular(left):
                     left.unlink(missing_ok=True)
             yield again or not is_whole(folder)
@@ -88,15 +88,15 @@ def building(folder: Path, say: Say, again: bool = False) -> Iterator[bool]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the entry is there in full."""
+    """Whether the entry is complete."""
     return (folder / ENTRY).exists()
 
 
 def write_entry(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Write ``entry.json``, which makes the entry whole.
+    """Write ``entry.json``, which completes the entry.
 
     Args:
-        entry: at least "n", how many examples it has; "shards", the digest of each file; "source".
+        entry: at least "n", the number of examples; "shards", the digest of each file; "source".
     """
     write_json(folder / ENTRY, {**entry, "digest": _digest(entry)})
 
@@ -106,10 +106,10 @@ def _digest(entry: Mapping[str, Any]) -> str:
 
 
 def read_entry(folder: Path) -> dict[str, Any]:
-    """What ``entry.json`` says.
+    """The content of ``entry.json``.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         entry = read_json(folder / ENTRY)
@@ -126,12 +126,12 @@ def read_entry(folder: Path) -> dict[str, Any]:
 
 
 _USED: dict[Path, int] = {}
-"""Descriptors of the entries that this process has opened; each holds a shared lock."""
+"""Descriptors of the entries that this process has opened, each with a shared lock."""
 
 
 def _use(folder: Path) -> None:
     if folder.absolute() not in _USED:
-        with suppress(OSError):  # without locks, as on some network drives, all goes on
+        with suppress(OSError):  # some network drives have no locks
             descriptor = os.open(folder / ENTRY, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             _USED[folder.absolute()] = descriptor
@@ -158,7 +158,7 @@ def _is_used(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the cache as `monge cache list` shows it."""
+    """An entry of the cache, as listed by `monge cache list`."""
 
     kind: str
     name: str
@@ -170,17 +170,17 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """All entries, those used last first."""
+    """All entries, the most recently used first."""
     found = []
     for kind, folder in _folders():
-        with suppress(FileNotFoundError):  # cleared by another process meanwhile
+        with suppress(FileNotFoundError):  # cleared by another process
             if not _foreign_to(folder):
                 found.append(_describe(kind, folder))
     return sorted(found, key=lambda e: -e.used)
 
 
 def foreign() -> list[str]:
-    """What lies where entries do and is not monge's, each with the reason; `clear` leaves it."""
+    """Folders among the entries that monge did not make, with the reason; `clear` leaves them."""
     homes = [root() / kind for kind in KINDS]
     linked = [f"{home.name}: it is a link" for home in homes if home.is_symlink()]
     strange = [(f"{kind}/{folder.name}", _foreign_to(folder)) for kind, folder in _folders()]
@@ -188,7 +188,7 @@ def foreign() -> list[str]:
 
 
 def _folders() -> list[tuple[str, Path]]:
-    """What lies where entries do, by kind."""
+    """All folders in the places of entries, as (kind, folder)."""
     found = []
     for kind in KINDS:
         home = root() / kind
@@ -199,10 +199,10 @@ def _folders() -> list[tuple[str, Path]]:
 
 
 def _foreign_to(folder: Path, name: str | None = None) -> str:
-    """Why a folder is not an entry that monge made; empty if it is one.
+    """Why a folder is not an entry of monge; empty if it is one.
 
     Args:
-        name: its name before it was put out of the way.
+        name: the folder's name before `clear` renamed it.
     """
     if folder.is_symlink() or not folder.is_dir():
         return "it is a link" if folder.is_symlink() else "it is not a folder"
@@ -228,10 +228,10 @@ def _describe(kind: str, folder: Path) -> Entry:
 
 
 def clear(names: list[str] | None = None) -> tuple[list[str], list[str]]:
-    """Remove entries, by name, or all; returns those removed and those in use by other processes.
+    """Remove entries by name, or all; returns those removed and those in use by other processes.
 
     Raises:
-        UserError: no entry of a given name, or not one that monge made; or one cannot be removed.
+        UserError: no entry of monge has a given name, or an entry cannot be removed.
     """
     _remove_left()
     known = {e.name: root() / e.kind / e.name for e in entries()}
@@ -250,7 +250,7 @@ def clear(names: list[str] | None = None) -> tuple[list[str], list[str]]:
                 if _is_used(folder):
                     busy.append(name)
                     continue
-                # Out of the way at once, so that half an entry is never taken for a whole one.
+                # Renamed first, so that a half-removed entry is never taken for a complete one.
                 doomed = folder.with_name(f"{CLEARED}{os.getpid()}-{name}")
                 _move(folder, doomed)
             _remove(doomed)
@@ -261,7 +261,7 @@ def clear(names: list[str] | None = None) -> tuple[list[str], list[str]]:
 
 
 def _remove_left() -> None:
-    """Remove what a killed `clear` had put out of the way."""
+    """Remove the folders that a killed `clear` had renamed."""
     for home in (root() / kind for kind in KINDS):
         if not home.is_symlink():
             for folder in home.glob(f"{CLEARED}*"):
@@ -271,7 +271,7 @@ def _remove_left() -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an entry's own files, and the folder if nothing else is in it."""
+    """Remove an entry's files, and its folder if it is then empty."""
     with suppress(OSError):
         for path in folder.iterdir():
             if WRITTEN.fullmatch(path.name):

@@ -1,4 +1,4 @@
-"""Lists of names on the command line: read, and written so that they can be pasted there."""
+"""Reads lists of names on the command line, and writes them ready to be pasted there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 
 def names_in(text: str | None) -> list[str]:
-    """Names with commas between; one with a comma in it stands in double quotes.
+    """Names separated by commas; a name that contains a comma is in double quotes.
 
     >>> names_in('a, b,"c,d"'), names_in("")
     (['a', 'b', 'c,d'], [''])
@@ -20,7 +20,7 @@ def names_in(text: str | None) -> list[str]:
 
 
 def found(name: str, known: Sequence[str]) -> str | None:
-    """The known name that is meant: the same, or the only one but for blanks around it.
+    """The known name equal to a name, or the only one that is equal except for blanks around it.
 
     >>> found("job", ["age", " job"]), found("jobs", [" job"])
     (' job', None)
@@ -33,7 +33,7 @@ def found(name: str, known: Sequence[str]) -> str | None:
 
 
 def labels_in(text: str, known: Sequence[str]) -> list[str]:
-    """Labels with commas between; a label that is the whole text is taken as it is.
+    """Labels separated by commas; a text that is itself a label is that label.
 
     >>> labels_in("warbler, yellow", ["warbler, yellow", "wren"])
     ['warbler, yellow']
@@ -44,7 +44,7 @@ def labels_in(text: str, known: Sequence[str]) -> list[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as one word of a command line, which `names_in` reads.
+    """Names as one word of a command line, quoted for the shell; `names_in` reads it.
 
     >>> print(listed(["a", "kind, sort", ""]), listed([""]))
     'a,"kind, sort",""' '""'
@@ -53,7 +53,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def joined(names: Iterable[str]) -> str:
-    """Names as one text, which `names_in` reads.
+    """Names as one text; `names_in` reads it.
 
     >>> joined(["a", "b,c"])
     'a,"b,c"'
@@ -62,7 +62,7 @@ def joined(names: Iterable[str]) -> str:
 
 
 def flag(option: str, names: Iterable[str]) -> str:
-    """An option with names, to be pasted.
+    """An option with names, ready to be pasted.
 
     >>> print(flag("--drop", ["size, cm"]))
     --drop '"size, cm"'
@@ -71,7 +71,7 @@ def flag(option: str, names: Iterable[str]) -> str:
 
 
 def drop(names: Iterable[str]) -> str:
-    """The option that leaves columns out, to be pasted."""
+    """The option that leaves columns out, ready to be pasted."""
     return flag("--drop", names)
 
 

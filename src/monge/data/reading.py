@@ -1,7 +1,7 @@
-"""How a source is read: the settings that stand beside its name.
+"""`Reading`: the settings with which a source is read.
 
-A plain dataclass of scalars, part of every run's specification, so that a run can read its data
-again exactly as it was read for training. Needs no torch.
+A plain dataclass of scalars. It is part of every run's specification, so that a run reads its data
+again exactly as for training. It needs no torch.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is read. Lists of columns are names with commas between."""
+    """Settings for reading a source. Lists of columns are names separated by commas."""
 
     image_size: int | None = None
-    """Side of the square images that are learned; none: the images' own size where they share
-    one of at most 128, else 64."""
+    """Side of the square images that are learned; none: the images' own size if it is common and
+    at most 128, else 64."""
     image_fit: Literal["crop", "pad"] = "crop"
     """Images of another size: crop takes the central square and resizes it with antialiasing;
     pad shrinks those that are too large and surrounds them with black."""
     image_mode: Literal["auto", "RGB", "RGBA"] = "auto"
-    """Channels of images: RGBA learns transparency as a fourth one; auto: grey where all images
-    are, else RGB, and transparent parts on white."""
+    """Channels of images: RGBA learns transparency as a fourth channel; auto: grey if all images
+    are grey, else RGB, with transparent parts on white."""
     image_column: str | None = None
-    """Column of the images, in parquet files and hub data sets; none: the only one there is."""
+    """Column of the images, in parquet files and hub data sets; none: the only such column."""
     label_column: str | None = None
     """Column of the labels, in tables, parquet files, hub data sets and labels.csv."""
     columns: str | None = None
@@ -36,16 +36,16 @@ class Reading:
     categorical: str | None = None
     """Columns of a table whose values are categories, numbers or words."""
     missing: Literal["refuse", "drop", "mean"] = "refuse"
-    """Missing values in a table: refuse the table, drop their rows, or put the column's mean."""
+    """Missing values in a table: refuse the table, drop their rows, or take the column's mean."""
     marginals: Literal["auto", "quantile", "power", "none"] = "none"
-    """How numbers of a table are learned: as normal scores, by a smooth curve through the
-    quantiles of each column or by a power of it, or as they are; auto: quantiles, where a column
-    is not normal already. Samples and densities are in the file's units."""
+    """Learn the numbers of a table as normal scores, by a smooth curve through the quantiles of
+    each column (quantile) or a power transform (power), or unchanged (none); auto: quantile for
+    columns that are not normal. Samples and densities are in the file's units."""
     subset: str | None = None
     """Configuration of a hub data set."""
     split: str | None = None
     """Split of a hub data set to train on; none: train."""
     limit: int | None = None
-    """Use only so many examples: spread over a folder, the first ones of anything else."""
+    """Most examples: spread over a folder, the first ones of other sources."""
     allow_bad: bool = False
-    """Go on where more than 1 % of the files cannot be read, leaving them out."""
+    """Accept more than 1 % of unreadable files, and leave them out."""

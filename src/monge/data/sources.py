@@ -1,4 +1,4 @@
-"""Sources: a name, a file or a folder becomes training and held-out data.
+"""Loads a source, given as a name, a file or a folder, as training and held-out data.
 
 `SOURCES` lists the kinds of source. A new kind is a row there and a function that reads it.
 """
@@ -32,12 +32,12 @@ from monge.tensors import stream
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be read, and how.
+    """A request to read a source.
 
     Attributes:
-        text: as it was given.
-        reading: the settings beside it.
-        say: told what happens.
+        text: the source as it was given.
+        reading: the settings.
+        say: receives progress notes.
         check_cache: compare what is cached, and the files it was made from, with their hashes.
     """
 
@@ -53,16 +53,16 @@ class Asked:
 
     @property
     def suffix(self) -> str:
-        """The ending of the path, in small letters."""
+        """The suffix of the path, in lower case."""
         return self.path.suffix.lower()
 
     @property
     def rest(self) -> str:
-        """What follows the first colon."""
+        """The text after the first colon."""
         return self.text.partition(":")[2]
 
     def images(self, source: Any) -> Data:
-        """Images of a folder, of parquet files or of the hub, decoded once into the cache."""
+        """Data from images of a folder, parquet files or the hub, decoded once into the cache."""
         return load_images(source, self.reading, self.say, self.check_cache)
 
 
@@ -71,8 +71,8 @@ class Source:
     """One kind of source.
 
     Attributes:
-        known: whether a text names a source of this kind.
-        read: the data that it names.
+        known: decides whether a text names a source of this kind.
+        read: reads the data.
     """
 
     known: Callable[[Asked], bool]
@@ -80,7 +80,7 @@ class Source:
 
 
 OF_TABLES = ("columns", "drop", "condition_columns", "categorical")
-"""Settings that only a table has a use for."""
+"""Settings that only tables use."""
 
 
 def load(
@@ -91,8 +91,8 @@ def load(
     Args:
         text: ``digits``, ``target:NAME:...``, ``hf:ORG/NAME``, a folder of images or of parquet
             files, or a .csv, .tsv, .parquet, .npz or .npy file.
-        reading: how it is read.
-        say: told what happens.
+        reading: the settings.
+        say: receives progress notes.
         check_cache: compare what is cached, and the files it was made from, with their hashes.
 
     Raises:
@@ -156,7 +156,7 @@ def _is_array(asked: Asked) -> bool:
 
 
 def _refuse_special(path: Path) -> None:
-    """Refuse pipes and devices, which have no end."""
+    """Refuse pipes and devices, which may never end."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -166,12 +166,12 @@ def _refuse_special(path: Path) -> None:
 
 
 def refuse_run(folder: Path) -> None:
-    """Refuse a run folder, whose pictures are no data.
+    """Refuse a run folder: its pictures are no data.
 
     Raises:
-        UserError: it is one.
+        UserError: the folder is a run.
     """
-    # os.path says no of what it may not look at; `Path` raises.
+    # os.path returns False for a path that may not be read; `Path` raises.
     if all(os.path.isfile(folder / name) for name in ("config.yaml", "environment.json")):
         raise UserError(
             f"{folder} is a run folder, not data: its samples lie in {folder / 'samples'}"
@@ -186,7 +186,7 @@ def _digits() -> Data:
     images = np.asarray(pixels, dtype=np.float32).reshape(-1, 1, 8, 8) / 8 - 1
     labels = np.asarray(target, dtype=np.int64)
     names = tuple(str(k) for k in range(10))
-    # A split of its own, drawn once: measured numbers of this project are on these rows.
+    # This split was drawn once; the project's measured numbers refer to it.
     order = torch.randperm(len(images), generator=stream(0, "split")).numpy()
     n_held = round(SHARE * len(images))
     test, train = np.sort(order[:n_held]), np.sort(order[n_held:])
@@ -202,11 +202,11 @@ def _digits() -> Data:
 
 
 BUNDLED: dict[str, Callable[[], Data]] = {"digits": _digits}
-"""Sources that need no file."""
+"""Sources without a file."""
 
 
 def _target(asked: Asked) -> Data:
-    """Fresh samples of a law that is known exactly."""
+    """New samples of an exactly known law."""
     target = build("target", asked.rest).build()
     train, train_label = target.sample_labelled(20_000, stream(0, "target", "train"))
     heldout, heldout_label = target.sample_labelled(5_000, stream(0, "target", "held-out"))
@@ -225,17 +225,17 @@ def _target(asked: Asked) -> Data:
 
 
 def _array_file(path: Path, reading: Reading) -> Data:
-    """An .npy of examples, or an .npz with them under x, images, data or arr_0, labels under y.
+    """An .npy of examples, or an .npz with examples x, images, data or arr_0, and labels y.
 
-    Two axes make a table; its columns may be named by an array under columns.
+    An array with two axes is a table; an array named columns gives the names of its columns.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except Exception as error:  # zip and array readers raise many kinds on damaged files
+    except Exception as error:  # zip and array readers raise many kinds for damaged files
         said = reason(error)
-        if "load it unsafely" in said:  # numpy takes anything it does not know for a pickle
+        if "load it unsafely" in said:  # numpy takes any unknown format for a pickle
             said = "it is no array file"
         raise UserError(f"cannot read {path}: {said}") from None
     name, text = path.stem, str(path.absolute())
@@ -258,7 +258,7 @@ def _array_file(path: Path, reading: Reading) -> Data:
 
 
 def _named(y: np.ndarray | None, names: np.ndarray | None) -> np.ndarray | None:
-    """Labels by their names, where an archive brings these along, as samples of monge do."""
+    """Labels replaced by their names, if the archive holds names, as samples of monge do."""
     if y is None or names is None or y.dtype.kind not in "iu" or names.dtype.kind != "U":
         return y
     if names.ndim != 1 or not y.size or y.min() < 0 or y.max() >= len(names):
@@ -269,7 +269,7 @@ def _named(y: np.ndarray | None, names: np.ndarray | None) -> np.ndarray | None:
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:
     try:
         return archive[name]
-    except Exception as error:  # zip and array readers raise many kinds on a damaged member
+    except Exception as error:  # zip and array readers raise many kinds for a damaged member
         raise UserError(f"cannot read {name!r} in {path}: {reason(error)}") from None
 
 
@@ -288,4 +288,4 @@ SOURCES: tuple[Source, ...] = (
         lambda asked: tables.load(asked.path, asked.reading),
     ),
 )
-"""Kinds of source; the first that knows a text reads it."""
+"""Kinds of source; the first one that recognises a text reads it."""

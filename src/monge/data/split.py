@@ -1,4 +1,4 @@
-"""Held-out examples chosen by content: equal examples never straddle, order never matters."""
+"""Chooses held-out examples by content: equal examples stay together, order has no effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from monge.errors import UserError
 
 SHARE = 0.2
-"""Fraction of a source without a split of its own that is held out."""
+"""Held-out fraction of a source without its own split."""
 
 TRAIN = ("train", "training")
 """Names of a split, a folder or a file with training examples."""
@@ -18,16 +18,15 @@ HELD_OUT = (
     *("test", "testing", "validation", "valid", "val", "dev"),
     *("heldout", "held-out", "held_out"),
 )
-"""Names of a split, a folder or a file with held-out examples; of several, the first counts."""
+"""Names of a split, a folder or a file with held-out examples, in the order of preference."""
 
 
 def split_by_content(hashes: np.ndarray, fraction: float = SHARE) -> tuple[Tensor, Tensor]:
     """Rows to train on and rows to hold out, by a hash of each example's content.
 
-    Examples of one hash form a group, and groups are held out whole, in the order of their
-    hashes, until the fraction is reached. So which examples are held out depends on the set of
-    examples alone, and a group larger than the fraction is never held out (unless there are only
-    such groups: then the smallest is).
+    Examples of one hash form a group. Groups are held out whole, in the order of their hashes,
+    until the fraction is reached. So the choice depends on the set of examples alone. A group
+    larger than the fraction is never held out, unless all groups are larger: then the smallest is.
 
     Args:
         hashes: (N,) uint64, or bytes of one length (dtype S or V); equal for equal examples.

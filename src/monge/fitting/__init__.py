@@ -1,1 +1,1 @@
-"""From a specification to a trained run."""
+"""Trains a run from its specification."""

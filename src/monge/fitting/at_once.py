@@ -1,4 +1,4 @@
-"""Fitting one network by one objective, from the first step to the last."""
+"""Fits one network by one objective."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from monge.training import checkpoint
 from monge.training.loop import fit
 
 GRIDS = 8
-"""Sample grids during a run, where no interval is given."""
+"""Number of sample grids during a run, if no interval is given."""
 
 FEWEST_BETWEEN = 100
-"""Least number of steps between two grids: drawing one takes as long as several steps."""
+"""Least number of steps between two sample grids: a grid takes as long as several steps."""
 
 PREVIEW = 64
 """Samples in a grid during training."""
 
 
 def fit_at_once(objective: Objective, job: Job) -> None:
-    """Fit the network of a run, or go on; a network that is known exactly is left as it is.
+    """Fit the network of a run, or continue; an exactly known network is not trained.
 
     Raises:
         Stopped, Diverged: see `training.loop.fit`; the run can be continued.
@@ -69,7 +69,7 @@ def fit_at_once(objective: Objective, job: Job) -> None:
     if spec.steps is not None and checkpoint.newest_step(folder) == spec.steps:
         say(
             f"{spec.network} ({size}) has done its {spec.steps} steps: nothing is left to train; "
-            "more --steps would go on"
+            "give more --steps to continue"
         )
     else:
         say(f"training {spec.network} ({size}) on {len(job.latents)} latents")
@@ -99,7 +99,7 @@ def fit_at_once(objective: Objective, job: Job) -> None:
 
 
 def _batches(objective: Objective, job: Job) -> LatentBatches:
-    """What the steps are fitted on: latents, or what a teacher makes of noise or of them."""
+    """The training batches: latents, or a teacher's outputs from noise or from latents."""
     spec, data, teacher = job.spec, job.data, job.teacher
     if teacher is not None and class_of("objective", spec.objective) is ReflowSpec:
         return reflow_batches(spec, objective, data, teacher, job.say)
@@ -109,7 +109,7 @@ def _batches(objective: Objective, job: Job) -> LatentBatches:
 
 
 def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
-    """The network's minutes: what the autoencoder, which has a third at most, has left."""
+    """The minutes left for the network after the autoencoder, which takes at most a third."""
     if spec.minutes is None:
         return None
     costs = schemas.read_if_there(folder, COST) or {}
@@ -119,7 +119,7 @@ def _minutes_left(spec: TrainSpec, folder: Path) -> float | None:
 
 @torch.no_grad()
 def heldout_loss(run: Run, data: Data) -> float:
-    """What flow matching loses on held-out examples, with the same draws each time."""
+    """The flow matching loss on held-out examples, with the same random draws each time."""
     rows = slice(0, BEST_N)
     given = data.conditions("heldout", rows)
     batch = {name: x.to(run.device) for name, x in given.items()}
@@ -135,7 +135,7 @@ def _preview_labels(run: Run) -> str | None:
 
 
 def _preview(folder: Path, spec: TrainSpec, average: nn.Module) -> Run:
-    """The run as it stands, with the averaged weights in memory."""
+    """The run in its present state, with the averaged weights in memory."""
     autoencoder: Any = autoencoders.load(folder / "autoencoder")
     device = next(average.parameters()).device
     facts = read_facts(folder)

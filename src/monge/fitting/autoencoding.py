@@ -1,4 +1,4 @@
-"""A run's autoencoder: made or taken from a folder, standardised, judged and kept."""
+"""A run's autoencoder: trains or loads it, standardises it, measures its quality and saves it."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from monge.training import checkpoint
 from monge.training.loop import LoopSpec, fit
 
 MOST_JUDGED = 10_000
-"""Examples on which an autoencoder is judged, at most."""
+"""Most examples on which an autoencoder's quality is measured."""
 
 AUTOENCODER_PART = 1 / 3
-"""Part of a run's minutes that training its autoencoder may take."""
+"""Largest part of a run's minutes for training its autoencoder."""
 
 MOST_LISTED = 64
-"""Latent statistics that are written down."""
+"""Most latent statistics that are recorded."""
 
 
 def is_folder(autoencoder: str) -> bool:
@@ -57,12 +57,12 @@ def is_folder(autoencoder: str) -> bool:
 
 
 def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
-    """The bare autoencoder that another run, or `monge autoencoder`, has left in a folder.
+    """The bare autoencoder in the folder of another run or of `monge autoencoder`.
 
-    One for images of another size is taken at this one, if it can be.
+    An autoencoder of images of another size is resized, if possible.
 
     Raises:
-        UserError: none there, or one for data of another shape.
+        UserError: no autoencoder there, or one for data of another shape.
     """
     inner = folder / "autoencoder"
     loaded = autoencoders.load(inner if inner.is_dir() else folder)
@@ -78,7 +78,7 @@ def autoencoder_from(folder: Path, data: Data) -> AutoencoderModule:
 
 
 def keep_autoencoder_of(run: Path, folder: Path) -> None:
-    """Give a new run the autoencoder of another, with its statistics: the same latent space."""
+    """Copy another run's autoencoder and statistics to a new run, for the same latent space."""
     home = folder / "autoencoder"
     if (home / autoencoders.SETTINGS).exists():
         return
@@ -97,10 +97,10 @@ def keep_autoencoder_of(run: Path, folder: Path) -> None:
 
 
 def pretrained(text: str, data: Data) -> AutoencoderModule:
-    """An autoencoder that needs no training, without statistics: a folder's or a component.
+    """An autoencoder that needs no training, without statistics, from a folder or a component.
 
     Raises:
-        UserError: one that would have to be trained first, or does not fit the data.
+        UserError: the autoencoder needs training first, or does not fit the data.
     """
     if is_folder(text):
         return autoencoder_from(Path(text), data).eval()
@@ -114,10 +114,10 @@ def pretrained(text: str, data: Data) -> AutoencoderModule:
 
 
 def untrained(component: Any, data: Data) -> AutoencoderModule:
-    """The autoencoder of a component for data, fitted where that takes no training.
+    """The autoencoder of a component for data, fitted if fitting needs no training.
 
-    Where the data are a table with curves of its columns, it is that of the normal scores; one
-    that is trained sees the numbers as they are.
+    For a table whose columns have curves, it works on the normal scores; an autoencoder that is
+    trained takes the numbers themselves.
     """
     bare = component.build(data.shape)
     if data.codec is not None and not component.trainable and any(data.codec.curves):
@@ -130,9 +130,9 @@ def untrained(component: Any, data: Data) -> AutoencoderModule:
 def prepare_autoencoder(
     spec: TrainSpec, data: Data, folder: Path, device: torch.device, say: Say
 ) -> tuple[Standardised, Latents]:
-    """The run's own standardised autoencoder, loaded or made, and the latents that it learns.
+    """The run's standardised autoencoder, loaded or made, and the training latents.
 
-    A new one is judged on held-out data and kept before anything is trained on its latents.
+    A new autoencoder is measured on held-out data and saved before training on its latents.
     """
     home = folder / "autoencoder"
     if (home / autoencoders.SETTINGS).exists():
@@ -165,7 +165,7 @@ def prepare_autoencoder(
 def _bare_autoencoder(
     spec: TrainSpec, data: Data, home: Path, device: torch.device, say: Say
 ) -> Any:
-    """A trained autoencoder without statistics: from a folder, fitted, or trained now."""
+    """A trained autoencoder without statistics: loaded from a folder, fitted, or trained now."""
     if is_folder(spec.autoencoder):
         return autoencoder_from(Path(spec.autoencoder), data).eval()
     component = build("autoencoder", spec.autoencoder)
@@ -183,7 +183,7 @@ def _bare_autoencoder(
 def autoencoder_loop(
     spec: TrainSpec, component: Any, data: Data, dry_run: bool = False
 ) -> LoopSpec:
-    """How a new autoencoder is trained: as long as pays, within its part of the time."""
+    """The loop settings of a new autoencoder: as long as training helps, within its time."""
     steps, minutes = spec.autoencoder_steps, None
     if steps is None:
         steps = component.default_steps(len(data.train), data.shape)
@@ -201,13 +201,13 @@ def autoencoder_loop(
 
 
 def autoencoder_batches(spec: TrainSpec, component: Any, data: Data) -> DataBatches:
-    """What a new autoencoder learns from: with mirror images where the run flips."""
+    """The training batches of a new autoencoder, with mirror images if the run flips."""
     x = mirrored(data.train) if spec.flip == "yes" else data.train
     return DataBatches(x, component.draw, component.batch, spec.seed)
 
 
 def start_autoencoder_from(bare: Any, run: Path, data: Data, say: Say) -> None:
-    """Give a new autoencoder the weights of another run's, where the two are alike."""
+    """Copy the weights of another run's autoencoder to a new one, if the two are alike."""
     theirs = autoencoder_from(run, data)
     if repr(theirs.spec) != repr(bare.spec):
         say(
@@ -228,7 +228,7 @@ def _keep(
     seconds: float,
     say: Say,
 ) -> None:
-    """Save an autoencoder with its quality; the settings file, written last, says it is whole."""
+    """Save an autoencoder with its quality; the settings file, written last, completes it."""
     home = folder / "autoencoder"
     quality = reconstruction_quality(wrapped, data, device)
     quality["home"] = _quality_at_home(spec)
@@ -243,7 +243,7 @@ def _keep(
             {"run": folder.name},
         )
     autoencoders.save(wrapped, home)
-    # What its training left is of no more use: the autoencoder itself is kept above.
+    # The files of its training are no longer needed: the autoencoder is saved above.
     shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)
     for name in checkpoint.TOP_LEVEL:
         (home / f"{name}.safetensors").unlink(missing_ok=True)
@@ -257,7 +257,7 @@ def _keep(
 
 
 def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
-    """The quality of an autoencoder taken from a folder on the data that it was trained on."""
+    """The recorded quality of an autoencoder from a folder, on the data of its own training."""
     if not is_folder(spec.autoencoder):
         return None
     file = Path(spec.autoencoder) / QUALITY
@@ -274,10 +274,10 @@ def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
 def reconstruction_quality(
     autoencoder: Standardised, data: Data, device: torch.device
 ) -> dict[str, Any]:
-    """How well held-out data is reconstructed, beside PCA with as many numbers.
+    """The reconstruction error on held-out data, compared with PCA of the same dimension.
 
-    At most `MOST_JUDGED` held-out examples are looked at, and PCA is fitted to as many training
-    examples. The latent's statistics are of the bare autoencoder's, over the training data.
+    At most `MOST_JUDGED` held-out examples are used, and PCA is fitted to as many training
+    examples. The latent statistics are those of the bare autoencoder on the training data.
     """
     numbers, image = size_of(autoencoder.latent_shape), data.kind == "image"
     mse = _errors(autoencoder, data.heldout, device)
@@ -301,12 +301,12 @@ def reconstruction_quality(
 
 
 def _some(n: int) -> Tensor:
-    """Row numbers of at most `MOST_JUDGED` examples, always the same ones."""
+    """A fixed choice of the row numbers of at most `MOST_JUDGED` examples."""
     return torch.randperm(n, generator=stream(0, "judged"))[:MOST_JUDGED].sort().values
 
 
 def _errors(model: Any, x: Examples, device: torch.device) -> Tensor:
-    """The mean squared error of the reconstruction of each of some examples."""
+    """The mean squared reconstruction error of each example."""
     found = []
     for rows in _some(len(x)).split(256):
         part = x[rows].to(device)
@@ -320,14 +320,14 @@ def _decibels(mse: Tensor) -> float:
 
 
 def describe_quality(quality: dict[str, Any]) -> list[str]:
-    """An autoencoder and how good it is, in a few lines."""
+    """An autoencoder and its quality, in a few lines."""
     line = f"autoencoder {quality['kind']}: latent {tuple(quality['latent_shape'])}"
     line += f", held-out RMSE {quality['rmse']:.4f}"
     worse = False
     if quality["psnr_db"] is not None:
         line += f", {quality['psnr_db']:.2f} dB"
     if quality["pca_psnr_db"] is not None:
-        line += f" (PCA with as many numbers {quality['pca_psnr_db']:.2f} dB)"
+        line += f" (PCA of the same dimension {quality['pca_psnr_db']:.2f} dB)"
         worse = quality["pca_psnr_db"] > quality["psnr_db"]
     means, stds = quality["latent_mean"], quality["latent_std"]
     lines = [
@@ -338,7 +338,7 @@ def describe_quality(quality: dict[str, Any]) -> list[str]:
     if worse:
         lines.append(
             f"warning: the autoencoder reconstructs worse ({quality['psnr_db']:.2f} dB) than PCA "
-            f"with as many numbers ({quality['pca_psnr_db']:.2f} dB): train it longer "
+            f"of the same dimension ({quality['pca_psnr_db']:.2f} dB): train it longer "
             "(--autoencoder-steps), choose another, or use --autoencoder pca:dim=..."
         )
     if (home := quality.get("home")) is not None:
@@ -347,7 +347,7 @@ def describe_quality(quality: dict[str, Any]) -> list[str]:
 
 
 def _shift_line(quality: dict[str, Any], home: dict[str, Any]) -> str:
-    """The domain shift: the same autoencoder on its own data and on these."""
+    """A line on the domain shift: the autoencoder's error on its own data and on these data."""
     here, there = quality["rmse"], home["rmse"]
     line = f"domain shift: held-out RMSE {here:.4f} here, {there:.4f} on the autoencoder's own data"
     if quality["psnr_db"] is not None and home["psnr_db"] is not None:

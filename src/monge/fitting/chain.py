@@ -1,9 +1,9 @@
-"""Fitting a chain: block after block, each on what the earlier ones made of the latents.
+"""Fits a chain block by block, each on the latents pushed through the earlier blocks.
 
 A block has a folder ``blocks/<round>-<number>`` with its checkpoints and log. ``input.safetensors``
-there holds the latents that it is fitted on, pushed once by the block before; ``block.json``,
-written last, says that the block is finished. So a killed run loses the steps since the last
-checkpoint of one block, and goes on to the same chain to the bit.
+there holds the latents on which it is fitted, pushed once through the previous block.
+``block.json`` is written last and marks the block as finished. So a killed run loses only the steps
+since the last checkpoint of one block, and continues to the same chain to the bit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PREVIEW = 64
 """Samples in a picture after a block."""
 
 PUSHED = 1024
-"""Latents that are pushed through a block at once."""
+"""Latents pushed through a block at once."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Finished:
     """A fitted block.
 
     Attributes:
-        plan: what it was fitted as.
-        folder: where it is.
-        facts: what was measured of it on the training latents.
+        plan: its settings.
+        folder: of its files.
+        facts: its measurements on the training latents.
     """
 
     plan: BlockPlan
@@ -65,7 +65,7 @@ class Finished:
 
 
 def fit_chain(objective: ChainObjective, job: Job) -> None:
-    """Fit the blocks of a run, or go on.
+    """Fit the blocks of a run, or continue.
 
     Raises:
         Stopped, Diverged: see `training.loop.fit`; the run can be continued.
@@ -75,11 +75,11 @@ def fit_chain(objective: ChainObjective, job: Job) -> None:
 
 @dataclass(frozen=True)
 class ChainFit:
-    """What fits a chain in a run's folder.
+    """Fits a chain in a run's folder.
 
     Attributes:
         objective: of the chain.
-        job: the run, with the latents that the first block is fitted on.
+        job: the run, with the latents on which the first block is fitted.
     """
 
     objective: ChainObjective
@@ -90,7 +90,7 @@ class ChainFit:
         return self.objective.spec
 
     def run(self) -> list[Finished]:
-        """Fit the chain, or go on; publishes every finished block of the first round."""
+        """Fit the chain, or continue; every finished block of the first round is published."""
         self._begin()
         done = self._round(0, self.settings.planned(), [])
         for number, (what, change) in enumerate(self._rounds(), 1):
@@ -108,7 +108,7 @@ class ChainFit:
         return found + [("merged", _merged)] * s.merge
 
     def _begin(self) -> None:
-        """The latents that the first block is fitted on: one draw of each posterior."""
+        """Draw the latents on which the first block is fitted: one sample of each posterior."""
         home = self._home(0, 0)
         if (home / INPUT).exists() or not processes.is_main():
             processes.wait()
@@ -143,13 +143,13 @@ class ChainFit:
         return done
 
     def _near(self, block: Finished) -> bool:
-        """Whether the stopping rule holds after a block."""
+        """Whether the stopping rule holds after this block."""
         return block.plan.size is not None and block.facts["ratio"] < self.settings.stop
 
     def _block(
         self, number: int, k: int, plan: BlockPlan, start: Path | None, left: int
     ) -> Finished:
-        """Fit one block and push the latents through it, unless that is done."""
+        """Fit one block and push the latents through it, unless it is finished."""
         home = self._home(number, k)
         if (home / DONE).exists():
             return Finished(plan, home, read_json(home / DONE))
@@ -190,7 +190,7 @@ class ChainFit:
         return build("network", self.job.spec.network).build(self.job.shape, labels, vector, rng)
 
     def _minutes(self) -> float | None:
-        """The minutes of a block: equal shares for as many as there may be in all rounds."""
+        """The minutes of a block: an equal share among the most blocks that all rounds may have."""
         if self.job.spec.minutes is None:
             return None
         s, n = self.settings, len(self.settings.planned())
@@ -208,7 +208,7 @@ class ChainFit:
         return torch.cat(found)
 
     def _publish(self, done: Sequence[Finished]) -> None:
-        """The finished blocks as the run's own weights; a longer list of weights is no harm."""
+        """Write the weights of the finished blocks, then their list; extra weights are ignored."""
         if not processes.is_main():
             return
         weights = {
@@ -238,7 +238,7 @@ class ChainFit:
         return self.job.folder / "blocks" / f"{number}-{k:02d}"
 
     def _input(self, number: int, k: int) -> Path:
-        """All rounds begin with the same latents."""
+        """The file of the latents of block k; all rounds begin with the same latents."""
         return self._home(number if k else 0, k) / INPUT
 
 
@@ -248,7 +248,7 @@ def _keep(home: Path, x: State) -> None:
 
 
 def _facts(plan: BlockPlan, x: State, y: State) -> dict[str, Any]:
-    """What the training latents say of a block: the W2 it moves and the ratio that may stop."""
+    """Measurements of a block on the training latents: the W2 moved and the ratio for stopping."""
     moved = float((y - x).double().square().flatten(1).sum(1).mean())
     size = float(y.double().square().flatten(1).sum(1).mean())
     return {
@@ -262,13 +262,13 @@ def _facts(plan: BlockPlan, x: State, y: State) -> dict[str, Any]:
 Change: TypeAlias = Callable[
     [Sequence[Finished], ChainSpec], tuple[list[BlockPlan], Sequence[Finished]]
 ]
-"""From the blocks of a round to the plans of the next, and the blocks that those start from."""
+"""Maps the blocks of a round to the plans of the next, and the blocks that initialise them."""
 
 
 def _equal(
     done: Sequence[Finished], settings: ChainSpec
 ) -> tuple[list[BlockPlan], Sequence[Finished]]:
-    """The same blocks with sizes moved towards equal ways; a free one stays."""
+    """The same blocks, with sizes adjusted towards equal displacements; a free block stays."""
     sized = [b for b in done if b.plan.size is not None]
     sizes = [b.plan.size for b in sized if b.plan.size is not None]
     new = equalised(sizes, [b.facts["moved"] for b in sized], settings.eta)
@@ -277,7 +277,7 @@ def _equal(
 
 
 def _halved(done: Sequence[Finished], _: ChainSpec) -> tuple[list[BlockPlan], Sequence[Finished]]:
-    """Each block as two that begin as its halves; a free one stays whole."""
+    """Each block split in two, initialised as its halves; a free block stays whole."""
     plans: list[BlockPlan] = []
     origins: list[Finished] = []
     for block in done:
@@ -288,7 +288,7 @@ def _halved(done: Sequence[Finished], _: ChainSpec) -> tuple[list[BlockPlan], Se
 
 
 def _merged(done: Sequence[Finished], _: ChainSpec) -> tuple[list[BlockPlan], Sequence[Finished]]:
-    """One block for each two neighbours, starting from the first; one that is left over stays."""
+    """One block for each pair of neighbours, from the first on; a last single block stays."""
     sized = [b for b in done if b.plan.size is not None]
     plans: list[BlockPlan] = []
     origins: list[Finished] = []

@@ -1,4 +1,4 @@
-"""Distilling: a run that jumps, or walks straight, learned from a trained run."""
+"""Distils a trained run into a flow map, or into a straighter flow (reflow)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monge.system.progress import Say, quiet
 OBJECTIVE = "lagrangian"
 
 OWN = ("grid", "steps", "minutes")
-"""Settings of a teacher that a map does not take over."""
+"""Settings of a teacher that a map does not inherit."""
 
 
 def distil_spec(
@@ -31,12 +31,12 @@ def distil_spec(
     network: str = "auto",
     **settings: Any,
 ) -> TrainSpec:
-    """The specification of a run distilled from a trained one; what is not said is the teacher's.
+    """The specification of a distilled run; settings that are not given are the teacher's.
 
     Args:
-        guidance: of the teacher: a scale, or a range as 1..3 that the map takes as an input; None
-            for the teacher's own.
-        network: auto for the teacher's, with a second time.
+        guidance: of the teacher: a scale, or a range such as 1..3 that the map takes as an input;
+            None for the teacher's.
+        network: auto for the teacher's, with a second time input.
         settings: fields of `TrainSpec`; those that are None are the teacher's.
 
     Raises:
@@ -74,13 +74,13 @@ def distil_spec(
         }
     )
     _check_guidance(run, spec)
-    # Pairs that the teacher has drawn are guided already.
+    # Pairs drawn by the teacher are already guided.
     follows = kind_of(spec.objective).follows_teacher
     return spec if follows else dataclasses.replace(spec, guidance=1.0)
 
 
 def _check_guidance(run: Run, spec: TrainSpec) -> None:
-    """Refuse guidance that the teacher or the objective cannot have."""
+    """Refuse guidance that the teacher or the objective does not support."""
     lo, hi = spec.guidance_range
     if (lo, hi) != (1.0, 1.0) and not run.label_names and not run.facts.n_vector:
         raise UserError("guidance needs a teacher with labels or conditions; this one has none")
@@ -101,7 +101,7 @@ def distil(
     say: Say = quiet,
     **settings: Any,
 ) -> Run:
-    """Distil a trained run, or go on distilling, into a run folder; see `distil_spec`."""
+    """Distil a trained run into a run folder, or continue; see `distil_spec`."""
     if data is None and teacher.is_dir() and read_facts(teacher).text is None:
         raise UserError(IN_MEMORY.format(folder=teacher))
     return train(distil_spec(teacher, **settings), data, out, say=say)

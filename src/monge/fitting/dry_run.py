@@ -1,4 +1,4 @@
-"""A dry run: what training would take, measured on untrained models, keeping nothing."""
+"""A dry run: measures the time and memory of training on untrained models, and saves nothing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from monge.training.loop import fit
 from monge.training.plan import Plan
 
 ROWS = 512
-"""Training examples that the rehearsal looks at."""
+"""Training examples in a dry run."""
 
 
 def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
-    """Time a few steps of autoencoder and network; returns what each would take.
+    """Time a few steps of autoencoder and network; returns the estimated cost of each.
 
     Raises:
-        UserError: impossible settings, as for training.
+        UserError: impossible settings, as in training.
     """
     set_threads(spec.threads)
     spec = folders.adopted(spec)
@@ -74,7 +74,7 @@ def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
 
 
 def _told(plan: Plan | None, say: Say) -> dict[str, Any]:
-    """A plan as numbers; the disk it needs is told here, since no folder has been opened."""
+    """A plan as numbers; prints the disk space it needs, since no folder was opened."""
     assert plan is not None  # a dry run always has one
     say(f"disk: {size(2 * plan.checkpoint_bytes)} while a checkpoint is written")
     return {**dataclasses.asdict(plan), "seconds": plan.seconds}

@@ -1,4 +1,4 @@
-"""What is to be fitted: the settings of a run, its encoded data, and its folder."""
+"""`Job`: the settings of a run, its encoded data, and its folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Job:
 
     Attributes:
         spec: the settings.
-        facts: what the run keeps of its data.
+        facts: the recorded facts of its data.
         data: the examples, with labels and conditions.
         latents: the encoded training examples.
         shape: of a latent.
-        teacher: what it is distilled from; None without one.
+        teacher: the run from which it is distilled, or None.
         folder: of the run.
-        device: where networks compute.
+        device: of the networks.
         say: reports progress in words.
     """
 

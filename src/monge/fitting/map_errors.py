@@ -1,7 +1,7 @@
-"""How far a learned map is from the flow that it is to be, for every number of jumps.
+"""Measures the distance of a learned map from its flow, for several numbers of jumps.
 
-Both start from the same noise; the flow is that of the velocity that the map follows (a teacher's,
-guided as the map is, or the map's own), integrated so finely that its error does not count.
+Both start from the same noise. The flow is that of the map's velocity (a teacher's, with the same
+guidance, or the map's own), integrated so finely that its error is negligible.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from monge.tensors import CHUNK, noise
 from monge.times import Uniform
 
 REFERENCE_STEPS = 32
-"""Of RK4, in the flow that a map is held against."""
+"""Steps of RK4 in the reference flow."""
 
 N = 500
 
 BEST_N = 256
-"""Noises by which checkpoints are compared: while training, so few and coarsely."""
+"""Number of noises for comparing checkpoints; few, because training waits."""
 
 BEST_STEPS = 12
-"""Of RK4, in the flow that they are compared with."""
+"""Steps of RK4 in the reference flow for comparing checkpoints."""
 
 
 @dataclass(frozen=True)
 class MapError:
-    """The error of a map with some number of jumps, in standardised latent units.
+    """The error of a map with a number of jumps, in standardised latent units.
 
     Attributes:
-        steps: jumps.
+        steps: number of jumps.
         rms: root mean square of |X^ - X| over samples, per coordinate.
         relative: E|X^ - X|^2 / E|X - x|^2.
         median, quantile90: of |X^ - X|^2 / E|X - x|^2 over samples.
-        guidance: scale of both.
+        guidance: scale of map and flow.
     """
 
     steps: int
@@ -67,8 +67,8 @@ def map_errors(
     """The error of a map run for each number of jumps, from n noises.
 
     Args:
-        steps: numbers of jumps; None for all that are worth it. Of a map that jumps to the data
-            only that is one: more of them draw new noise.
+        steps: numbers of jumps; None for the usual ones. A map that jumps only to the data is
+            measured with one jump, since further jumps draw new noise.
     """
     learned = run.learned
     steps = tuple(k for k in steps or learned.error_steps if k in learned.error_steps)
@@ -89,7 +89,7 @@ def map_errors(
         moved.append((end - x).square().flatten(1).sum(1).cpu())
         for k, flow in maps.items():
             errors[k].append((flow(x, lo, hi, own) - end).square().flatten(1).sum(1).cpu())
-    distance = max(float(torch.cat(moved).double().mean()), 1e-30)  # a flow may stand still
+    distance = max(float(torch.cat(moved).double().mean()), 1e-30)  # the displacement may be 0
     size = math.prod(run.autoencoder.latent_shape)
     found = []
     for k in steps:
@@ -101,10 +101,10 @@ def map_errors(
 
 
 def keep_map_errors(run: Run, velocity_loss: float | None = None) -> list[MapError]:
-    """Measure the errors of a map run, at the ends of its guidance too, and write them.
+    """Measure the errors of a map run, also at the ends of its guidance range, and write them.
 
     Args:
-        velocity_loss: on held-out data, of a map that follows its own velocity.
+        velocity_loss: on held-out data, for a map that follows its own velocity.
     """
     found = [e for scale in run.learned.guidance_scales for e in map_errors(run, guidance=scale)]
     write_json(
@@ -122,12 +122,12 @@ def keep_map_errors(run: Run, velocity_loss: float | None = None) -> list[MapErr
 
 
 def keep_if_best(run: Run, step: int, velocity_loss: float = 0.0) -> None:
-    """Keep the averaged weights, beside the last, where the map is better than ever before.
+    """Save the averaged weights as the best ones if the error of the map is the smallest so far.
 
-    That is its squared error in one jump, per latent coordinate. A map without a teacher follows a
-    velocity that is learned too: its loss on held-out data is added, as in the bound of
-    Boffi et al. (2025), Prop. 2.4; else a map of a poor velocity, which is easily followed, would
-    be the best. The evaluation shows both, so that a good checkpoint is not picked in silence.
+    The error is the squared error in one jump, per latent coordinate. For a map without a teacher
+    the held-out loss of its own velocity is added, as in the bound of Boffi et al. (2025), Prop.
+    2.4; else a poor velocity that is easy to follow would win. The evaluation shows the best and
+    the last weights.
     """
     path = run.folder / BEST
     kept = schemas.read_if_there(run.folder, BEST)

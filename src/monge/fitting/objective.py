@@ -1,4 +1,4 @@
-"""What a run is trained by: its objective, its batches, the settings of its loop."""
+"""Builds the objective of a run, its batches, and the settings of its training loop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> O
 
 
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
-    """The loop's part of a specification."""
+    """The loop settings of a specification."""
     names = {f.name for f in dataclasses.fields(LoopSpec)}
     shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
     shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
@@ -70,10 +70,10 @@ def batches_along(
     teacher: Run,
     say: Say,
 ) -> LatentBatches:
-    """Latents with their way through the teacher's flow, which a map of it is trained along.
+    """Latents with their trajectories through the teacher's flow, to train a map of it.
 
-    A chain's law at a time is not that of the path, so its own states are taken: those of the
-    training latents, carried back to the noise once, at the ends of its steps.
+    The law of a chain at a time is not that of the path, so the chain's states are used: those of
+    the training latents, carried back to the noise once, at the ends of its steps.
     """
     flow = teacher.learned.flow()
     say(f"carrying {len(latents)} latents back through {teacher.folder}")
@@ -100,7 +100,7 @@ def reflow_batches(
     teacher: Run,
     say: Say,
 ) -> LatentBatches:
-    """Noise, and what the teacher makes of it, for as many as there are training examples."""
+    """Noise and the teacher's samples from it, as many as there are training examples."""
     n = len(data.train)
     say(f"drawing {n} pairs of noise and samples from {teacher.folder}")
     shape = tuple(teacher.autoencoder.latent_shape)
@@ -115,5 +115,5 @@ def reflow_batches(
             start = x0[rows].to(teacher.device)
             ends.append(flow(start, *flow.domain, given or None).cpu())
     posterior = Posterior(torch.cat(ends))
-    # What a batch brings as x0 is its noise, as if it were a condition.
+    # The noise x0 travels in the batch like a condition.
     return LatentBatches(posterior, {**cond, "x0": x0}, objective, spec.batch, spec.seed)

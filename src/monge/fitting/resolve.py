@@ -1,4 +1,4 @@
-"""A specification made complete for its data, and refused where it cannot be run."""
+"""Completes a specification for its data, and refuses impossible settings."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from monge.system import own_code
 from monge.training import journal
 
 DEFAULT_STEPS = 5000
-"""Training steps where neither steps nor minutes are given."""
+"""Training steps if neither steps nor minutes are given."""
 
 FEW_DROPOUT = "dropout=0.2"
-"""Where training examples are few. Colour images then get their mirror images, too."""
+"""Network settings for few training examples. Colour images then also get mirror images."""
 
 
 def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpec:
     """The specification with every "auto" decided for the data, its components in short texts.
 
     Args:
-        folder: of the run, if it is known already; see `check`.
+        folder: of the run, if known; see `check`.
     """
     image, few = data.kind == "image", len(data.train) < FEW
     changes: dict[str, Any] = {"data": plain_source(spec.data)}
@@ -58,28 +58,28 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
     if spec.grid == "auto":
         changes["grid"] = f"uniform:n={kind.default_steps}"
     if spec.flip == "auto":
-        # Grey images are often digits and letters, whose mirror images mean something else.
+        # Grey images are often digits and letters, whose mirror images have another meaning.
         changes["flip"] = "yes" if image and few and data.shape[0] == 3 else "no"
     if spec.flip == "yes" and not image:
         raise UserError("flip is for images: leave it out")
     if spec.network == "exact" and data.target is None:
         raise UserError("network exact needs a known target: monge train target:mixture:...")
     if spec.network == "exact" and changes.get("autoencoder", spec.autoencoder) != "identity":
-        raise UserError("network exact lives in data space: use --autoencoder identity")
+        raise UserError("network exact works in data space: use --autoencoder identity")
     return folders.in_short(dataclasses.replace(spec, **changes))
 
 
 def for_kind(network: str, spec: TrainSpec) -> str:
-    """The network with what the kind of model needs of it."""
+    """The network with the settings that the kind of model needs."""
     component = build("network", network)
     wanted = kind_of(spec.objective).network_of(component, spec)
     return network if wanted == component else repr(wanted)
 
 
 def _default_network(latent_shape: tuple[int, ...]) -> str:
-    """A transformer for grids, of at most a quarter as many tokens as cells where those are many.
+    """A transformer for grids; large grids get at most one token per four cells.
 
-    On a CPU sixteen tokens learn far more in the same time than sixty-four (docs/log.md).
+    On a CPU, in equal time, sixteen tokens learn far more than sixty-four (docs/log.md).
     """
     if len(latent_shape) != 3:
         return "mlp"
@@ -89,7 +89,7 @@ def _default_network(latent_shape: tuple[int, ...]) -> str:
 
 
 def _default_conv(data: Data) -> str:
-    """A latent grid of about 8 x 8 with even sides, to which images are padded."""
+    """The default conv autoencoder: a latent grid of about 8 x 8 with even sides, by padding."""
     sides = data.shape[1:]
     grids = {down: -(-min(sides) // (2 * down)) * 2 for down in (1, 2, 4, 8)}
     down = max(d for d, grid in grids.items() if d == 1 or grid >= (4 if d == 2 else 8))
@@ -98,12 +98,12 @@ def _default_conv(data: Data) -> str:
 
 
 def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
-    """Refuse what would fail later, before anything is written.
+    """Refuse settings that would fail later, before anything is written.
 
-    A run whose folder has its autoencoder goes on without what that was made from.
+    A run with its autoencoder in its folder continues without the autoencoder's source.
 
     Raises:
-        UserError: settings that do not fit each other or the data.
+        UserError: settings that contradict each other or the data.
     """
     kind_of(spec.objective).check(spec, spec.teacher is not None)
     for name in ("batch", "autoencoder_steps"):
@@ -124,13 +124,13 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     build("grid", spec.grid)
     shape = _latent_shape(spec, data, folder)
     if spec.network != "exact":
-        with torch.device("meta"):  # shapes alone: costs nothing at any size
+        with torch.device("meta"):  # shapes only, without memory
             component = build("network", spec.network)
             component.build(shape, len(data.label_names) or None, n_vector_of(data))
 
 
 def _latent_shape(spec: TrainSpec, data: Data, folder: Path | None) -> tuple[int, ...]:
-    """The shape of the latents that the autoencoder of a specification gives the data."""
+    """The latent shape of the specification's autoencoder on the data."""
     try:
         return _built_shape(spec, data)
     except UserError:

@@ -1,4 +1,4 @@
-"""From a specification to a trained run: load, encode once, train, keep the books."""
+"""Trains a run from a specification: loads and encodes the data, trains, and writes the folder."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from monge.system.progress import Say, quiet, survived
 from monge.training import checkpoint
 
 fit_learned = singledispatch(fit_at_once)
-"""Fits what an objective trains: ``fit_learned(objective, job)``. One network at once, where the
-type of the objective has no procedure of its own, given by `fit_learned.register`."""
+"""Fits the model of an objective: ``fit_learned(objective, job)``. The default fits one network;
+`fit_learned.register` gives another type of objective its own procedure."""
 
 fit_learned.register(ChainObjective, fit_chain)
 
@@ -59,15 +59,15 @@ def train(
     *,
     say: Say = quiet,
 ) -> Run:
-    """Train a run, or go on training it, in its folder.
+    """Train a run in its folder, or continue it.
 
     Args:
-        data: the data, where `spec.data` does not name it.
+        data: the data, if `spec.data` does not name it.
         out: the run folder; by default ``runs/<data>-<8 hex of the specification>``.
-        say: told what happens.
+        say: receives progress notes.
 
     Raises:
-        UserError: impossible settings, a folder that holds another run, ...
+        UserError: impossible settings, or a folder that holds another run.
         Stopped, Diverged: see `training.loop.fit`; the run can be continued.
     """
     set_threads(spec.threads)
@@ -107,7 +107,7 @@ def train(
 
 
 def _measure_and_report(run: Run, data: Data, *, taught: bool, say: Say) -> None:
-    """The error of a map, and the card and the report of any run."""
+    """Measure the error of a map, and write the card and the report of any run."""
     if run.learned.error_steps:
         say("measuring the map against the flow that it follows")
         keep_map_errors(run, None if taught else heldout_loss(run, data))
@@ -117,7 +117,7 @@ def _measure_and_report(run: Run, data: Data, *, taught: bool, say: Say) -> None
 
 
 def _load(spec: TrainSpec, say: Say) -> Data:
-    """The data; the main process decodes what is not in the cache yet, and tells of it."""
+    """The data; the main process decodes into the cache first, and prints the notes."""
     with processes.main_first():
         return sources.load(spec.data, spec, say, spec.check_cache)
 
@@ -131,7 +131,7 @@ def _opened(
     device: torch.device,
     say: Say,
 ) -> Iterator[None]:
-    """Hold and open the run folder, in the main process; the others wait until it is open."""
+    """Lock and open the run folder in the main process; the others wait until it is open."""
     with ExitStack() as stack:
         if processes.is_main():
             folders.require_free(folder)
@@ -155,7 +155,7 @@ def _opened(
 
 
 def _keep_reading(folder: Path, data: Data) -> None:
-    """What reading found, which examples are on which side of the split, and a table's codec."""
+    """Write the data report, the rows of each side of the split, and a table's codec."""
     if data.report:
         write_json(folder / DATA_REPORT, {"format_version": 1, **data.report})
     if data.rows is not None:
@@ -169,7 +169,7 @@ def _keep_reading(folder: Path, data: Data) -> None:
 def train_autoencoder(
     spec: TrainSpec, out: Path | None = None, say: Say = quiet
 ) -> tuple[Path, dict[str, Any]]:
-    """Train an autoencoder alone, or go on training it; returns its folder and its quality."""
+    """Train an autoencoder alone, or continue; returns its folder and its quality."""
     set_threads(spec.threads)
     device = pick_device(spec.device)
     processes.join()

@@ -1,7 +1,8 @@
-"""A network that starts from another run's weights: other labels, another size, the rest the same.
+"""Initialises a network with another run's weights, also for other labels or image sizes.
 
-Weights are taken by name. Rows of the label table go by the names of the labels; the positions of
-an image grid are interpolated; whatever does not fit stays as it was drawn, and is named.
+Weights are matched by name. Rows of the label table are matched by the names of the labels;
+positions of an image grid are interpolated. Tensors that do not fit keep their random values, and
+are listed.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ ABSENT = " (not there)"
 def initialise(
     network: nn.Module, run: Path, label_names: Sequence[str], say: Say, *, needed: bool = True
 ) -> list[str]:
-    """Give a new network the averaged weights of a trained run; returns what was not taken.
+    """Copy the averaged weights of a trained run to a new network; returns tensors not copied.
 
     Args:
-        network: of the new run, already drawn.
+        network: of the new run, with random weights.
         run: folder of the trained run.
         label_names: of the new run.
-        say: told what was taken, and each tensor that was not.
-        needed: whether a run with nothing in common is refused; else the network stays as drawn.
+        say: receives notes on the copied tensors and on each one not copied.
+        needed: refuse a run without any fitting tensor; else the network stays random.
 
     Raises:
-        UserError: no trained run there, or one with nothing in common.
+        UserError: no trained run there, or a run without any fitting tensor.
     """
     file = run / "ema.safetensors"
     try:
@@ -84,7 +85,7 @@ def initialise(
 
 
 def _say_left(left: Sequence[str], unused: Sequence[str], say: Say) -> None:
-    """Print which tensors of the new network are as drawn, and which of the old were not used."""
+    """Print the tensors of the new network that stay random, and the unused ones of the old."""
     new = [name.removesuffix(ABSENT) for name in left if name.endswith(ABSENT)]
     for name in (name for name in left if not name.endswith(ABSENT)):
         say(f"  not loaded: {name}")
@@ -97,7 +98,7 @@ def _say_left(left: Sequence[str], unused: Sequence[str], say: Say) -> None:
 def _label_rows(
     ours: Tensor, theirs: Tensor, names: Sequence[str], known: Sequence[str]
 ) -> tuple[Tensor, list[str]]:
-    """A label table with the known labels' rows and the null row of another."""
+    """A label table with the rows of shared labels and the null row copied from another."""
     rows = ours.clone()
     if ours.shape[1] != theirs.shape[1]:
         return rows, list(names)

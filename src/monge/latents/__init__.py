@@ -1,1 +1,1 @@
-"""Latents: encoded once, then drawn in batches."""
+"""Latents of the training data: encoded once, then drawn in batches."""

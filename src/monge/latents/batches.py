@@ -1,7 +1,7 @@
-"""Latents: encoded once, then drawn from memory, a whole global batch per step.
+"""Encodes data once and draws global batches of latents, one for each training step.
 
-Step n draws its rows, the encoder's noise and all that the objective needs from (seed, n) alone,
-whatever the number of processes, micro-batches or interruptions.
+The rows, the encoder's noise and the objective's draws of step n depend on (seed, n) alone, not on
+the number of processes, micro-batches or interruptions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from monge.types import Autoencoder, Posterior
 
 @runtime_checkable
 class Latents(Protocol):
-    """Posteriors that are read by rows, whether they lie in memory or in files."""
+    """Posteriors read by rows, from memory or from files."""
 
     def __len__(self) -> int: ...
 
@@ -36,7 +36,7 @@ def encode(
     chunk: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> Posterior:
-    """The posterior of every example, on CPU, encoded in chunks."""
+    """The posterior of every example, on the CPU, encoded in chunks."""
     return encode_parts(autoencoder, x.split(chunk), device, progress)
 
 
@@ -47,7 +47,7 @@ def encode_parts(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Posterior:
-    """The posteriors of examples that come in parts, joined, on CPU."""
+    """The joined posteriors of parts of examples, on the CPU."""
     means, logvars = [], []
     for part in parts:
         posterior = autoencoder.encode(part.to(device))
@@ -61,7 +61,7 @@ def encode_parts(
 
 @dataclass
 class Epochs:
-    """Row indices of each step: every epoch visits all rows once, in an order of its own."""
+    """Row indices of each step; every epoch visits all rows once, in a new random order."""
 
     n: int
     seed: int
@@ -90,8 +90,8 @@ class Epochs:
 class LatentBatches:
     """Global batches of latents with the objective's draws.
 
-    A coupling that pairs more rows than a batch holds makes several steps be drawn at once, as
-    one block; block k depends on (seed, k) alone.
+    If a coupling pairs more rows than a batch holds, several steps are drawn at once as one
+    block; block k depends on (seed, k) alone.
 
     Attributes:
         latents: the posterior of every training example, perhaps followed by as many of their
@@ -100,7 +100,7 @@ class LatentBatches:
         objective: adds its random draws.
         size: rows in a global batch.
         span: steps drawn at once.
-        plans: whether drawing solves a problem of its own, as a coupling's plan: worth a thread.
+        plans: whether drawing solves a costly problem, such as a coupling's plan, in a thread.
     """
 
     latents: Latents
@@ -137,7 +137,7 @@ class LatentBatches:
 
 @dataclass
 class DataBatches:
-    """Global batches of data with the noise that an autoencoder's loss samples latents by."""
+    """Global batches of data, with the noise for an autoencoder's latents."""
 
     x: Examples
     add_noise: Callable[[Batch, torch.Generator], Batch]

@@ -1,9 +1,9 @@
-"""Latents encoded once: a cache entry of means and log-variances, read by rows.
+"""A cache entry of latents: means and log-variances, encoded once and read by rows.
 
-What is kept are the latents of the bare autoencoder, before any standardisation, so runs that
-share an autoencoder and data share the entry. Its key is a hash of the autoencoder's weights and
-of the data's content. Shards are written atomically; an interrupted encoding goes on with those
-that are missing. The processes of one command share them; one of another command waits.
+The entry holds the latents of the bare autoencoder, before standardisation, so runs with the same
+autoencoder and data share it. Its key is a hash of the autoencoder's weights and of the data's
+content. Shards are written atomically; an interrupted encoding continues with the missing shards.
+The processes of one command divide the shards; another command waits.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from monge.types import Posterior
 
 FORMAT_VERSION = 2
 BLOCK_BYTES = 2**25
-"""About how many bytes of latents a shard holds."""
+"""Approximate size of a shard of latents, in bytes."""
 
 CHUNK_NUMBERS = 2**22
-"""Numbers encoded at once, at most: 85 RGB images of 128 x 128."""
+"""Most numbers encoded at once: 85 RGB images of 128 x 128."""
 
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """Posteriors of the examples of a set, mapped from files.
+    """Posteriors of examples, mapped from files.
 
     Attributes:
-        means, logvars: (N, *latent); logvars None where the encoder is deterministic.
+        means, logvars: (N, *latent); logvars is None if the encoder is deterministic.
         shift, scale: latents are read as (z - shift) / scale.
     """
 
@@ -84,20 +84,19 @@ def latents_of(
     check: bool = False,
     together: bool = False,
 ) -> Posterior | StoredLatents:
-    """The latents of examples by the bare autoencoder, encoded now or taken from the cache.
+    """The latents of examples by the bare autoencoder, encoded now or read from the cache.
 
-    Tensors, which lie in memory, have their latents in memory too; images that need not are
-    encoded into the cache.
+    The latents of tensors stay in memory; those of `Pixels` are encoded into the cache.
 
     Args:
-        fingerprint: of the data that x is the training part of.
+        fingerprint: of the data whose training part is x.
         name: of the data, for the entry's name.
         flip: append the latents of the mirror images.
         check: compare a cached entry with its hashes first.
-        together: all processes are here, and share the work.
+        together: all processes call this function, and divide the work.
 
     Raises:
-        UserError: the cache cannot be written, or, with `check`, has changed.
+        UserError: the cache cannot be written or, with `check`, has changed.
     """
     bare = autoencoder.autoencoder if isinstance(autoencoder, Standardised) else autoencoder
     seen = mirrored(x) if flip else x
@@ -131,7 +130,7 @@ def weights_digest(autoencoder: AutoencoderModule) -> str:
 
 
 def chunks(latents: Latents, size: int | None = None, n: int | None = None) -> Iterator[Posterior]:
-    """The posteriors of the first n rows, or of all, `size` at a time; by default at most 1024."""
+    """The posteriors of the first n rows (None: all), `size` at a time (None: at most 1024)."""
     if size is None:
         numbers = latents.rows(torch.zeros(1, dtype=torch.int64)).mean.numel()
         size = max(1, min(1024, CHUNK_NUMBERS // (4 * numbers)))
@@ -142,7 +141,7 @@ def chunks(latents: Latents, size: int | None = None, n: int | None = None) -> I
 def standardised_by(
     autoencoder: AutoencoderModule, latents: Posterior | StoredLatents, reference: Tensor
 ) -> Standardised:
-    """The autoencoder wrapped with the statistics of these latents of its own."""
+    """The autoencoder, wrapped with the mean and deviation of its latents."""
     mean, std = statistics(chunks(latents))
     like = next((t for t in autoencoder.state_dict().values() if t.is_floating_point()), reference)
     return Standardised(autoencoder, mean.to(like), std.to(like), reference.to(like))
@@ -151,7 +150,7 @@ def standardised_by(
 def in_units_of(
     wrapper: Standardised, latents: Posterior | StoredLatents
 ) -> Posterior | StoredLatents:
-    """Latents of the bare autoencoder, read in the units of its wrapper from now on."""
+    """Latents of the bare autoencoder, converted to the standardised units of its wrapper."""
     if isinstance(latents, StoredLatents):
         return latents.standardised(wrapper)
     mean, std = wrapper.mean.cpu(), wrapper.std.cpu()
@@ -161,7 +160,7 @@ def in_units_of(
 
 @dataclass(frozen=True)
 class _Encoding:
-    """Filling an entry of the cache with the latents of images."""
+    """Fills an entry of the cache with the latents of images."""
 
     folder: Path
     bare: AutoencoderModule
@@ -171,9 +170,9 @@ class _Encoding:
     say: Say
 
     def do_together(self) -> None:
-        """Every process writes its own shards, and the main one, which holds the lock, the entry.
+        """Write the entry: each process writes its shards, the main process then ``entry.json``.
 
-        Returns in all processes when the entry is whole.
+        The main process holds the lock. All processes return when the entry is complete.
         """
         with ExitStack() as stack:
             needed = True
@@ -187,7 +186,7 @@ class _Encoding:
         processes.wait()
 
     def shards(self, first: int = 0, every: int = 1) -> dict[str, str]:
-        """The digests of shards first, first + every, ..., written unless they are there."""
+        """The digests of shards first, first + every, ...; missing shards are written."""
         chunk, total = _chunk(self.x), len(self.x)
         numbers = int(np.prod(self.bare.latent_shape))
         size = max(1, BLOCK_BYTES // (8 * numbers) // chunk) * chunk
@@ -211,7 +210,7 @@ class _Encoding:
         return digests
 
     def finish(self, digests: Mapping[str, str]) -> None:
-        """Write the entry, which makes it whole."""
+        """Write ``entry.json``, which completes the entry."""
         cache.write_entry(
             self.folder,
             {
@@ -224,7 +223,7 @@ class _Encoding:
 
 
 def _chunk(x: Examples) -> int:
-    """How many examples are encoded at once."""
+    """The number of examples encoded at once."""
     return max(1, min(CHUNK, CHUNK_NUMBERS // int(np.prod(x.shape[1:]))))
 
 

@@ -1,8 +1,8 @@
-"""What has been learned, behind one interface, whatever it is: `Learned`.
+"""`Learned`: one interface for velocity fields, flow maps and chains.
 
 `LearnedVelocity` is a velocity field that a solver integrates, `LearnedFlowMap` a map that jumps.
-An objective names the kind that it trains (`learns`); `kind_of` finds its class, and nothing
-outside this package asks which one it is.
+An objective names the kind that it trains (`learns`); `kind_of` finds its class. Code outside this
+package does not distinguish the kinds.
 """
 
 from monge.learned.base import JUMPS, Draw, Learned, Program, Settings

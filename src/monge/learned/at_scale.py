@@ -1,4 +1,4 @@
-"""Networks that take a guidance scale as an input, at one scale."""
+"""Fixes the guidance scale of networks that take it as an input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monge.types import Cond, State, Time, VelocityField, domain_of
 
 @dataclass(frozen=True)
 class AtScale:
-    """A field whose network takes a guidance scale, at one scale."""
+    """A field with a guidance scale as an input, at a fixed scale."""
 
     field: VelocityField
     scale: float

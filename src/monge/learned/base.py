@@ -1,4 +1,4 @@
-"""The interface of what has been learned: how it is trained, sampled, measured and exported."""
+"""`Learned`, the interface of a trained model: training, sampling, measuring and export."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from monge.time_pairs import PairLaw
 from monge.types import Cond, Latent, State, VelocityField
 
 JUMPS = "map"
-"""What stands for a solver where a learned map jumps."""
+"""The solver's name for the jumps of a learned map."""
 
 
 @runtime_checkable
 class Settings(Protocol):
-    """The settings of a run that say what is learned and how it is sampled; see `TrainSpec`."""
+    """The settings of a run for learning and sampling; see `TrainSpec`."""
 
     @property
     def objective(self) -> str: ...
@@ -48,7 +48,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """Which noise a chunk of samples starts from; see `tensors.noise`.
+    """The noise of a chunk of samples; see `tensors.noise`.
 
     Attributes:
         seed: of all samples.
@@ -64,16 +64,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class Program:
-    """What is exported of a network, as a module of tensors alone.
+    """A network for export, as a module with only tensors as inputs.
 
     Attributes:
         module: ``forward(x, *times, *conditions)``.
-        summary: what it computes.
-        file: its usual name.
+        summary: a sentence on its output.
+        file: its default file name.
         times: the names of its times, each (B,); they lie in `domain`.
         ordered: whether they must ascend.
-        guidance: least and greatest guidance scale, if that is an input after the conditions.
-        facts: what else a user of it has to know.
+        guidance: least and greatest guidance scale, if the scale is an input after the conditions.
+        facts: further facts for its users.
     """
 
     module: Callable[[tuple[str, ...]], nn.Module]
@@ -87,9 +87,9 @@ class Program:
 
 
 class Learned(abc.ABC):
-    """A network, and how it carries noise to latents, in standardised latent units.
+    """A trained network that carries noise to latents, in standardised latent units.
 
-    A new kind is a class with the abstract methods, named by the `learns` of its objective.
+    A new kind is a class with these abstract methods, named by the `learns` of its objective.
     """
 
     network: nn.Module
@@ -98,29 +98,29 @@ class Learned(abc.ABC):
     # In words
 
     title: ClassVar[str]
-    """Of a model: "latent flow-matching model"."""
+    """The name of the kind: "latent flow-matching model"."""
 
     summary: ClassVar[str]
-    """A paragraph of the model card."""
+    """A paragraph for the model card."""
 
     who: ClassVar[str] = "this run"
-    """What a row of a table calls it."""
+    """Its name in a row of a table."""
 
     few_steps: ClassVar[bool] = False
-    """Whether it is made to be sampled in few steps."""
+    """Whether it is meant for sampling in few steps."""
 
     guided_as_trained: ClassVar[bool] = False
-    """Whether its guidance was fixed, or given a range, when it was trained."""
+    """Whether its guidance scale, or the range of scales, was fixed in training."""
 
     on_path: ClassVar[bool] = True
-    """Whether its states at a time have the law of the path at that time. A map is distilled from
-    draws of the path if so, else from states of the teacher's own flow."""
+    """Whether its states at a time have the law of the path at that time. If so, a map is distilled
+    from draws of the path, else from states of the teacher's flow."""
 
     fixed_steps: ClassVar[bool] = False
     """Whether the number of steps of a sample was fixed in training."""
 
     default_steps: ClassVar[int] = 20
-    """Steps of a sample where no grid is given."""
+    """Steps of a sample if no grid is given."""
 
     # How it is trained
 
@@ -129,10 +129,10 @@ class Learned(abc.ABC):
 
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:
-        """Refuse settings that mean nothing for this kind.
+        """Refuse settings that this kind does not use.
 
         Raises:
-            UserError: such settings, by name.
+            UserError: the names of such settings.
         """
         if settings.pairs != "auto":
             raise UserError(
@@ -141,16 +141,16 @@ class Learned(abc.ABC):
 
     @classmethod
     def default_network(cls, network: str, few: str) -> str:
-        """The default network of this kind: the text of one for the shape of the latents.
+        """The text of the default network of this kind for the shape of the latents.
 
         Args:
-            few: settings for few training examples; empty where there are enough.
+            few: settings for few training examples; empty for enough examples.
         """
         return with_settings(network, few)
 
     @classmethod
     def network_of(cls, component: Component, settings: Settings) -> Component:
-        """A network component with what this kind needs of it."""
+        """A network component with the settings that this kind needs."""
         return component
 
     @classmethod
@@ -158,13 +158,13 @@ class Learned(abc.ABC):
     def objective(
         cls, settings: Settings, matching: FlowMatching, teacher: Learned | None
     ) -> Objective:
-        """What trains it.
+        """The objective that trains it.
 
         Args:
             matching: the path, coupling, times and output of the settings.
 
         Raises:
-            UserError: settings that do not fit, or a teacher that is missing or has no use.
+            UserError: settings that do not fit, or a missing or useless teacher.
         """
 
     @classmethod
@@ -172,14 +172,14 @@ class Learned(abc.ABC):
         """The untrained network of a run.
 
         Args:
-            make: one network of the specification.
-            facts: what the run has kept, among others by `facts`.
+            make: builds one network of the specification.
+            facts: the run's recorded facts, including those of `facts`.
         """
         return make()
 
     @classmethod
     def facts(cls, objective: Objective) -> dict[str, Any]:
-        """What a run keeps of its objective for `restored`, as JSON has it."""
+        """The facts of an objective that a run records for `restored`, as JSON values."""
         return {}
 
     @classmethod
@@ -192,12 +192,12 @@ class Learned(abc.ABC):
         conditional: bool,
         teacher: Callable[[], Learned] | None,
     ) -> Learned:
-        """It, from a trained network and what its run knows.
+        """Restore it from a trained network and its run's records.
 
         Args:
-            facts: those of `facts`, among others.
+            facts: the run's recorded facts, including those of `facts`.
             conditional: whether there are labels or conditions.
-            teacher: loads what it was distilled from.
+            teacher: loads the model from which it was distilled.
         """
 
     # Velocities
@@ -205,45 +205,45 @@ class Learned(abc.ABC):
     @property
     @abc.abstractmethod
     def field(self) -> VelocityField:
-        """Its velocity field without guidance.
+        """The velocity field without guidance.
 
         Raises:
-            UserError: it has none.
+            UserError: there is no velocity field.
         """
 
     @abc.abstractmethod
     def velocity(self, guidance: float | None = None) -> VelocityField:
-        """Its own velocity field at a guidance scale; None for the usual one.
+        """Its own velocity field at a guidance scale; None for the default scale.
 
         Raises:
-            UserError: it has none, or not at this scale.
+            UserError: there is no velocity field, or not at this scale.
         """
 
     def followed(self, guidance: float | None = None) -> VelocityField:
-        """The velocity field whose flow its samples are to follow: a teacher's, or its own.
+        """The velocity field whose flow its samples approximate: a teacher's, or its own.
 
         Raises:
-            UserError: it has no velocity, and no teacher.
+            UserError: there is no velocity field and no teacher.
         """
         return self.velocity(guidance)
 
     def first(self, n: int) -> Learned:
-        """The first n blocks, where it has several.
+        """The model of the first n blocks.
 
         Raises:
-            UserError: it has none, or not so many.
+            UserError: there are no blocks, or fewer.
         """
         raise UserError("this is no chain of blocks: leave out blocks")
 
     # Sampling
 
     cheapest: ClassVar[str]
-    """The solver that evaluates the network once a step."""
+    """The solver with one evaluation of the network per step."""
 
     @classmethod
     @abc.abstractmethod
     def sampling(cls, settings: Settings) -> tuple[str, float]:
-        """The usual solver and guidance scale, in words of a run's settings."""
+        """The default solver and guidance scale, as in a run's settings."""
 
     @abc.abstractmethod
     def flow(
@@ -253,18 +253,18 @@ class Learned(abc.ABC):
         grid: str | None = None,
         guidance: float | None = None,
     ) -> Walk:
-        """The flow map that samples: the usual settings, with those given here instead.
+        """The flow map for sampling; None means the default setting.
 
         Raises:
             UserError: settings that do not fit.
         """
 
     def guidance_of(self, flow: Walk, guidance: float | None = None) -> float:
-        """The guidance scale of a flow that was made with this one; 1 where there is none."""
+        """The guidance scale of a flow made with this argument; 1 without guidance."""
         return 1.0
 
     def deterministic(self, guidance: float | None = None) -> Walk:
-        """The usual flow where it draws no noise of its own on the way; else one that does not."""
+        """The default flow if it adds no noise between steps; else a flow that adds none."""
         return self.flow(guidance=guidance)
 
     def carried(self, flow: Walk, x0: State, draw: Draw, cond: Cond = None) -> State:
@@ -273,38 +273,38 @@ class Learned(abc.ABC):
 
     @abc.abstractmethod
     def evaluations(self, flow: Walk, rows: int) -> int:
-        """On how many rows the network was evaluated to carry `rows` of them by this flow."""
+        """The number of rows that the network evaluated to carry `rows` rows by this flow."""
 
     def without_inverse(self, flow: Walk) -> str | None:
-        """Why data cannot be carried back to noise by this flow; None where it can."""
+        """Why this flow cannot carry data back to noise; None if it can."""
         return None
 
     # Measuring
 
     error_steps: tuple[int, ...] = ()
-    """Numbers of jumps whose distance from the flow that it follows is worth measuring."""
+    """Numbers of jumps for which the distance from its flow is measured."""
 
     guidance_scales: tuple[float, ...] = (1.0,)
-    """Guidance scales at which that is done."""
+    """Guidance scales of these measurements."""
 
     reference: ClassVar[str] = "its own velocity"
 
     velocity_elsewhere: ClassVar[str] = ""
-    """Why longer training does not mend the velocity that it follows; empty where it does."""
+    """Why longer training does not improve the velocity that it follows; empty if it does."""
 
     def examined(
         self, guidance: float | None = None, **flow: Any
     ) -> tuple[Walk, VelocityField, PairLaw | None]:
-        """What `verify` decomposes: the flow that samples, its velocity field without guidance, and
-        the times between which its laws as a map hold, if it is one."""
+        """The flow for sampling, its velocity field without guidance and, for a map, the law of
+        its times: the parts that `verify` examines."""
         return self.flow(guidance=guidance, **flow), self.field, None
 
     def without_budget(self) -> str | None:
-        """Why `verify` does not add its errors up to one W2 budget; None where it does."""
+        """Why `verify` gives no single W2 budget; None if it does."""
         return None
 
     def without_density(self, solver: str | None = None) -> str | None:
-        """Why samples drawn as usual have no log-density; None where they have one."""
+        """Why samples with the default settings have no log-density; None if they have one."""
         return None
 
     def without_asked_density(
@@ -314,40 +314,40 @@ class Learned(abc.ABC):
         grid: str | None = None,
         probes: int | None = None,
     ) -> str | None:
-        """Why there is no log-density by just these settings; None where there is."""
+        """Why there is no log-density with these settings; None if there is."""
         return self.without_density(solver)
 
     @abc.abstractmethod
     def log_density(
         self, flow: Walk, z: Latent, cond: Cond, probes: int | None, seed: int, first: int
     ) -> Density:
-        """log-density of latents at the end of a flow.
+        """The log-density of latents at the end of a flow.
 
         Args:
-            probes: of Hutchinson's estimator; None for what is exact.
-            first: number of the first example, whose probes are its own.
+            probes: of Hutchinson's estimator; None for the exact trace.
+            first: number of the first example; the probes depend on it.
         """
 
     # Export
 
     @abc.abstractmethod
     def program(self) -> Program:
-        """What is exported of it.
+        """The module for export.
 
         Raises:
-            UserError: nothing can be.
+            UserError: the kind cannot be exported.
         """
 
     def evaluate(self, x: State, times: tuple[Tensor, ...], cond: Cond = None) -> State:
-        """What `program` computes, by the library itself; a velocity, unless a kind says else."""
+        """The output of `program`, computed by the library; a velocity unless overridden."""
         return self.field(x, times[0], cond)
 
     def without_scheduler(self) -> str | None:
-        """Why diffusers' Euler scheduler cannot draw its samples; None where it can."""
+        """Why diffusers' Euler scheduler cannot draw its samples; None if it can."""
         return "it is not sampled by the steps of an Euler scheduler"
 
 
 def with_settings(component: str, *settings: str) -> str:
-    """A component's text with more settings."""
+    """A component's text with further settings."""
     more = ",".join(filter(None, settings))
     return f"{component}{',' if ':' in component else ':'}{more}" if more else component

@@ -1,4 +1,4 @@
-"""A learned chain: blocks that were fitted one after another, sampled the other way."""
+"""A learned chain: blocks fitted one after another from data to noise, sampled in reverse."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from monge.times import Uniform
 from monge.types import Cond, Latent, State, VelocityField
 
 BLOCKS = "blocks"
-"""The key of the finished blocks among a run's facts."""
+"""The key of the finished blocks in a run's facts."""
 
 
 @dataclass(frozen=True)
 class ChainObjective(Objective):
-    """What trains a chain: it has no loss of its own, but makes the objective of each block.
+    """The objective of a chain: it has no loss, but makes the objective of each block.
 
     Attributes:
         spec: the settings of the chain.
@@ -48,11 +48,11 @@ class ChainObjective(Objective):
 
     @property
     def coupling(self):  # type: ignore[override]
-        """How noise and data are joined."""
+        """The coupling of noise and data."""
         return self.matching.coupling
 
     def of(self, plan: BlockPlan) -> Objective:
-        """What trains a block."""
+        """The objective of a block."""
         return self.spec.objective(plan, self.matching)
 
     def draw(self, batch: Any, rng: torch.Generator, step: int = 0) -> Any:
@@ -67,8 +67,8 @@ class LearnedChain(Learned):
     """Blocks from noise to data, each with its own network.
 
     Attributes:
-        network: the networks in the order of fitting: the first lies at the data.
-        plans: what each block was fitted as.
+        network: the networks in the order of fitting; the first one is at the data.
+        plans: the settings of each block.
         spec: the settings of the chain.
         conditional: whether it takes labels or conditions.
     """
@@ -82,7 +82,7 @@ class LearnedChain(Learned):
     title = "chain of latent flow blocks"
     summary = (
         "A generative model that was fitted block by block with `monge`: an autoencoder maps data "
-        "to a latent space, each block carries what the earlier ones made of the latents nearer "
+        "to a latent space, each block carries the output of the earlier blocks nearer "
         "to noise, and samples go back through the blocks. Every prefix of the chain has a density."
     )
     who = "chain"
@@ -111,8 +111,8 @@ class LearnedChain(Learned):
 
     @classmethod
     def default_network(cls, network: str, few: str) -> str:
-        # Slow times, so that few steps of a solver are enough; no dropout, since all stages of a
-        # step see one network.
+        # Slow times, so that few steps of a solver suffice; no dropout, since all stages of a
+        # step must use the same network.
         return with_settings(network, "time_scale=20")
 
     @classmethod
@@ -125,7 +125,7 @@ class LearnedChain(Learned):
     def objective(
         cls, settings: Settings, matching: FlowMatching, teacher: Learned | None
     ) -> ChainObjective:
-        # A block sees what others have made of the data given their conditions: none is dropped.
+        # A block is fitted on conditional outputs of earlier blocks, so no label is dropped.
         matching = dataclasses.replace(matching, label_drop=0.0)
         return ChainObjective(build("objective", settings.objective), matching)
 
@@ -150,13 +150,14 @@ class LearnedChain(Learned):
         return cls(cast("Stack", network), tuple(plans), spec, conditional)
 
     def first(self, n: int) -> LearnedChain:
-        """The first n blocks from the data, as a chain of their own.
+        """The chain of the first n blocks from the data.
 
         Raises:
-            UserError: there are not so many.
+            UserError: there are fewer blocks.
         """
         if not 1 <= n <= len(self.plans):
-            raise UserError(f"this chain has {len(self.plans)} blocks: take 1 to as many, not {n}")
+            known = len(self.plans)
+            raise UserError(f"this chain has {known} blocks: take 1 to {known} of them, not {n}")
         return dataclasses.replace(self, network=self.network.first(n), plans=self.plans[:n])
 
     # Velocities
@@ -184,11 +185,11 @@ class LearnedChain(Learned):
         grid: str | None = None,
         guidance: float | None = None,
     ) -> BlockWalk:
-        """The blocks by their own solver and steps, or by others.
+        """The flow of the blocks, with their solver and steps or with others.
 
         Args:
             steps: of the whole chain, a multiple of the number of its blocks.
-            grid: uniform:n=.. for as many steps.
+            grid: uniform:n=.., which also gives the number of steps.
         """
         _no_guidance(guidance)
         n = len(self.plans)

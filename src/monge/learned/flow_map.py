@@ -1,4 +1,4 @@
-"""A learned flow map: its jumps, at a guidance it was trained with."""
+"""A learned flow map: its jumps, at the guidance scales of its training."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ from monge.times import Uniform
 from monge.types import Cond, Latent, State, Time, VelocityField
 
 ERROR_STEPS = (1, 2, 4, 8, 16)
-"""Numbers of jumps at which a map is held against the flow that it follows."""
+"""Numbers of jumps for which a map is compared with its flow."""
 
 NETWORK = "time_scale=20"
-"""Settings of a network that is made to be differentiated in time."""
+"""Settings of a network that is differentiated in time."""
 
 
 @dataclass(frozen=True)
 class LearnedFlowMap(Learned):
-    """A map that jumps from any time to a later one, in one evaluation of its network.
+    """A map that jumps from any time to a later one with one evaluation of its network.
 
     Attributes:
         network: ``network(x, t, cond, s)``, shaped like x.
-        path, output: that it was trained on, and what the network outputs.
-        rule: by which it was trained.
-        pairs: the law of the times (s, t) that it was trained with.
+        path, output: the path of its training, and the quantity that the network outputs.
+        rule: of its training.
+        pairs: the law of the times (s, t) in training.
         guidance_range: least and greatest guidance scale; an input of the network if they differ.
-        domain: between which times it jumps; None for those of the output.
-        teacher: loads what it was distilled from; None without one.
-        grid, guidance: the usual ones of samples.
+        domain: the times between which it jumps; None for the output's domain.
+        teacher: loads the model from which it was distilled; None without a teacher.
+        grid, guidance: the defaults for samples.
     """
 
     network: nn.Module
@@ -75,7 +75,7 @@ class LearnedFlowMap(Learned):
     summary = (
         "A few-step generative model, trained with `monge`: an autoencoder maps data to a latent "
         "space, a network learns the flow map that carries noise to the law of the latents, and "
-        "samples are drawn by as many of its jumps as one likes (`steps=1`, `2`, `4`, ...)."
+        "samples are drawn with any number of its jumps (`steps=1`, `2`, `4`, ...)."
     )
     who = "map"
     few_steps = True
@@ -84,15 +84,16 @@ class LearnedFlowMap(Learned):
     cheapest = JUMPS
     follows_teacher = True
     velocity_elsewhere = (
-        "it is that of the velocity that the map follows: train that for longer (a teacher by its "
-        "own command with more --steps, then distil again), for the map cannot be better"
+        "it is the error of the velocity that the map follows: train that velocity longer (a "
+        "teacher by its own command with more --steps, then distil again), since the map cannot be "
+        "better"
     )
 
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:
         if not teacher and settings.guidance != 1:
             raise UserError(
-                "a map learned without a teacher is sampled as it is, not with guidance "
+                "a map learned without a teacher takes no guidance, and so not "
                 f"{settings.guidance:g}: give --guidance 1, or train a flow with labels and distil "
                 "that, by monge distil RUN --guidance .."
             )
@@ -182,7 +183,7 @@ class LearnedFlowMap(Learned):
 
     @cached_property
     def has_velocity(self) -> bool:
-        """Whether u at s = t was learned: by rows there, or by jumps as short as one likes."""
+        """Whether u at s = t was learned, by rows with s = t or by arbitrarily short jumps."""
         return self.rule.diagonal > 0 or not self.pairs.only_to_data
 
     # Guidance
@@ -194,10 +195,10 @@ class LearnedFlowMap(Learned):
         return lo < hi
 
     def scale(self, guidance: float | None) -> float:
-        """The guidance scale: one that the map was trained with.
+        """The guidance scale, checked against those of the training.
 
         Raises:
-            UserError: another one.
+            UserError: a scale outside the training.
         """
         lo, hi = self.guidance_range
         if guidance is None:
@@ -222,7 +223,7 @@ class LearnedFlowMap(Learned):
         """The map at a guidance scale.
 
         Raises:
-            UserError: one that it was not trained with.
+            UserError: a scale outside the training.
         """
         scale = self.scale(guidance)
         u: Callable[..., State] = MeanVelocity(self.network, self.path, self.output)
@@ -240,7 +241,7 @@ class LearnedFlowMap(Learned):
         grid: str | None = None,
         guidance: float | None = None,
     ) -> Composed | Integrated:
-        """The jumps along the grid; where a solver is named, it integrates the map's velocity."""
+        """The jumps along the grid; with a solver, the map's velocity is integrated instead."""
         points = build("grid", grid or self.grid)
         if steps is not None:
             points = dataclasses.replace(points, n=steps)
@@ -258,11 +259,11 @@ class LearnedFlowMap(Learned):
         return self.scale(guidance)
 
     def deterministic(self, guidance: float | None = None) -> Walk:
-        # Of a map that jumps to the data only, more jumps would need new noise.
+        # With a map that jumps only to the data, further jumps need new noise.
         return self.flow(1 if self.pairs.only_to_data else None, guidance=guidance)
 
     def carried(self, flow: Walk, x0: State, draw: Draw, cond: Cond = None) -> State:
-        """Jumps; where the map jumps to the data alone, with new noise between them."""
+        """Carry noise by jumps; a map that jumps only to the data adds new noise between them."""
         if isinstance(flow, Composed) and self.pairs.only_to_data:
             return renoised(flow, self.path, x0, draw, cond)
         return super().carried(flow, x0, draw, cond)
@@ -284,14 +285,14 @@ class LearnedFlowMap(Learned):
 
     @property
     def error_steps(self) -> tuple[int, ...]:  # type: ignore[override]
-        """None without a flow to follow; of jumps to the data one, since more draw new noise."""
+        """Empty without a flow to follow; only 1 if further jumps draw new noise."""
         if self.teacher is None and not self.has_velocity:
             return ()
         return ERROR_STEPS[:1] if self.pairs.only_to_data else ERROR_STEPS
 
     @property
     def guidance_scales(self) -> tuple[float, ...]:  # type: ignore[override]
-        """The usual one, and the ends of the range."""
+        """The default scale and the ends of the range."""
         if self.teacher is None:
             return (1.0,)
         return tuple(dict.fromkeys((self.scale(None), *self.guidance_range)))
@@ -304,7 +305,7 @@ class LearnedFlowMap(Learned):
             return sampler, self.field, None
         follows = self.followed(guidance)
         sampler = dataclasses.replace(sampler, follows=follows)
-        if self.pairs.only_to_data:  # more jumps draw new noise, and follow no flow
+        if self.pairs.only_to_data:  # further jumps draw new noise, and follow no flow
             sampler = dataclasses.replace(sampler, grid=Uniform(1))
         field = follows.field if isinstance(follows, Guided) else follows
         return sampler, field, self.pairs
@@ -314,8 +315,8 @@ class LearnedFlowMap(Learned):
             return None
         return (
             "the jumps of a map have the density of their own Jacobian, which is not that of "
-            f"the integrated velocity: ask for the former by solver={JUMPS!r}, for the "
-            "latter by another"
+            f"the integrated velocity: use solver={JUMPS!r} for the jumps, or a solver's name "
+            "for the velocity"
         )
 
     def without_asked_density(
@@ -328,11 +329,11 @@ class LearnedFlowMap(Learned):
         if solver != JUMPS:
             return self.without_density(solver)
         if probes is not None:
-            return "that of jumps is exact: leave out probes"
+            return "the density of jumps is exact: leave out probes"
         if not self.has_velocity:
-            return "this map has no velocity, along which the start of a jump is looked for"
+            return "this map has no velocity, which inverting a jump needs"
         if self.pairs.only_to_data and len(self.flow(steps, grid=grid).knots) > 2:
-            return "more jumps than one draw new noise between them: steps=1 has a density"
+            return "several jumps draw new noise between them: only steps=1 has a density"
         return None
 
     def log_density(
@@ -348,7 +349,7 @@ class LearnedFlowMap(Learned):
     def program(self) -> Program:
         return Program(
             lambda conditions: Jump(self.network, self.path, self.output, conditions),
-            "flow map: where x at time s is at time t",
+            "flow map: the state at time t of x at time s",
             "map.pt2",
             ("s", "t"),
             self.jump().domain,
@@ -371,7 +372,7 @@ class LearnedFlowMap(Learned):
 
 
 def renoised(flow: Composed, path: Path, x: State, draw: Draw, cond: Cond = None) -> State:
-    """Jumps to the data, each but the first from the last one's end with new noise.
+    """Jumps to the data; each jump after the first starts from the last result with new noise.
 
     Source: Consistency models (Song et al., 2023), Algorithm 1.
     """

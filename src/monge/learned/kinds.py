@@ -1,4 +1,4 @@
-"""Which kind of `Learned` an objective trains."""
+"""Finds the kind of `Learned` that an objective trains."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ KINDS = {
     "flow map": "monge.learned.flow_map:LearnedFlowMap",
     "chain": "monge.learned.chain:LearnedChain",
 }
-"""The kinds by the names that objectives use. An objective made elsewhere names its class."""
+"""The kinds by the names that objectives use. An objective of the user names its class."""
 
 
 def kind_of(objective: str) -> type[Learned]:
-    """The class of what an objective, given as text, trains.
+    """The class of `Learned` that an objective, given as text, trains.
 
     Raises:
         UserError: an unknown objective.

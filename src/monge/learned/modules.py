@@ -1,4 +1,4 @@
-"""Networks as modules of tensors alone, for programs that are exported."""
+"""Networks as modules with only tensors as inputs, for export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monge.types import Time
 
 
 class _Conditioned(nn.Module):
-    """A network, what it outputs, and the names of the conditions that follow the times."""
+    """A network, the quantity that it outputs, and the names of its conditions after the times."""
 
     def __init__(
         self, net: nn.Module, path: Path, output: Any, conditions: tuple[str, ...]
@@ -59,7 +59,7 @@ class Velocity(_Conditioned):
 
 
 class Jump(_Conditioned):
-    """X(x, s, t, *conditions): where x at time s is at time t, in one evaluation."""
+    """X(x, s, t, *conditions): the state at time t of x at time s, in one evaluation."""
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, *given: Tensor) -> Tensor:
         u = MeanVelocity(self.net, self.path, self.output)

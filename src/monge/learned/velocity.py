@@ -24,13 +24,13 @@ from monge.types import Cond, Latent, VelocityField
 
 @dataclass(frozen=True)
 class LearnedVelocity(Learned):
-    """A velocity field, given by a network's output on a path, and its usual solver.
+    """A velocity field, given by a network's output on a path, and its default solver.
 
     Attributes:
         network: ``network(x, t, cond)``, shaped like x.
-        path: that it was trained on.
-        output: what it outputs: velocity, data, noise or score.
-        solver, grid, guidance: by which samples are drawn, as on the command line.
+        path: of its training.
+        output: the network's output: velocity, data, noise or score.
+        solver, grid, guidance: the defaults for samples, as on the command line.
         conditional: whether it takes labels or conditions, which guidance needs.
     """
 
@@ -147,7 +147,7 @@ class LearnedVelocity(Learned):
 
 
 def counted_rows(flow: Walk) -> int:
-    """The rows that the counted field of a flow was evaluated on."""
+    """The number of rows on which the counted field of a flow was evaluated."""
     inner = flow.field.field if isinstance(flow.field, Guided) else flow.field
     assert isinstance(inner, Counted)
     return inner.counts["rows"]

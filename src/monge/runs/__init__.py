@@ -1,1 +1,1 @@
-"""Runs: from a specification to a folder of results, and back."""
+"""Run folders: the specification, the files, and the trained run loaded from them."""

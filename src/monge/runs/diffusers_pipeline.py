@@ -1,4 +1,4 @@
-"""The name by which folders that were exported earlier import their classes."""
+"""The module name in folders exported by earlier versions; it re-exports their classes."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""The run folder: opened for one specification, continued only by the same one."""
+"""Opens a run folder for one specification, and continues it only with the same one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from monge.system.files import (
 )
 
 COMPONENTS = ("network", "path", "coupling", "times", "solver", "grid", "objective", "pairs")
-"""Fields of the specification that are components' texts, besides the autoencoder, whose files
-describe it."""
+"""Fields of the specification that are components' texts. The autoencoder is not among them: its
+files describe it."""
 
 
 def default_folder(spec: TrainSpec, data_name: str) -> Path:
@@ -39,12 +39,12 @@ def default_folder(spec: TrainSpec, data_name: str) -> Path:
 
 
 def require_free(folder: Path) -> None:
-    """Refuse a place for a run that holds other files, before anything is written there.
+    """Refuse a folder for a run that holds other files, before anything is written there.
 
-    What monge was writing when it was stopped, its lock and temporary files, is nobody else's.
+    The lock and temporary files of an interrupted monge are accepted.
 
     Raises:
-        UserError: no folder, one of other files, or a run's in which a subfolder is a link.
+        UserError: no folder, a folder of other files, or a run with a link as a subfolder.
     """
     if status(folder) is None:
         return
@@ -64,16 +64,16 @@ def require_free(folder: Path) -> None:
 
 
 def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple[Any, Any]]:
-    """Start a run in a folder, or continue the one that is there.
+    """Start a run in a folder, or continue its run.
 
     Args:
-        done: steps that were done there.
+        done: steps finished there.
 
     Returns:
-        The fields that differ from the run that is there, all of them allowed to.
+        The changed fields, all of which may change.
 
     Raises:
-        UserError: the folder holds another run (the two are shown side by side), or other files.
+        UserError: the folder holds another run (the message shows both), or other files.
     """
     config = folder / CONFIG
     if not config.exists():
@@ -82,11 +82,11 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
         write_atomic(config, to_yaml(in_full(spec)))
         return {}
     before, now = read_config(folder), in_short(spec)
-    # What was moved together with the run is still the same.
+    # Paths that were moved together with the run are unchanged.
     changed = difference(places.resolved(folder, before), places.resolved(folder, now))
     free = MAY_CHANGE
     if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
-        free |= {"autoencoder_steps"}  # it is still in training
+        free |= {"autoencoder_steps"}  # the autoencoder is still in training
     refused = {k: pair for k, pair in changed.items() if k not in free}
     if refused:
         rows = [("field", "this folder", "this command")]
@@ -111,15 +111,15 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
 
 
 def in_full(spec: TrainSpec) -> TrainSpec:
-    """The specification with every setting of its components, as files have it.
+    """The specification with every setting of its components, for files.
 
-    So a run stays what it is when a default changes.
+    So a run does not change when a default changes.
     """
     return dataclasses.replace(spec, **{k: x.in_full for k, x in _components(spec).items()})
 
 
 def in_short(spec: TrainSpec) -> TrainSpec:
-    """The same specification, its components without the settings that are defaults."""
+    """The same specification with default settings of its components left out."""
     return dataclasses.replace(spec, **{k: str(x) for k, x in _components(spec).items()})
 
 
@@ -129,10 +129,10 @@ def _components(spec: TrainSpec) -> dict[str, Component]:
 
 
 def read_config(folder: Path) -> TrainSpec:
-    """The specification of the run in a folder, its components in their short texts.
+    """The specification of the run in a folder, with short texts of its components.
 
     Raises:
-        UserError: no run there, or one of a newer format.
+        UserError: no run there, or a run of a newer format.
     """
     if not folder.is_dir():
         raise UserError(f"no such run folder: {folder}")
@@ -144,16 +144,16 @@ def read_config(folder: Path) -> TrainSpec:
 
 
 def texts_of(spec: TrainSpec) -> list[str]:
-    """The texts of a specification's components, its autoencoder and target among them."""
+    """The texts of a specification's components, including autoencoder and target."""
     target = spec.data.removeprefix("target:")
     return [*(getattr(spec, name) for name in COMPONENTS), spec.autoencoder, target]
 
 
 def adopted(spec: TrainSpec) -> TrainSpec:
-    """The specification with components in files of the user's under the names that a run keeps.
+    """The specification with the user's own components under their names in a run.
 
     Raises:
-        UserError: a file that is not there, fails, or lacks the component.
+        UserError: a file that is missing, fails, or lacks the component.
     """
     names = [*COMPONENTS, "autoencoder"]
     own = {name: text for name in names if own_code.is_own(text := getattr(spec, name))}
@@ -165,7 +165,7 @@ def adopted(spec: TrainSpec) -> TrainSpec:
 
 
 def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
-    """Add the settings that a continued run changed to the folder's list of them."""
+    """Append the changed settings of a continued run to the folder's list of changes."""
     if not changed:
         return
     path = folder / CHANGES
@@ -181,7 +181,7 @@ def journal_changes(folder: Path, changed: dict[str, tuple[Any, Any]]) -> None:
 
 
 def add_costs(folder: Path, **costs: float | int) -> None:
-    """Add to the run's account of what it cost."""
+    """Add costs to those recorded in the run's folder."""
     path = folder / COST
     try:
         before = schemas.read_if_there(folder, COST) or {}
@@ -191,7 +191,7 @@ def add_costs(folder: Path, **costs: float | int) -> None:
 
 
 def write_environment(folder: Path, device: str) -> None:
-    """Record what the run was made with."""
+    """Record the versions and the machine of the run."""
     import torch
 
     write_json(
@@ -211,7 +211,7 @@ def write_environment(folder: Path, device: str) -> None:
 
 
 def monge_version() -> str:
-    """The installed version."""
+    """The installed version of monge."""
     try:
         return version("monge")
     except PackageNotFoundError:

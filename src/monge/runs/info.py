@@ -1,4 +1,4 @@
-"""What a run folder holds: as values for programs, and in a few lines for people."""
+"""Describes a run folder, as values for programs and in a few lines for people."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FACTS = {
     "cost": COST,
     "evaluation": EVALUATION,
 }
-"""What is read from files that a run can do without, and from which."""
+"""Optional parts of the description, and the files that hold them."""
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What the run is, how far it is and how good, from its files alone; null where unknown.
+    """The settings, progress and quality of a run, from its files alone; unknown values are null.
 
-    Files that say what was measured and are damaged are named under ``damaged`` and left out.
+    Damaged files of measurements are left out and named under ``damaged``.
 
     Raises:
         UserError: no run there, or damaged settings.
@@ -76,7 +76,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The same as names and texts, in the order in which they are read."""
+    """The description as names and texts, in reading order."""
     data = found["examples"]
     objective = "" if found["objective"] == "flow_matching" else found["objective"]
     if objective:
@@ -124,7 +124,7 @@ def _facts(values: Mapping[str, Any] | None) -> str:
 
 
 def shown_path(text: str) -> str:
-    """A path relative to where the reader stands, where that is shorter."""
+    """A path, relative to the working directory if that is shorter."""
     if not os.path.isabs(text):
         return text
     near = os.path.relpath(text)

@@ -1,4 +1,4 @@
-"""The latents of a run's training data."""
+"""Encodes a run's training data."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def latents_for(
     say: Say,
     together: bool = False,
 ) -> Latents:
-    """The latents of the training data in the run's units, from the cache where they are there.
+    """The latents of the training data in the run's units, from the cache if they are cached.
 
     Args:
-        together: all processes are here, and share the work.
+        together: all processes call this function, and divide the work.
     """
     latents = latents_of(
         wrapped,

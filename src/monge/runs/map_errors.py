@@ -1,4 +1,4 @@
-"""What was measured of a map's distance from the flow that it follows, as its folder keeps it."""
+"""Reads the measured errors of a map from its run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT_VERSION = 2
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What `keep_map_errors` wrote; None where it is not there, or by another version.
+    """The errors that `keep_map_errors` wrote; None without the file, or from another version.
 
     Raises:
         UserError: a damaged file.
@@ -30,10 +30,10 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def expected(folder: Path, grid: Grid, guidance: float = 1.0) -> dict[str, Any] | None:
-    """What was measured for equal jumps, or lies between what was, at the nearest guidance.
+    """The error for equal jumps at the nearest guidance, measured or interpolated.
 
-    Between two measured numbers the errors go as powers of the number of jumps. None beyond them,
-    and for a grid that is not uniform or stops early.
+    Between two measured numbers of jumps the error is interpolated as a power of the number. None
+    outside their range, and for a grid that is not uniform or stops early.
     """
     kept, steps = read(folder), grid.n
     if kept is None or grid != Uniform(steps):
@@ -55,7 +55,7 @@ def expected(folder: Path, grid: Grid, guidance: float = 1.0) -> dict[str, Any] 
 
 
 def in_words(error: dict[str, Any]) -> str:
-    """An expected error in a line."""
+    """A line on an expected error."""
     between = error.get("between")
     note = f" (between the measured {between[0]} and {between[1]})" if between else ""
     return (

@@ -1,8 +1,8 @@
-"""Where a run finds what lies outside its folder, when all of it has been moved together.
+"""Finds the files outside a run's folder after all of them were moved together.
 
 ``config.yaml`` and ``data.json`` hold absolute paths of the data, of the teacher and of the
-autoencoder. ``places.json`` holds the way from the run folder to each of them; it is taken where
-the absolute path leads to nothing.
+autoencoder. ``places.json`` holds their paths relative to the run folder; these are used if the
+absolute path no longer exists.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ OUTSIDE = ("teacher", "autoencoder", "init_from")
 
 
 def keep(folder: Path, spec: TrainSpec, data: str | None) -> None:
-    """Write the ways from a run folder; those that lead nowhere now stay as they were.
+    """Write the paths relative to a run folder; paths that do not exist now keep their old entry.
 
     Args:
-        data: the source of the data, None for arrays in memory.
+        data: the source of the data; None for arrays in memory.
     """
     named = {name: getattr(spec, name) for name in OUTSIDE} | {"data": data}
     ways = {
@@ -40,11 +40,11 @@ def keep(folder: Path, spec: TrainSpec, data: str | None) -> None:
 
 
 def found(folder: Path, name: str, text: str) -> str:
-    """The path that a run has under a name, or where it leads now.
+    """A recorded path of a run, or its present place if it was moved.
 
     Args:
         name: a field of `OUTSIDE`, or data.
-        text: what the run has; returned as it is where nothing else is known.
+        text: the recorded path; returned unchanged if no other is known.
     """
     if os.path.exists(text) or (name != "data" and not os.path.isabs(text)):
         return text
@@ -54,18 +54,18 @@ def found(folder: Path, name: str, text: str) -> str:
 
 
 def moved(folder: Path, spec: TrainSpec) -> TrainSpec:
-    """A run's specification with its paths as they lead now."""
+    """A run's specification with the present places of its paths."""
     return replace(spec, **{k: found(folder, k, v) for k, v in _named(spec).items()})
 
 
 def resolved(folder: Path, spec: TrainSpec) -> TrainSpec:
-    """The same in one spelling of each path, to be compared."""
+    """The same with normalised paths, for comparison."""
     named = _named(moved(folder, spec))
     return replace(spec, **{k: os.path.realpath(v) for k, v in named.items() if os.path.exists(v)})
 
 
 def as_kept(spec: TrainSpec, kept: TrainSpec) -> TrainSpec:
-    """A specification with the spelling of the paths that the run has."""
+    """A specification with its paths spelt as the run records them."""
     return replace(spec, **_named(kept))
 
 
@@ -75,6 +75,6 @@ def _named(spec: TrainSpec) -> dict[str, str]:
 
 
 def _read(folder: Path) -> dict[str, str]:
-    with suppress(UserError):  # damaged: the absolute paths are all that is known
+    with suppress(UserError):  # damaged: only the absolute paths are known
         return schemas.read_if_there(folder, PLACES) or {}
     return {}

@@ -1,8 +1,7 @@
-"""What the minutes of a run became: a number of steps, which its configuration then gives.
+"""Replaces the minutes of a run by the planned number of steps.
 
-The configuration of a run that was given minutes holds the steps in their place, so that it trains
-the same run again on any machine. ``plan.json`` keeps the minutes, so that the same command goes on
-with the run.
+The configuration of a run with a time limit holds the steps instead, so that it trains the same
+run on any machine. ``plan.json`` records the minutes, so that the same command continues the run.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from monge.training import journal
 
 
 def keep(folder: Path, spec: TrainSpec, steps: int) -> None:
-    """Write the steps that the minutes became into a run's configuration."""
+    """Write the planned steps in place of the minutes into a run's configuration."""
     if spec.minutes is None or spec.steps is not None:
         return
     encoder_steps = spec.autoencoder_steps
@@ -33,10 +32,10 @@ def keep(folder: Path, spec: TrainSpec, steps: int) -> None:
 
 
 def as_planned(spec: TrainSpec, folder: Path) -> TrainSpec:
-    """A specification that gives minutes, with what they became in its folder, if they did.
+    """A specification with minutes, replaced by the planned steps in its folder, if any.
 
     Raises:
-        UserError: the file that says so is damaged.
+        UserError: the file of the plan is damaged.
     """
     path = folder / PLAN
     if spec.minutes is None or not path.is_file():

@@ -1,8 +1,8 @@
-"""How to repeat a measured number: the card that stands in every file of measurements.
+"""The provenance card in every file of measurements: how to repeat a measured number.
 
-A row of a table has its estimator's settings and seeds; the card has the rest: versions, the
-sources and the hash of what was read from them, the run's weights and how it was sampled, the
-feature network's file, and the command that gives the same numbers to the bit on the same machine.
+A row of a table has its estimator's settings and seeds. The card has the rest: versions, the
+sources and the hash of their content, the run's weights and settings of sampling, the feature
+network's file, and the command that gives the same numbers to the bit on the same machine.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def card(words: Sequence[str] | None, **facts: Any) -> dict[str, Any]:
     """The card of a file of measurements.
 
     Args:
-        words: the command that repeats it, less number of threads; None where there is none, for
-            data that were arrays in memory.
-        facts: what was measured, and with what.
+        words: the command that repeats it, without the number of threads; None for arrays in
+            memory, which no command can name.
+        facts: of the measurement.
     """
     threads = torch.get_num_threads()
     command = None if words is None else shlex.join([*words, "--threads", str(threads)])
@@ -48,7 +48,7 @@ def card(words: Sequence[str] | None, **facts: Any) -> dict[str, Any]:
 
 
 def of_run(run: Run) -> dict[str, Any]:
-    """What a run's samples depend on besides how they are drawn."""
+    """Facts on which a run's samples depend, besides the settings of sampling."""
     files = {
         "weights": f"{run.weights}.safetensors",
         "autoencoder": "autoencoder/autoencoder.safetensors",
@@ -81,7 +81,7 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def reading_flags(reading: Reading) -> list[str]:
-    """How sources are read, as words of a command line; without what is the default."""
+    """Settings of reading that are not defaults, as words of a command line."""
     changed = {
         f.name: getattr(reading, f.name)
         for f in dataclasses.fields(Reading)
@@ -91,7 +91,7 @@ def reading_flags(reading: Reading) -> list[str]:
 
 
 def source_word(text: str) -> str:
-    """A source as it is written in any working directory."""
+    """A source's text that is valid in any working directory."""
     for side in ("", "train:", "heldout:"):
         path = Path(text.removeprefix(side))
         if text.startswith(side) and path.exists():
@@ -100,6 +100,6 @@ def source_word(text: str) -> str:
 
 
 def network_word(text: str) -> str:
-    """A feature network as it is written in any working directory: its files absolute."""
+    """A feature network's text with absolute paths, valid in any working directory."""
     parts = text.split(":")
     return ":".join(source_word(part) if Path(part).suffix else part for part in parts)

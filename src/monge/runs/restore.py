@@ -1,4 +1,4 @@
-"""What a run is made of again: its device, what it knows of its data, its network and weights."""
+"""Restores the parts of a run: device, facts of the data, network and weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device that a text names; "auto" takes the best there is."""
+    """The device that a text names; "auto" takes the best available."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -48,12 +48,12 @@ def pick_device(device: str) -> torch.device:
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} is not to be had: {reason}") from None
+        raise UserError(f"device {device!r} is not available: {reason}") from None
     return where
 
 
 def read_facts(folder: Path) -> DataFacts:
-    """What the run knows of its data.
+    """The facts of a run's data.
 
     Raises:
         UserError: a damaged file.
@@ -70,7 +70,7 @@ def read_facts(folder: Path) -> DataFacts:
 
 
 def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> nn.Module:
-    """The untrained network of a run, or the exact one."""
+    """The untrained network of a run, or the exact network of a known target."""
     component = build("network", spec.network)
     if spec.network == "exact":
         _, _, target = facts.text.partition(":") if facts.text else ("", "", "")
@@ -92,14 +92,14 @@ def learned_of(
     facts: DataFacts,
     teacher: Callable[[], Learned] | None = None,
 ) -> Learned:
-    """What a run has learned, of the kind that its objective trains."""
+    """The learned model of a run, of the kind that its objective trains."""
     conditional = bool(facts.label_names or facts.n_vector)
     kind = kind_of(spec.objective)
     return kind.restored(network, spec, facts.learned, conditional, teacher)
 
 
 def codec_of(folder: Path) -> TableCodec | None:
-    """What the columns of a run's table were; None for other data."""
+    """The codec of a run's table; None for other data."""
     path = folder / schema.FILE
     return TableCodec.from_json(read_json(path), str(path)) if path.exists() else None
 
@@ -108,7 +108,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
     """Load weights strictly.
 
     Raises:
-        UserError: tensors that are missing, unexpected or of another shape, by name.
+        UserError: missing, unexpected or misshapen tensors, by name.
     """
     from safetensors import SafetensorError
 

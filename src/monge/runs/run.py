@@ -1,4 +1,4 @@
-"""A trained run: a generator in its folder, and how it travels."""
+"""`Run`: a trained model in its folder."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from monge.metrics.evaluate import Evaluation
 
 REFERENCE = 2000
-"""Held-out examples that are shown beside samples, at most."""
+"""Most held-out examples shown beside samples."""
 
 IN_MEMORY = (
     "{folder} was trained on arrays in memory, which no command can read again: in Python, pass "
-    "them as data=, or what monge.read makes of them and their labels"
+    "them as data=, or the result of monge.read for them and their labels"
 )
-"""Why the data of a run cannot be had."""
+"""The message for a run whose data cannot be read again."""
 
 Weights = Literal["ema", "model", "best"]
 
@@ -63,10 +63,10 @@ class Run(Generator):
     >>> run.sample(16, label="3").grid().save("threes.png")  # doctest: +SKIP
 
     Attributes:
-        folder: where it is.
-        spec: how it was trained.
-        weights: the averaged ones (ema), those of the last step (model), or the best of a map.
-        load_teacher: loads the run that it was distilled from, once; None without one.
+        folder: of the run.
+        spec: the settings of its training.
+        weights: the averaged weights (ema), those of the last step (model), or a map's best.
+        load_teacher: loads the run from which it was distilled, once; None without a teacher.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class Run(Generator):
         """The run in a folder, for sampling and evaluation.
 
         Args:
-            trust_code: execute the components in files that the run keeps, if it has any.
+            trust_code: execute the run's own components from its files, if it has any.
 
         Raises:
             UserError: no finished run there, files of a newer format, or a changed autoencoder.
@@ -150,7 +150,7 @@ class Run(Generator):
 
     @property
     def mirrored(self) -> bool:
-        """Whether the mirror images of the training data were learned too."""
+        """Whether mirror images of the training data were learned too."""
         return self.spec.flip == "yes"
 
     @property
@@ -160,22 +160,22 @@ class Run(Generator):
 
     @property
     def teacher(self) -> Run | None:
-        """The run that this one was distilled from, as precise as it; None without one.
+        """The run from which this one was distilled, in the same precision; None without a teacher.
 
         Raises:
-            UserError: it is not where it was.
+            UserError: the teacher's folder is missing.
         """
         return None if self.load_teacher is None else self.load_teacher()
 
     def training_latents(self, data: Data) -> Latents:
-        """The standardised latents of training data and, where they were learned, mirror images."""
+        """The standardised latents of training data and, if they were learned, of mirror images."""
         return latents_for(self.spec, self.autoencoder, data, self.device, quiet)
 
     def data(self) -> Data:
-        """The data the run was trained on, loaded again.
+        """The training data of the run, loaded again.
 
         Raises:
-            UserError: it was arrays in memory, or it is not the same any more.
+            UserError: the data were arrays in memory, or have changed.
         """
         facts = self.facts
         if facts.text is None:
@@ -190,20 +190,20 @@ class Run(Generator):
         return data
 
     def reference(self) -> Tensor | None:
-        """Held-out examples to show beside samples; None where the data is not at hand."""
+        """Held-out examples to show beside samples; None if the data cannot be read."""
         try:
             return self.data().heldout[:REFERENCE]
         except UserError:
             return None
 
-    # What the rooms above measure and make of a run, at the run's own hand.
+    # Shortcuts to functions of the rooms above.
 
     def evaluate(self, n: int = 1000, **settings: Any) -> Evaluation:
         """Measure n samples against held-out data; see `monge.evaluate`."""
         return _upstairs("monge.api", "evaluate")(self, n, **settings)
 
     def verify(self, n: int | None = None, **settings: Any) -> dict[str, Any]:
-        """Say where the Wasserstein-2 error of samples comes from; see `monge.verify`."""
+        """Decompose the Wasserstein-2 error of samples into its sources; see `monge.verify`."""
         return _upstairs("monge.api", "verify")(self, n, **settings)
 
     def distil(self, objective: str | Component | None = None, **settings: Any) -> Run:
@@ -212,33 +212,33 @@ class Run(Generator):
         return _upstairs("monge.api", "distil")(self, *objectives, **settings)
 
     def export(self, format: str = "pt2", out: str | Path | None = None) -> Path:
-        """Write the run in a format of other programs; returns the file or folder.
+        """Write the run in a format for other programs; returns the file or folder.
 
         Args:
             format: "pt2" for a program of torch alone, or "diffusers" for a pipeline's folder.
-            out: where; by default in ``export/`` of the run folder.
+            out: file or folder; by default in ``export/`` of the run folder.
 
         Raises:
-            UserError: the format cannot hold the run, or `out` is there already.
-            CheckFailed: what was written differs from the run.
+            UserError: the format cannot represent the run, or `out` exists.
+            CheckFailed: the exported model differs from the run.
         """
         run = self if self.device.type == "cpu" else type(self).load(self.folder, "cpu")
         place = None if out is None else Path(out)
         return _upstairs("monge.export.run", "export_run")(run, format, place)[0]
 
     def report(self) -> Path:
-        """Write ``report.html`` from what the run folder holds, and return its path."""
+        """Write ``report.html`` from the files of the run folder; returns its path."""
         return _upstairs("monge.report.report", "write_report")(self.folder)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write what sampling needs to a folder: settings, weights, autoencoder and model card."""
+        """Copy the files that sampling needs to a folder: settings, weights, autoencoder, card."""
         return sharing.save(self.folder, Path(folder))
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, device: str = "auto", trust_code: bool = False
     ) -> Run:
-        """A run from a folder, or by its name on the Hugging Face hub; see `load`."""
+        """Load a run from a folder, or by its name on the Hugging Face hub; see `load`."""
         return cls.load(sharing.fetch(name), device, trust_code=trust_code)
 
     def push_to_hub(self, repo: str, private: bool = True) -> str:
@@ -247,14 +247,14 @@ class Run(Generator):
 
 
 def _upstairs(module: str, name: str) -> Any:
-    """A function of a room above this one, imported when it is used."""
+    """A function of a higher room, imported when used."""
     return getattr(import_module(module), name)
 
 
 def _teacher(
     folder: Path, teacher: str, network: nn.Module, device: torch.device
 ) -> Callable[[], Run]:
-    """Loads the teacher of a run, as precise as its network, once."""
+    """A function that loads the teacher of a run once, in the precision of its network."""
 
     @cache
     def load() -> Run:

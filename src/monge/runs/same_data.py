@@ -1,8 +1,8 @@
-"""Whether data are those that a run was trained on: names, order, types and content.
+"""Checks that data are those of a run's training: names, order, types and content.
 
-A run keeps in ``data.json`` and ``table.json`` what its data were. Whatever reads the data again
-compares them with that, and nothing goes on with other data unsaid: columns or classes in another
-order would swap their meanings, and other examples would be measured as if they had been learned.
+A run records its data in ``data.json`` and ``table.json``. Data that are read again are compared
+with these records, and other data are refused: columns or classes in another order would swap
+their meanings, and other examples would be measured as if they had been learned.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from monge.sampling.facts import DataFacts
 from monge.system.files import read_json
 
 MOST = 5
-"""Names of a difference that are told."""
+"""Most names that a message lists."""
 
 
 def checked(data: Data, folder: Path, allowed: bool) -> Data:
-    """The data to go on with in a run folder, a table encoded as the run has learned it.
+    """The data checked against a run folder; a table is encoded by the run's codec.
 
     Args:
-        data: as they are now.
-        allowed: whether other examples may be trained on; columns, labels and shapes may not
-            change even then.
+        data: as read now.
+        allowed: whether other examples are accepted; columns, labels and shapes must still be
+            the same.
 
     Raises:
-        UserError: they are not the run's, with what differs; nothing has been written.
+        UserError: other data, with the differences; nothing was written.
     """
     if not os.path.exists(folder / "data.json"):  # `Path` raises where a name is too long
         return data
@@ -62,7 +62,7 @@ def checked(data: Data, folder: Path, allowed: bool) -> Data:
 
 
 def changes(folder: Path, facts: DataFacts) -> dict[str, tuple[Any, Any]]:
-    """What a run's journal records of its data: the fingerprint, if it is another one."""
+    """The change of the data for a run's journal: old and new fingerprint, if they differ."""
     if not os.path.exists(folder / "data.json"):  # `Path` raises where a name is too long
         return {}
     then = _facts(folder)
@@ -73,7 +73,7 @@ def changes(folder: Path, facts: DataFacts) -> dict[str, tuple[Any, Any]]:
 
 
 def differences(data: Data, then: DataFacts, kept: TableCodec | None) -> list[str]:
-    """How the data differ in form from those of a run: kind, columns, labels, shape."""
+    """The differences in form between the data and a run's: kind, columns, labels, shape."""
     if data.kind != then.kind:
         return [f"they were of kind {then.kind}, and are now of kind {data.kind}"]
     found = []
@@ -147,15 +147,15 @@ def _codec(folder: Path) -> TableCodec | None:
 
 
 def _encoded(data: Data, codec: TableCodec) -> Data:
-    """A table's rows as numbers by the codec that the run has learned.
+    """The data with a table's rows encoded by the run's codec.
 
     Raises:
-        UserError: values that the run does not know.
+        UserError: values that the codec lacks.
     """
     if data.table is None or data.rows is None:
         return data
     made = codec.encode(data.table)
-    source = torch.cat(data.rows).sort().values  # rows of the source that the table holds
+    source = torch.cat(data.rows).sort().values  # the table's row numbers in the source
     train, heldout = (torch.searchsorted(source, rows) for rows in data.rows)
 
     def pick(values: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""What each JSON file of a run folder holds; `read` checks a file where it is read."""
+"""Schemas of the JSON files of a run folder; `read` checks a file against its schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monge.system.schema import (
 )
 
 SIDE = whole(1, 2**24)
-"""A side of an example or of its latent."""
+"""Length of an axis of an example or of its latent."""
 
 EXAMPLES = whole(0, 2**48)
 
@@ -237,7 +237,7 @@ OF_FILE: dict[str, Schema] = {
     layout.PLANE: PLANE,
     layout.VERIFY: VERIFY,
 }
-"""The schema of each file, by its name in a run folder."""
+"""The schema of each file, by the file's name."""
 
 MADE_BY = {
     layout.EVALUATION: "`monge evaluate` writes it anew",
@@ -253,20 +253,20 @@ MADE_BY = {
     layout.QUALITY: "remove it, and only the measured quality of the autoencoder is lost",
     layout.MAP_ERROR: "the run's `monge distil` or `monge train` command writes it anew",
 }
-"""How to get a damaged file again."""
+"""How to restore a damaged file, by the file's name."""
 
 AGAIN = "the run's `monge train` command, given again, writes it anew"
 
 
 def read(folder: Path, name: str) -> Any:
-    """A JSON file of a run folder, by its name there.
+    """Read a JSON file of a run folder.
 
     Raises:
-        UserError: missing or damaged, or a value that does not fit, by file, key and value.
+        UserError: a missing or damaged file, or a value that does not fit, with file and key.
     """
     return read_json(folder / name, OF_FILE[name], MADE_BY.get(name, AGAIN))
 
 
 def read_if_there(folder: Path, name: str) -> Any:
-    """The same; None where there is no such file."""
+    """The same; None without the file."""
     return read(folder, name) if (folder / name).exists() else None

@@ -1,4 +1,4 @@
-"""How a run travels: a folder with what sampling needs, and the Hugging Face hub."""
+"""Shares a run: copies the files that sampling needs, and uses the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FILES = (
     "autoencoder/autoencoder.json",
     "autoencoder/autoencoder.safetensors",
 )
-"""What a run may have that sampling or its card needs."""
+"""Files of a run that sampling or its card may need."""
 
 
 def save(run: Path, target: Path) -> Path:
-    """Copy what sampling needs from a run folder to a new one: regular files, no links.
+    """Copy the files that sampling needs to a new folder; only regular files, no links.
 
     Raises:
-        UserError: the target has files already, or is no folder; a file of the run is a link, which
-            might lead to anything of the user's.
+        UserError: the target is no empty folder, or a file of the run is a link, which might
+            expose any file of the user.
     """
     if status(target) is not None:
         if not target.is_dir():
@@ -50,9 +50,9 @@ def save(run: Path, target: Path) -> Path:
 
 
 def blob(run: Path, path: Path) -> Path:
-    """A file, or what its link leads to within the hub's own cache.
+    """A file, or the target of its link within the hub's cache.
 
-    There a run lies in MODEL/snapshots/REVISION, and its files are links to MODEL/blobs.
+    In that cache a run is MODEL/snapshots/REVISION, and its files are links to MODEL/blobs.
     """
     snapshot = run.resolve()
     blobs = snapshot.parent.parent / "blobs"
@@ -63,10 +63,10 @@ def blob(run: Path, path: Path) -> Path:
 
 
 def fetch(name: str | Path) -> Path:
-    """The folder of that name, or of the run of that name on the hub.
+    """The folder of a name, or a downloaded copy of the run with that name on the hub.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither exists.
     """
     if os.path.isdir(name):
         return Path(name)
@@ -82,7 +82,7 @@ def fetch(name: str | Path) -> Path:
 
 
 def push(run: Path, repo: str, private: bool) -> str:
-    """Upload what `save` writes; returns the address."""
+    """Upload the files of `save`; returns the address."""
     from huggingface_hub import HfApi
 
     api = HfApi()

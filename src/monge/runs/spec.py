@@ -1,7 +1,7 @@
-"""What a run is: one flat, typed specification, the same in YAML, on the command line and here.
+"""`TrainSpec`: the specification of a run, the same in YAML, on the command line and in Python.
 
-Components stay text ("power:kappa=0.75") until they are built, so reading a specification
-needs no torch.
+Components stay text ("power:kappa=0.75") until they are built, so reading a specification needs no
+torch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from monge.errors import UserError, nearest, reason
 FORMAT_VERSION = 2
 
 NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "check_cache"})
-"""Keys that files of version 1 lack; their defaults are what those runs did."""
+"""Keys that files of version 1 lack; those runs used the defaults."""
 
 NEW_TRAINED = frozenset(
     {"objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals"}
 )
-"""Keys that came later and say what is trained; at their defaults a run's digest lacks them."""
+"""Later keys that change the trained model; at their defaults they are not in a run's digest."""
 
 LATER = frozenset({"shard", "changed_data"}) | NEW_TRAINED
-"""Keys that came later; files without them are read as having the defaults."""
+"""Later keys; files without them are read with the defaults."""
 
 MAY_CHANGE = frozenset(
     {
@@ -56,12 +56,12 @@ MAY_CHANGE = frozenset(
         "guidance",
     }
 )
-"""Fields that a continued run may change: they do not alter what has been trained."""
+"""Fields that a continued run may change: they do not change the finished training."""
 
 
 @dataclass(frozen=True)
 class TrainSpec(Reading):
-    """Everything that makes a training run. The defaults suit a small data set on a CPU."""
+    """All settings of a training run. The defaults suit a small data set on a CPU."""
 
     data: str = "digits"
     """Source: a folder of images or of parquet files, a .csv, .tsv, .parquet, .npz or .npy file,
@@ -74,8 +74,8 @@ class TrainSpec(Reading):
     taesd:FOLDER, mlp_vae:FILE), a folder made by `monge autoencoder`, or auto: conv for images,
     identity for tables."""
     autoencoder_steps: int | None = None
-    """Training steps of a new autoencoder; none: as many as pay, in a third of the minutes at
-    most."""
+    """Training steps of a new autoencoder; none: until they no longer help, at most a third of the
+    minutes."""
     network: str = "auto"
     """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., lipschitz:cap=.. (a transformer with a
     certified Lipschitz constant), exact (known targets only), or auto:
@@ -83,9 +83,9 @@ class TrainSpec(Reading):
     path: str = "linear"
     """linear, trigonometric, ou, linear_beta, or power:kappa=.."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
-    """What the network outputs."""
+    """Quantity that the network outputs."""
     error: Literal["velocity", "data", "noise"] | None = None
-    """Where the squared error is measured; none: what suits path and output."""
+    """Quantity of the squared error; none: the one that suits path and output."""
     objective: str = "flow_matching"
     """flow_matching, or a flow map that needs few steps, learned with its flow: self-lagrangian,
     self-eulerian, self-semigroup, meanflow, improved-meanflow, shortcut, flow-map-matching,
@@ -100,7 +100,7 @@ class TrainSpec(Reading):
     teacher: str | None = None
     """The run that a map is distilled from: set by `monge distil`."""
     teacher_guidance: str = "1"
-    """Guidance of the teacher: a scale, or a range as 1..3 that the map takes as an input."""
+    """Guidance of the teacher: a scale, or a range such as 1..3 that the map takes as an input."""
     coupling: str = "independent"
     """independent, or ot:plan=.. (minibatch optimal transport)."""
     times: str = "uniform"
@@ -117,8 +117,8 @@ class TrainSpec(Reading):
     steps: int | None = None
     """Training steps; none: given by minutes."""
     minutes: float | None = None
-    """Training time, that of a new autoencoder included; fixed to a number of steps when training
-    starts. With steps too: whichever is reached first."""
+    """Training time, including that of a new autoencoder; converted to a number of steps when
+    training starts. With steps too: whichever is reached first."""
     batch: int = 128
     """Examples per step, over all processes."""
     micro_batch: int | Literal["auto"] = "auto"
@@ -144,8 +144,8 @@ class TrainSpec(Reading):
     compile: bool = False
     """Compile the network."""
     shard: bool = False
-    """Share out weights, average and optimiser state over the processes (FSDP), for a network
-    that does not fit on each; nothing else changes."""
+    """Distribute weights, average and optimiser state over the processes (FSDP), for a network
+    that does not fit on one; nothing else changes."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     threads: int | None = None
@@ -159,12 +159,12 @@ class TrainSpec(Reading):
     tensorboard: bool = False
     """Also log to TensorBoard."""
     check_cache: bool = False
-    """Compare what is cached, and the files it was made from, with their hashes first."""
+    """First compare the cache, and the files from which it was made, with their hashes."""
     changed_data: bool = False
-    """Go on training with other examples than the run was started with; columns, classes and
-    shapes must be the same. The run records it."""
+    """Continue with other examples than those of the start of the run; columns, classes and shapes
+    must be the same. The run records the change."""
 
-    # How it is sampled, unless asked otherwise
+    # Default settings of sampling
     solver: str = "heun"
     """euler, midpoint, heun, rk3, rk4, or dopri5:rtol=..,atol=.."""
     grid: str = "auto"
@@ -177,7 +177,7 @@ class TrainSpec(Reading):
     """Classifier-free guidance scale; 1 is none."""
 
     def identity(self) -> dict[str, Any]:
-        """The fields that say what is trained."""
+        """The fields that determine the trained model."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in MAY_CHANGE}
 
     @property
@@ -185,7 +185,7 @@ class TrainSpec(Reading):
         """Least and greatest guidance scale of the teacher.
 
         Raises:
-            UserError: it is no scale and no range.
+            UserError: the text is neither a scale nor a range.
         """
         ends = self.teacher_guidance.split("..")
         try:
@@ -200,7 +200,7 @@ class TrainSpec(Reading):
         return lo, hi
 
     def digest(self) -> str:
-        """Eight hex digits of the fields that say what is trained."""
+        """Eight hex digits of a hash of the fields that determine the trained model."""
         plain = dataclasses.asdict(TrainSpec())
         said = {k: v for k, v in self.identity().items() if k not in NEW_TRAINED or v != plain[k]}
         text = json.dumps(said, sort_keys=True)
@@ -216,14 +216,14 @@ def to_yaml(spec: TrainSpec) -> str:
 def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False) -> TrainSpec:
     """Read a specification; keys that are absent keep the values of `base` (the defaults).
 
-    With `complete`, as for a run folder's own file, every key must be there.
+    With `complete`, as for the file of a run folder, every key is required.
 
-    Every scalar is read by the type of its field, as on the command line, so ``1e-4`` is a
-    number and ``no`` is not a truth value unless one is expected.
+    Every scalar is read by the type of its field, as on the command line: ``1e-4`` is a number,
+    and ``no`` is a truth value only if the field expects one.
 
     Raises:
-        UserError: unreadable file, unknown key (with file, line and nearest key), or a value of
-            the wrong type; a newer format.
+        UserError: an unreadable file, an unknown key (with file, line and nearest key), a value
+            of the wrong type, or a newer format.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -254,7 +254,7 @@ def from_yaml(path: Path, base: TrainSpec | None = None, complete: bool = False)
 
 
 def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
-    """(text, line) of each scalar of a flat YAML mapping, uninterpreted."""
+    """The text and line of each scalar of a flat YAML mapping, not converted."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -281,7 +281,7 @@ def _entries(text: str, path: Path) -> dict[str, tuple[str, int]]:
 
 
 def plain_source(text: str) -> str:
-    """A source in one spelling: without strokes at its end and dots in its path.
+    """A source in normalised spelling, without slashes at its end and dots in its path.
 
     >>> plain_source("./photos/"), plain_source("hf:org/name"), plain_source("target:box")
     ('photos', 'hf:org/name', 'target:box')

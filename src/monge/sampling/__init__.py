@@ -1,1 +1,1 @@
-"""Drawing samples, and the way back: a `Generator`, which needs no folder."""
+"""Samples, encodes and decodes with a `Generator`, which needs no folder."""

@@ -1,4 +1,4 @@
-"""Pictures of classes: a row for each label, with its name."""
+"""Pictures with a row of images for each class, and its name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_CLASSES = 40
-"""Classes up to which each has rows of its own."""
+"""Most classes that get rows of their own."""
 
 LONGEST = 20
-"""Characters of a name that are written."""
+"""Most characters of a name."""
 
 
 def across_classes(label: Tensor | None, most: int) -> Tensor:
-    """Rows of up to `most` examples, from every class in turn; the first ones without labels.
+    """Row numbers of up to `most` examples, from every class in turn; without labels the first.
 
     Args:
         label: (N,) class indices, -1 for none; or None.
@@ -41,7 +41,7 @@ def across_classes(label: Tensor | None, most: int) -> Tensor:
 
 
 def worth_rows(label: Tensor | None, names: Sequence[str]) -> bool:
-    """Whether examples with these labels are shown in rows by class."""
+    """Whether examples with these labels are arranged in rows by class."""
     if label is None or not names or bool((label < 0).any()):
         return False
     return 1 < len(label.unique()) <= MOST_CLASSES
@@ -59,7 +59,7 @@ def by_class(x: Tensor, label: Tensor, names: Sequence[str], columns: int) -> Im
     classes = sorted(int(k) for k in label.unique())
     rows = [x[label == k].split(columns) for k in classes]
     width = min(columns, max(len(part) for parts in rows for part in parts))
-    # An empty place ends a row early; grey is what lies between the images.
+    # An incomplete row is filled with the grey between the images.
     grey = torch.full_like(x[:1], images.GREY / 127.5 - 1)
     grey[:, 3:] = 1.0  # opaque
     filled = [torch.cat([part, *[grey] * (width - len(part))]) for parts in rows for part in parts]
@@ -91,7 +91,7 @@ def _short(name: str) -> str:
 
 
 def _font(size: int) -> Any:
-    """A font with most alphabets, which matplotlib brings along."""
+    """A font with most alphabets, from matplotlib."""
     import matplotlib
     from PIL import ImageFont
 

@@ -1,4 +1,4 @@
-"""Conditions of samples: asked for, or drawn from the training rows that a run keeps."""
+"""Conditions of samples: requested, or drawn from the training rows that a run records."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from monge.tensors import stream
 FILE = "conditions.safetensors"
 
 KEPT = 10_000
-"""The most training rows whose conditions a run keeps."""
+"""Most training rows whose conditions a run records."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Conditions of training rows in their own units (M, K), with the rows' labels (M,)."""
+    """Conditions of training rows (M, K) in the columns' units, with the rows' labels (M,)."""
 
     condition: Float64[Tensor, "m k"]
     label: Int64[Tensor, "m"] | None
 
     def draw(self, label: Int64[Tensor, "n"] | None, n: int, seed: int) -> Int64[Tensor, "n"]:
-        """Rows for n samples: any, or one of the sample's label where some row has it."""
+        """Random row numbers for n samples; a row with the sample's label if there is one."""
         u = torch.rand(n, generator=stream(seed, "condition"), dtype=torch.float64)
         rows = (u * len(self.condition)).long()
         if label is None or self.label is None:
@@ -47,7 +47,7 @@ class Kept:
 
 
 Source: TypeAlias = Callable[[], Kept]
-"""Reads the conditions of training rows when they are needed."""
+"""Reads the conditions of training rows on demand."""
 
 
 def source_of(data: Data) -> Source | None:
@@ -70,10 +70,10 @@ def keep(folder: Path, data: Data) -> None:
 
 
 def kept(folder: Path) -> Kept:
-    """What `keep` wrote.
+    """The conditions that `keep` wrote.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         tensors = safetensors.torch.load_file(folder / FILE)
@@ -86,14 +86,14 @@ def kept(folder: Path) -> Kept:
 
 
 def asked(condition: Any, codec: TableCodec, n: int) -> Float64[Tensor, "n k"]:
-    """The condition of each of n samples, in the columns' own units.
+    """The condition of each of n samples, in the columns' units.
 
     Args:
         condition: "a=3.5,b=1", or a mapping from names to numbers, for all samples; or numbers
             (n, K) in the order of the table's condition columns.
 
     Raises:
-        UserError: unknown or missing columns, or what are no finite numbers.
+        UserError: unknown or missing columns, or values that are not finite numbers.
     """
     names = [c.name for c in codec.conditions]
     if isinstance(condition, str):

@@ -1,4 +1,4 @@
-"""Data as noise or latents of a generator: checked, and as a file."""
+"""`Encoded`: data as noise or latents of a generator, checked, saved and loaded."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Encoded:
     """Data as noise or latents of a generator.
 
     Attributes:
-        kind: what z is; latents are standardised.
+        kind: noise or latent; latents are standardised.
         z: (N, *latent_shape).
-        label: (N,) indices into `label_names`, -1 for none; or None.
+        label: (N,) indices into `label_names`, -1 for no label; or None.
         vector: (N, K) standardised conditions of a table, or None.
-        info: where it came from: data, solver, steps, ...
-        source: the name of the file that each row was, or None.
+        info: its origin: data, solver, steps, ...
+        source: the file name of each row, or None.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Encoded:
         """Write an .npz with the array noise or latent, and label, names, vector, source, info.
 
         Raises:
-            UserError: the file is there already.
+            UserError: the file exists.
         """
         path = Path(path)
         refuse_existing(path)
@@ -75,18 +75,18 @@ class Encoded:
             arrays["source"] = np.asarray(self.source)
         facts = {"format_version": FORMAT_VERSION, **self.info}
         buffer = io.BytesIO()
-        # Numbers and text alone: nothing here that numpy would pickle.
+        # Only numbers and text, which numpy writes without pickle.
         np.savez(buffer, **arrays, info=np.asarray(json.dumps(facts)))  # type: ignore[arg-type]
         return write_atomic(path, buffer.getvalue())
 
 
 def load(path: str | Path, generator: GenerativeModel) -> Encoded:
-    """What `Encoded.save` wrote, or an .npz of one's own with an array noise or latent.
+    """Load a file of `Encoded.save`, or another .npz with an array noise or latent.
 
-    Labels are those of the generator, by name.
+    Labels are matched to those of the generator by name.
 
     Raises:
-        UserError: no such file, no such array, another shape, or labels that the generator lacks.
+        UserError: no such file or array, another shape, or labels that the generator lacks.
     """
     path = Path(path)
     try:
@@ -96,7 +96,7 @@ def load(path: str | Path, generator: GenerativeModel) -> Encoded:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except Exception as error:  # zip and array readers raise many kinds on damaged files
+    except Exception as error:  # zip and array readers raise many kinds for damaged files
         said = "it is no .npz file" if "load it unsafely" in str(error) else reason(error)
         raise UserError(f"cannot read {path}: {said}") from None
     kinds = [kind for kind in ("noise", "latent") if kind in arrays]
@@ -121,7 +121,7 @@ def load(path: str | Path, generator: GenerativeModel) -> Encoded:
 
 
 def _info(text: np.ndarray | None, path: Path) -> dict[str, Any]:
-    """What the file says of itself."""
+    """The recorded information of the file."""
     try:
         found = {} if text is None else json.loads(str(text))
         float(found.get("guidance", 1.0))
@@ -143,10 +143,10 @@ def _label_array(values: np.ndarray, path: Path) -> Tensor:
 
 
 def fitted(found: Encoded, generator: GenerativeModel, where: str = "this encoding") -> Encoded:
-    """An encoding with the generator's own labels.
+    """An encoding with its labels as those of the generator.
 
     Raises:
-        UserError: it does not fit the generator.
+        UserError: the encoding does not fit the generator.
     """
     shape = tuple(generator.autoencoder.latent_shape)
     if not len(found) or tuple(found.z.shape[1:]) != shape:
@@ -169,10 +169,10 @@ def fitted(found: Encoded, generator: GenerativeModel, where: str = "this encodi
 def labels_of(
     generator: GenerativeModel, label: Tensor | None, names: tuple[str, ...], n: int
 ) -> Tensor | None:
-    """Indices into names as indices into the generator's labels; None for one without any.
+    """Indices into names converted to indices into the generator's labels; None without labels.
 
     Raises:
-        UserError: a label that the generator does not know.
+        UserError: a label that the generator lacks.
     """
     known = generator.label_names
     if not known:

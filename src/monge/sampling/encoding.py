@@ -1,4 +1,4 @@
-"""Data to latents or noise, and back: an autoencoder, and the flow the other way.
+"""Encodes data to latents or noise by the autoencoder and the reversed flow, and decodes.
 
 References:
     | Encoding by the probability-flow ODE (Song et al., 2021), Sec. 4.3
@@ -30,7 +30,7 @@ from monge.system.progress import Say, quiet
 from monge.tensors import CHUNK, expand
 
 CHECKED = 64
-"""Rows that are carried back, to say how well the flow undoes itself."""
+"""Rows that are carried back to measure the error of the round trip."""
 
 
 # There
@@ -47,20 +47,19 @@ def encode(
     say: Say = quiet,
     **flow: Any,
 ) -> Encoded:
-    """The latents of data (the posterior's mean), or the noise that the generator makes it of.
+    """The latents of data (the posterior's mean), or the noise from which the flow makes them.
 
-    Noise is where the flow, backwards from t = 1, ends. A flow that ends at T < 1 is
-    entered at alpha_T times the latent.
+    The noise is the end of the flow backwards from t = 1. A flow that ends at T < 1 starts
+    backwards from alpha_T times the latent.
 
     Args:
-        source: as for training, all its examples in its order; or examples (N, *shape).
+        source: a source as for training, with all examples in its order; or examples (N, *shape).
         label: in place of the source's labels: a name or an index for all rows, or (N,) indices.
-        limit: at most so many examples.
-        flow: steps, solver, grid, guidance; the generator's own unless given.
+        limit: most examples.
+        flow: steps, solver, grid, guidance; by default the generator's.
 
     Raises:
-        UserError: data of another shape, labels that the generator does not know, or a map that
-            was not trained backwards.
+        UserError: data of another shape, unknown labels, or a map that was not trained backwards.
     """
     if to not in ("noise", "latent"):
         raise UserError(f"data is encoded to noise or to latent, not {to!r}")
@@ -130,14 +129,13 @@ def decode(
     """The data of noise, by the flow and decoder, or of latents, by the decoder alone.
 
     Args:
-        encoded: what `encode` made, its file, or (N, *latent_shape).
-        kind: what a tensor is.
+        encoded: a result of `encode`, its file, or a tensor (N, *latent_shape).
+        kind: of a tensor: noise or latent.
         label: in place of the encoding's: a name or an index for all rows, or (N,) indices.
-        final, flow: as for `Generator.sample`; the guidance is that of the way there, unless given.
+        final, flow: as for `Generator.sample`; by default the guidance of the encoding.
 
     Raises:
-        UserError: an encoding that does not fit the generator, or a flow for latents, which
-            need none.
+        UserError: an encoding that does not fit the generator, or settings of a flow for latents.
     """
     found = _given(generator, encoded, kind, label)
     info: dict[str, Any] = {"seed": "none", "steps": 0, "solver": "none", "guidance": 1.0}
@@ -158,7 +156,7 @@ def decode(
     x = generator.hardened(x)
     known = found.vector is not None and generator.codec is not None
     condition = generator.codec.condition_of(found.vector) if known else None  # type: ignore
-    # Samples have labels or none; a row without one among others is written without any.
+    # Either all samples have labels or none; one row without a label removes the labels of all.
     labelled = found.label is not None and bool((found.label >= 0).all())
     label = found.label if labelled else None
     return Samples(x, z, label, generator.origin, info, condition, found.source)
@@ -181,7 +179,7 @@ def _given(
 def _forwards(
     generator: GenerativeModel, found: Encoded, flow: Mapping[str, Any], final: str | None = None
 ) -> Tensor:
-    """The latents of noise."""
+    """The latents of noise, by the flow."""
     walk = generator.flow(**flow)
     hi = walk.domain[1]
     finish = final_map(generator.final(walk, final), walk.field, generator.path, hi)
@@ -204,10 +202,10 @@ def interpolate(
     label: str | int | Tensor | None = None,
     **settings: Any,
 ) -> list[Samples]:
-    """Between each row and the next: `frames` examples, both ends included.
+    """Decode `frames` interpolated examples between each row and the next, ends included.
 
-    Noises are interpolated on the sphere, latents on a line. A frame has the label of the nearer
-    end, so give both ends one label, or none, for a path without a step.
+    Noise is interpolated on the sphere, latents on a line. A frame has the label of the nearer
+    end; for a continuous path both ends need the same label, or none.
 
     Args:
         encoded, kind, label, settings: as for `decode`.
@@ -250,10 +248,10 @@ def linear(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 
 
 def spherical(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Spherical interpolation of each row: at u = 0 it is a, at u = 1 b.
+    """Spherical interpolation of each row, from a at u = 0 to b at u = 1.
 
-    Rows of one direction are interpolated linearly, and so are opposite ones, between which no
-    arc is the shortest.
+    Rows of the same or of opposite directions, which have no unique shortest arc, are
+    interpolated linearly.
     """
     x, y = a.flatten(1).double(), b.flatten(1).double()
     cosine = torch.nn.functional.cosine_similarity(x, y, dim=1).clamp(-1, 1)

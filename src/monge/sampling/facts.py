@@ -1,4 +1,4 @@
-"""What a generator has to know of the data that it draws."""
+"""`DataFacts`: the facts of the data that a generator needs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from monge.data.base import Data
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The data of a generator, in what of them sampling needs and a run keeps.
+    """The facts of the data that sampling needs and a run records.
 
     Attributes:
         kind: image or table.
         shape: of an example.
-        label_names, label_counts: of the classes, and how often each is in the training data.
+        label_names, label_counts: of the classes, with their counts in the training data.
         n_vector: numbers in the condition of an example.
-        name, text: what the data are called, and their source as it was given, if it was.
-        n_train, n_heldout: examples.
-        fingerprint: of their content.
-        learned: what the objective has to say, such as the times of a map.
+        name, text: name of the data, and the text of the source if there is one.
+        n_train, n_heldout: numbers of examples.
+        fingerprint: a hash of the content.
+        learned: facts of the objective, such as the times of a map.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class DataFacts:
 
     @classmethod
     def of(cls, data: Data, learned: Mapping[str, Any] | None = None) -> DataFacts:
-        """Those of some data."""
+        """The facts of data."""
         counts = []
         if data.train_label is not None:
             known = data.train_label[data.train_label >= 0]  # -1 is no label
@@ -62,7 +62,7 @@ class DataFacts:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> DataFacts:
-        """Those that `to_json` wrote; what else is there belongs to the objective."""
+        """The facts that `to_json` wrote; other keys belong to the objective."""
         own = [f.name for f in dataclasses.fields(cls) if f.name != "learned"]
         known: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in own
@@ -70,7 +70,7 @@ class DataFacts:
         return cls(**known, learned={k: v for k, v in found.items() if k not in own})
 
     def to_json(self) -> dict[str, Any]:
-        """As ``data.json`` of a run has them."""
+        """The content of ``data.json`` of a run."""
         return {
             "name": self.name,
             "text": self.text,
@@ -87,5 +87,5 @@ class DataFacts:
 
 
 def n_vector_of(data: Data) -> int:
-    """Numbers in the condition of an example; 0 without one."""
+    """Numbers in the condition of an example; 0 without conditions."""
     return 0 if data.train_vector is None else data.train_vector.shape[1]

@@ -1,4 +1,4 @@
-"""A generator: from noise to data and back, with no folder behind it."""
+"""`Generator`: a model in memory that samples, encodes, decodes and interpolates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monge.sampling.samples import Samples
 
 @dataclass(eq=False, repr=False)
 class Generator(GenerativeModel):
-    """An autoencoder and what has been learned on its latents: draws samples, and goes back.
+    """An autoencoder and a model of its latents: samples, encodes, decodes and interpolates.
 
     >>> generator = monge.Generator(autoencoder, monge.LearnedVelocity(net))   # doctest: +SKIP
     >>> generator.sample(16).grid().save("samples.png")                     # doctest: +SKIP
@@ -35,5 +35,5 @@ class Generator(GenerativeModel):
     def interpolate(
         self, encoded: Encoded | Tensor | str | Path, frames: int = 8, **settings: Any
     ) -> list[Samples]:
-        """What lies between each row of an encoding and the next; see `encoding.interpolate`."""
+        """Frames between each row of an encoding and the next; see `encoding.interpolate`."""
         return encoding.interpolate(self, encoded, frames, **settings)

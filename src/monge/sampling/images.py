@@ -1,7 +1,7 @@
-"""Pictures of samples: grids with visible pixels, and scatter plots of tables.
+"""Pictures of samples: grids of images, and scatter plots of tables.
 
-Every function takes tensors and returns a Pillow image or an array; `png_of` makes a file's
-content of an image, and `save_png` alone writes.
+Every function takes tensors and returns a Pillow image or an array; `png_of` returns the content
+of a file, and only `save_png` writes.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TILE = 56
-"""Pixels that one image of a grid should span, about."""
+"""Approximate side of an image in a grid, in pixels."""
 
 WIDE = 14
-"""Images side by side in a wide picture."""
+"""Images in a row of a wide picture."""
 
 GREY = 128
 """Grey level between the images of a grid."""
 
 PART = 3
-"""Gaps between parts of a grid that belong apart."""
+"""Width of the space between separate parts of a grid, in gaps."""
 
 MOST_POINTS = 2000
-"""Points of each cloud that a scatter plot shows."""
+"""Most points of each set in a scatter plot."""
 
 MOST_COORDINATES = 4
-"""Coordinates that a scatter plot shows."""
+"""Most coordinates in a scatter plot."""
 
 COLOURS = {"real": "#4a7ebb", "generated": "#c2410c"}
 
@@ -47,10 +47,10 @@ COLOURS = {"real": "#4a7ebb", "generated": "#c2410c"}
 def to_uint8(images: Tensor) -> np.ndarray:
     """Images (N, C, H, W) in [-1, 1] as (N, H, W, C) bytes, the layout of ADM's npz files.
 
-    Values outside are clipped; values that are not a number become black.
+    Values outside are clipped; NaN becomes black.
 
     Raises:
-        UserError: the tensor has not four axes.
+        UserError: the tensor does not have four axes.
     """
     if images.ndim != 4:
         raise UserError(f"images have shape (N, C, H, W), not {tuple(images.shape)}")
@@ -64,8 +64,8 @@ def grid(images: Tensor, columns: int, scale: int | None = None, gap: int | None
     Args:
         images: (N, C, H, W) in [-1, 1]: grey, RGB or RGBA; of two channels the first is shown,
             of more than four the first three as RGB.
-        columns: images per row; a last row that is not full ends in grey.
-        scale: whole enlargement of each pixel; none: images of about `TILE` pixels.
+        columns: images per row; an incomplete last row is filled with grey.
+        scale: integer enlargement of each pixel; none: images of about `TILE` pixels.
         gap: pixels between the images; none: about a fourteenth of an image.
 
     Raises:
@@ -109,11 +109,11 @@ def neighbour_grid(
     Args:
         samples: (N, C, H, W) in [-1, 1].
         neighbours: (N, k, C, H, W), the nearest first.
-        columns: such groups in a row; none: about `WIDE` images in all.
+        columns: groups in a row; none: about `WIDE` images in all.
         scale, gap: as in `grid`.
 
     Raises:
-        UserError: no images, or the shapes do not fit each other.
+        UserError: no images, or the shapes do not match.
     """
     _require_images(samples, 1 if columns is None else columns)
     if neighbours.ndim != 5 or neighbours[:, 0].shape != samples.shape:
@@ -140,12 +140,12 @@ def table_plot(
 ) -> Image:
     """Generated and real rows of a table: histograms, and scatter plots of pairs of columns.
 
-    At most `MOST_COORDINATES` columns and `MOST_POINTS` rows of each are shown; axes hold the
-    central 99.8 % of the values.
+    At most `MOST_COORDINATES` columns and `MOST_POINTS` rows of each set are shown; the axes cover
+    the central 99.8 % of the values.
 
     Args:
         samples: (N, D).
-        real: (M, D); none: the samples alone.
+        real: (M, D); none: only the samples are shown.
         names: a name for each column; none: x0, x1, ...
         titles: of the real rows and of the samples.
 
@@ -209,7 +209,7 @@ def _draw_pair(
 
 
 def rows_plot(codec: TableCodec | None, samples: Tensor, real: Tensor | None) -> Image:
-    """`table_plot` of coordinates: in the columns' own units and by their names, where known."""
+    """`table_plot` of coordinates, in the columns' units and with their names, if known."""
     if codec is None:
         return table_plot(samples, real)
     shown = None if real is None else codec.natural(real)
@@ -246,7 +246,7 @@ def _require_images(images: Tensor, columns: int) -> None:
 
 
 def _tiles(images: Tensor, scale: int | None) -> np.ndarray:
-    """(N, H, W, 1 | 3 | 4) bytes, each pixel a square of `scale` pixels."""
+    """Images as (N, H, W, 1 | 3 | 4) bytes, each pixel enlarged to a square of `scale` pixels."""
     tiles = to_uint8(images)
     channels = tiles.shape[3]
     if channels not in (1, 3, 4):
@@ -260,7 +260,7 @@ def _gap(tiles: np.ndarray, gap: int | None) -> int:
 
 
 def _rows(tiles: np.ndarray, columns: int, gap: int) -> list[np.ndarray]:
-    """Tiles (N, H, W, C) as rows of equal width; the last is filled up with grey."""
+    """Tiles (N, H, W, C) as rows of equal width; the last one is filled with grey."""
     columns = min(columns, len(tiles))
     missing = -len(tiles) % columns
     tiles = np.concatenate((tiles, *[_space(tiles[:1], 1, axis=0)] * missing))
@@ -277,7 +277,7 @@ def _joined(parts: Iterable[np.ndarray], gap: int, axis: int) -> np.ndarray:
 
 
 def _space(like: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Grey, shaped like an array but of the given size along an axis; opaque."""
+    """Opaque grey, shaped like an array but of the given size along an axis."""
     shape = list(like.shape)
     shape[axis] = size
     space = np.full(shape, GREY, np.uint8)
@@ -295,7 +295,7 @@ def _range(columns: list[np.ndarray]) -> tuple[float, float]:
     """The central 99.8 % of the first column, widened to hold most of the others."""
     ends = np.stack([np.quantile(column, (0.001, 0.999)) for column in columns if column.size])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    # Large numbers close together: the bins of a histogram must be told apart.
+    # For large numbers close together: the edges of a histogram's bins must differ.
     least = 200 * float(np.spacing(max(abs(low), abs(high))))
     margin = max(0.05 * (high - low) or 0.5, (least - (high - low)) / 2)
     return low - margin, high + margin

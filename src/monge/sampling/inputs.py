@@ -1,4 +1,4 @@
-"""The examples of a source, in the shape that a generator takes, and in the source's order."""
+"""Reads the examples of a source in the shape of a generator's data and the source's order."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from monge.tensors import CHUNK
 
 @dataclass(frozen=True)
 class Inputs:
-    """Rows of examples in parts, and the order that makes them the source's.
+    """Examples in parts, with their positions in the source's order.
 
     Attributes:
-        label, names, vector: of all of them in that order, as the source has them.
-        sources: the name of each one's file, where they are files.
-        rows: their numbers in the source, where some of its rows were left out.
+        label, names, vector: of all examples, in the source's order.
+        sources: the file name of each example, if they are files.
+        rows: the numbers of the examples in the source, if some of its rows were left out.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Inputs:
         return len(self.order)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(where its rows are in the source, examples)."""
+        """(positions in the source's order, examples) of each chunk."""
         place = torch.empty_like(self.order)
         place[self.order] = torch.arange(len(self))
         start = 0
@@ -58,7 +58,7 @@ class Inputs:
 
     @classmethod
     def whole(cls, name: str, x: Rows, *known: Any) -> Inputs:
-        """All of some examples, in their order."""
+        """Inputs of examples in memory, in their order."""
         rows = torch.arange(len(x))
         return cls(name, [(x, rows)], rows, *known)
 
@@ -73,14 +73,14 @@ def read(
         return _checked(found, shape, "the examples")
     square = len(shape) == 3 and shape[1] == shape[2]
     side = shape[1] if square else generator.reading.image_size
-    # More may be read than asked for: sources refuse fewer than can be trained on.
+    # More than the limit may be read: sources refuse fewer examples than training needs.
     most = None if limit is None else max(limit, FEWEST)
     reading = dataclasses.replace(generator.reading, image_size=side, limit=most)
     text, path = str(source), Path(source)
     image = generator.facts.kind == "image" and text not in sources.BUNDLED
     if image and path.is_dir() and holds_images(path, 1):
         sources.refuse_run(path)
-        # Not by `sources.load`, which refuses fewer images than can be trained on.
+        # Not by `sources.load`, which refuses fewer images than training needs.
         reading = dataclasses.replace(reading, limit=limit)
         listed = list_folder(path, reading)
         kept = store.prepare(listed, reading, say)

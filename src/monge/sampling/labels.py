@@ -1,4 +1,4 @@
-"""The label of each sample: asked for by name or index, or drawn as often as in the data."""
+"""The labels of samples: requested by name or index, or drawn by their frequency in the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monge.tensors import stream
 
 @runtime_checkable
 class Labels(Protocol):
-    """Names of the labels, and how often each is in the training data."""
+    """Names of the labels, and their counts in the training data."""
 
     @property
     def label_names(self) -> Sequence[str]: ...
@@ -32,7 +32,7 @@ def asked_labels(label: Any, facts: Labels, n: int, seed: int) -> Int64[Tensor, 
         facts: of the run's data: `label_names` and `label_counts`.
 
     Raises:
-        UserError: an unknown label, or one of a run that has none.
+        UserError: an unknown label, or a label for a run without labels.
     """
     names = facts.label_names
     if not names:
@@ -56,7 +56,7 @@ def asked_labels(label: Any, facts: Labels, n: int, seed: int) -> Int64[Tensor, 
 
 
 def _one_each(label: Tensor, n_labels: int, n: int) -> Tensor:
-    """One index for all samples, or one each."""
+    """Label indices (n,), from one index for all samples or one for each."""
     if label.is_floating_point() or label.numel() not in (1, n) or label.ndim > 1:
         raise UserError(
             f"labels should be one index or {n} of them, whole numbers, not "
@@ -79,7 +79,7 @@ def _index(label: str | int, names: Sequence[str]) -> int:
 
 
 def _same(asked: str, name: str) -> bool:
-    """Whether two spellings mean one label: TRUE and true, 1.0 and 1."""
+    """Whether two spellings are the same label: TRUE and true, 1.0 and 1."""
     if asked.strip().casefold() == name.strip().casefold():
         return True
     try:

@@ -1,4 +1,4 @@
-"""What has been learned, between noise and a decoder: samples and densities."""
+"""`GenerativeModel`: draws samples and computes densities with a model in latent space."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ FINALS = ("auto", "none", "divide", "posterior_mean")
 
 @dataclass(eq=False, repr=False)
 class GenerativeModel:
-    """An autoencoder and what has been learned on its latents: draws samples, gives densities.
+    """An autoencoder and a model of its latents: draws samples and computes densities.
 
     Attributes:
-        autoencoder: from latents to data. The latents that were learned on are its own: wrap it
-            by `autoencoders.standardise` where they were standardised.
+        autoencoder: between data and the latents of the model. If the model was trained on
+            standardised latents, wrap it by `autoencoders.standardise`.
         learned: see `learned.Learned`.
-        source: the data that it draws, with their labels and columns.
-        facts: what it knows of the data, in place of the source; with neither: images where a
-            decoded example has three axes, else rows of a table, without labels.
-        codec: of a table, its columns.
-        kept: conditions of training rows, which samples without one are given.
+        source: the training data, with labels and columns.
+        facts: of the data, in place of the source. With neither, decoded examples with three axes
+            are images, others rows of a table, and there are no labels.
+        codec: of the columns of a table.
+        kept: conditions of training rows, for samples without a requested condition.
         final_choice: the final map of a sample: auto, none, divide or posterior_mean.
-        name: what samples say they come from.
-        device: None: where the network is.
-        reading: how sources are read that are encoded.
+        name: of the model, recorded in samples.
+        device: None for the network's device.
+        reading: settings for reading sources to encode.
     """
 
     autoencoder: Any
@@ -97,7 +97,7 @@ class GenerativeModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the network computes."""
+        """The type in which the network computes."""
         return next((p.dtype for p in self.network.parameters()), torch.float32)
 
     @property
@@ -106,24 +106,24 @@ class GenerativeModel:
 
     @property
     def mirrored(self) -> bool:
-        """Whether the mirror images of the training data were learned too."""
+        """Whether mirror images of the training data were learned too."""
         return False
 
     @property
     def digest(self) -> str:
-        """Of the specification, if there is one."""
+        """The digest of the specification; "none" without one."""
         return "none"
 
     @property
     def origin(self) -> Origin:
-        """What samples keep of this generator."""
+        """The facts of this generator that samples record."""
         return Origin(
             self.name, self.digest, self.facts.kind, self.facts.label_names, self.codec,
             self.reference,
         )  # fmt: skip
 
     def reference(self) -> Tensor | None:
-        """Held-out examples to show beside samples; None where there are none at hand."""
+        """Held-out examples to show beside samples; None if there are none."""
         return None
 
     def flow(
@@ -133,9 +133,9 @@ class GenerativeModel:
         grid: str | Component | None = None,
         guidance: float | None = None,
     ) -> Walk:
-        """The flow map that samples: the usual settings, with those given here instead.
+        """The flow map for sampling; None means the default setting.
 
-        A learned map jumps along the grid, and its velocity is integrated where a solver is named.
+        A learned map jumps along the grid; with a solver, its velocity is integrated instead.
         """
         return self.learned.flow(**_asked(steps, solver, grid, guidance))
 
@@ -154,17 +154,17 @@ class GenerativeModel:
         seed: int = 0,
         progress: Any = None,
     ) -> Samples:
-        """n samples. Sample i depends on (seed, i) alone, given its label and condition.
+        """Draw n samples. Sample i depends on (seed, i) alone, given its label and condition.
 
         Args:
             label: a label's name or index, several of them, "all", or one index per sample
                 (N,); None draws labels by their frequency in the training data.
             condition: of a table with condition columns, in their units: "a=3.5,b=1", or a
-                mapping, or one row per sample (N, K); None draws those of training rows (with
-                their labels, or of the sample's label).
-            steps: of the solver; replaces the grid's own number.
+                mapping, or one row per sample (N, K); None draws the conditions of training rows
+                (with their labels, or with the sample's label).
+            steps: of the solver; replaces the grid's number.
             solver, grid: texts as on the command line, or components.
-            progress: called with the number of samples just finished.
+            progress: receives the number of samples finished since the last call.
 
         Raises:
             UserError: an unknown label or condition, or settings that do not fit the run.
@@ -182,7 +182,7 @@ class GenerativeModel:
         return Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
 
     def hardened(self, x: Tensor) -> Tensor:
-        """Decoded examples (N, *shape) as data can be: colours within bounds, one category each."""
+        """Decoded examples (N, *shape) in the range of data: clipped, categories one-hot."""
         if self.facts.kind == "image":
             return x.clamp(-1, 1)
         return x if self.codec is None else self.codec.harden(x)
@@ -201,23 +201,23 @@ class GenerativeModel:
         guidance: float | None = None,
         seed: int = 0,
     ) -> Density:
-        """log-density of data under the flow, in nats, with the error of its estimate.
+        """The log-density of data under the flow, in nats, with the error of its estimate.
 
-        It is of data where the autoencoder is an affine bijection, and says so; elsewhere of the
-        latent (its posterior mean), in standardised units. A flow that stops before t = 1 has the
-        density of its law there. The final map, if any, is not part of it.
+        If the autoencoder is an affine bijection, it is the density of the data; else that of the
+        latent (the posterior mean), in standardised units. `Density` records which. A flow that
+        stops before t = 1 has the density of its law at that time. A final map is not included.
 
-        Of a table it is in the columns' own units; that of a column on a grid is the density of
-        the dequantised numbers, a cell's probability over its width.
+        For a table the density is in the columns' units. For a column on a grid it is the density
+        of the dequantised numbers: a cell's probability divided by its width.
 
         Args:
-            x: (N, *shape), data; or rows of a table as its file has them, conditions included.
+            x: data (N, *shape), or rows of a table as in its file, conditions included.
             label: (N,) class indices; None for no condition.
             vector: (N, K) standardised conditions; None for no condition.
             probes: random signs for Hutchinson's estimator; None for the exact trace, which is
-                also taken up to `flows.density.EXACT` dimensions.
-            solver: of a flow map "map" for the density of its jumps, by their own Jacobian (see
-                `monge.flows.jump_density`), or another for that of its velocity.
+                also used up to `flows.density.EXACT` dimensions.
+            solver: for a flow map "map" gives the density of its jumps by their Jacobian (see
+                `monge.flows.jump_density`), a solver that of its velocity.
         """
         if isinstance(x, pa.Table):
             if self.codec is None:
@@ -238,17 +238,17 @@ class GenerativeModel:
         value = found["value"] if logs is None else (found["value"] - logs).to(found["value"])
         return Density(value, found["stderr"], space, probes=probes or 0)
 
-    # What processes share: tasks of `row_sharing.spread`, on a chunk of rows each.
+    # Tasks of `row_sharing.spread`, each on a chunk of rows.
 
     def tasks(self) -> tuple[row_sharing.Task, ...]:
-        """What several processes may share of this generator's work."""
+        """The tasks of this generator that several processes can share."""
         return self.draw_rows, self.density_rows, self.decode_rows, self.reconstruct_rows
 
     @torch.no_grad()
     def draw_rows(
         self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The samples of these indices: x, z, and the chunk's evaluations, on its first row."""
+        """The samples of these indices: x, z, and the chunk's evaluations in its first row."""
         flow, index, cond = self.flow(**settings["flow"]), rows["index"], self.cond_of(rows)
         shape = tuple(self.autoencoder.latent_shape)
         draw = Draw(settings["seed"], int(index[0]), int(index[-1]) + 1, shape)
@@ -265,7 +265,7 @@ class GenerativeModel:
     def density_rows(
         self, settings: Mapping[str, Any], rows: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The latent log-density of rows x, its value and stderr."""
+        """The latent log-density of rows x: value and stderr."""
         z = self.autoencoder.encode(rows["x"].to(self.device)).mean.to(self.dtype)
         flow, cond, first = self.flow(**settings["flow"]), self.cond_of(rows), int(rows["index"][0])
         probes, seed = settings["probes"], settings["seed"]
@@ -274,7 +274,7 @@ class GenerativeModel:
 
     @torch.no_grad()
     def decode_rows(self, _: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The data x of latents z."""
+        """The decoded data x of latents z."""
         return {"x": self.autoencoder.decode(rows["z"].to(self.device)).cpu()}
 
     @torch.no_grad()
@@ -290,7 +290,7 @@ class GenerativeModel:
         return {k: rows[k].to(self.device) for k in names if k in rows} or None
 
     def without_density(self, solver: str | None = None) -> str | None:
-        """Why data has no density; None where it has one."""
+        """Why data has no density; None if it has one."""
         return self.learned.without_density(solver) or self._without_categories()
 
     def _without_categories(self) -> str | None:
@@ -302,7 +302,7 @@ class GenerativeModel:
     def describe_sampling(
         self, flow: Walk, final: str | None = None, guidance: float | None = None
     ) -> dict[str, Any]:
-        """Everything that a sample of this flow depends on, besides its noise and label."""
+        """Everything that a sample of this flow depends on, except its noise and label."""
         return {
             "solver": flow.name,
             "grid": str(flow.grid),
@@ -314,10 +314,10 @@ class GenerativeModel:
         }
 
     def final(self, flow: Walk, final: str | None = None) -> Final:
-        """The final map of a flow: the one given, else the usual one.
+        """The final map of a flow; None means the default choice.
 
         Raises:
-            UserError: an unknown one.
+            UserError: an unknown choice.
         """
         choice = final or self.final_choice
         if choice not in FINALS:
@@ -329,7 +329,7 @@ class GenerativeModel:
     def condition(
         self, label: Tensor | None, condition: Tensor | None, standardised: bool = False
     ) -> dict[str, Tensor] | None:
-        """Labels (N,) and conditions (N, K) as the network takes them, for all rows."""
+        """Labels (N,) and conditions (N, K) of all rows as inputs of the network."""
         cond = {} if label is None else {"label": label}
         if condition is not None:
             if not standardised:
@@ -341,7 +341,7 @@ class GenerativeModel:
     def draw_conditions(
         self, n: int, label: Any, condition: Any, seed: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The label and the condition, in its own units, of each sample."""
+        """The label of each sample, and its condition in the columns' units."""
         if not self.facts.n_vector or self.codec is None:
             if condition is not None:
                 raise UserError("this run has no condition columns: leave out the condition")
@@ -359,7 +359,7 @@ class GenerativeModel:
         return labels, kept.condition[rows]
 
     def training_latents(self, data: Data) -> Latents:
-        """The standardised latents of training data, from the cache where they are there."""
+        """The standardised latents of training data, from the cache if they are cached."""
         wrapped = self.autoencoder
         latents = latents_of(wrapped, data.train, data.fingerprint, data.name, self.device, quiet)
         return in_units_of(wrapped, latents)
@@ -372,7 +372,7 @@ class GenerativeModel:
 
 
 def _asked(steps: int | None, solver: Any, grid: Any, guidance: float | None) -> dict[str, Any]:
-    """The settings of a flow, with its components as texts."""
+    """The settings of a flow, with components as texts."""
     texts = {
         family: None if value is None else JUMPS if value == JUMPS else text_of(family, value)
         for family, value in (("solver", solver), ("grid", grid))
@@ -382,7 +382,7 @@ def _asked(steps: int | None, solver: Any, grid: Any, guidance: float | None) ->
 
 @torch.no_grad()
 def _facts_of(autoencoder: Any, device: torch.device) -> DataFacts:
-    """Those of data of which nothing is known but what a decoded example looks like."""
+    """The facts of unknown data, from the shape of a decoded example."""
     example = autoencoder.decode(torch.zeros(1, *autoencoder.latent_shape, device=device))
     shape = tuple(example.shape[1:])
     return DataFacts("image" if len(shape) == 3 else "table", shape)

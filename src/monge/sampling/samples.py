@@ -1,4 +1,4 @@
-"""Samples in data space: shown, and written in the formats that others read."""
+"""`Samples` in data space: shows them, and writes them in common formats."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from monge.sampling.class_rows import by_class, worth_rows
 from monge.system import ownership
 
 LIST = "labels.csv"
-"""The list of labels beside png files, as `monge train` reads it."""
+"""The file of labels beside png files, which `monge train` reads."""
 
 WIDEST = 10
-"""Images of a class in a row, where a grid of all would be narrower."""
+"""Least number of columns of a grid with classes in rows."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What samples keep of the generator that drew them.
+    """The facts of a generator that its samples record.
 
     Attributes:
         name: of the generator or run; `digest`: of its specification.
         kind: image or table.
         label_names: of the classes.
-        codec: of a table, its columns.
-        reference: held-out examples to show beside, if they are at hand.
+        codec: of the columns of a table.
+        reference: held-out examples to show beside the samples, if available.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Origin:
     reference: Callable[[], Tensor | None]
 
     def check_formats(self, formats: Sequence[str] | None) -> list[str]:
-        """The formats to write samples in, all of them possible; by default pictures or csv.
+        """The formats in which to write samples, checked; by default pictures or csv.
 
         Raises:
-            UserError: an unknown one, with the nearest.
+            UserError: an unknown format, with the nearest name.
         """
         known = ["png", "npz"] if self.kind == "image" else ["csv", "npz", "parquet"]
         if "npz" in (formats or ()) and self.codec is not None and self.codec.words:
@@ -69,16 +69,16 @@ class Origin:
 
 @dataclass(repr=False)
 class Samples:
-    """Samples in data space, with what they came from.
+    """Samples in data space, with their origin.
 
     Attributes:
         x: (N, C, H, W) in [-1, 1] or (N, D).
         z: the latents, standardised.
         label: (N,) or None.
-        origin: what drew them.
+        origin: facts of the generator.
         info: solver, steps, seed, evaluations, ...
-        condition: (N, K) in the condition columns' own units, float64, or None.
-        source: the name of what each was encoded from, or None.
+        condition: (N, K) in the condition columns' units, float64, or None.
+        source: the name of the file from which each was encoded, or None.
     """
 
     x: Tensor
@@ -97,7 +97,7 @@ class Samples:
         return len(self.x)
 
     def grid(self, columns: int | None = None) -> Any:
-        """The samples in one PIL image: of several classes in rows by class, with their names."""
+        """The samples in one PIL image; several classes are in rows by class, with their names."""
         if self.origin.kind != "image":
             return images.rows_plot(self.origin.codec, self.x, self.origin.reference())
         across = columns or round(len(self.x) ** 0.5)
@@ -119,19 +119,19 @@ class Samples:
     ) -> list[Path]:
         """Write grid.png, and per format: single png files, samples.npz, .csv or .parquet.
 
-        Beside png files with labels, or that were encoded from named files, labels.csv names the
-        label and the source of each. The .npz of images has the layout of ADM's evaluation: arr_0
-        uint8 (N, H, W, C), arr_1 labels; and label_names, source. That of a table has the rows
-        under arr_0, the labels under arr_1 and the names under columns.
+        If png files have labels or were encoded from named files, labels.csv lists the label and
+        the source of each. The .npz of images has the layout of ADM's evaluation: arr_0 uint8
+        (N, H, W, C), arr_1 labels; and label_names, source. The .npz of a table has the rows in
+        arr_0, the labels in arr_1 and the names in columns.
 
-        The folder is new or empty, or holds nothing but earlier samples, which are removed; see
+        The folder is new or empty, or holds only earlier samples, which are removed; see
         `ownership`.
 
         Args:
-            more: other files that belong to them, by name.
+            more: further files for the folder, by name.
 
         Raises:
-            UserError: the folder holds anything else, and is left as it is; or is not writable.
+            UserError: the folder holds other files, and is left unchanged; or is not writable.
         """
         folder, formats = Path(folder), self.origin.check_formats(formats)
         ownership.refuse_foreign(folder)
@@ -141,11 +141,11 @@ class Samples:
         return ownership.write(folder, contents)
 
     def grid_png(self) -> bytes:
-        """The samples in one picture, as a PNG with what they came from."""
+        """The samples in one PNG, with their origin in its text."""
         return images.png_of(self.grid(), self._text("all"))
 
     def _contents(self, form: str) -> dict[str, bytes]:
-        """Files of one format, by name."""
+        """The files of one format, by name."""
         is_image = self.origin.kind == "image"
         match form:
             case "png" if is_image:
@@ -170,7 +170,7 @@ class Samples:
         return [self.origin.label_names[k] for k in self.label.tolist()]
 
     def _list(self, files: Sequence[str]) -> dict[str, bytes]:
-        """labels.csv: the label of each file, and what it was encoded from, as far as known."""
+        """labels.csv: the label and the source of each file, as far as known."""
         columns = {"file": files, "label": self.labels, "source": self.source}
         known = {name: values for name, values in columns.items() if values is not None}
         if len(known) == 1:
@@ -196,12 +196,12 @@ class Samples:
             label = self.origin.codec.label
             arrays = table_files.arrays_of(self.table(), label and label.name)
         buffer = io.BytesIO()
-        # No allow_pickle here: numpy before 2.1 would store it as an array; these are numbers.
+        # Without allow_pickle, which numpy before 2.1 would store as an array; these are numbers.
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     def table(self) -> pa.Table:
-        """The rows as a table: with the columns, types and units of the run's data, or x0, x1, ...
+        """The rows as a table with the columns, types and units of the run's data, or x0, x1, ...
 
         Raises:
             UserError: the samples are images.

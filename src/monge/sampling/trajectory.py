@@ -1,4 +1,4 @@
-"""Samples on their way from noise to data, as an animated GIF."""
+"""An animated GIF of samples on their trajectories from noise to data."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from monge.sampling.model import GenerativeModel
 
 FRAMES = 24
-"""Times between noise and data that are shown, both ends included."""
+"""Number of times shown, from noise to data, both ends included."""
 
 FRAME_MS = 80
 LAST_MS = 1600
-"""How long the samples themselves stay."""
+"""Duration of the last frame, the samples, in milliseconds."""
 
 MOST_IMAGES = 64
-"""Images that an animation shows, at most."""
+"""Most images in an animation."""
 
 
 @torch.no_grad()
@@ -40,21 +40,21 @@ def trajectory(
     seed: int = 0,
     **sampling: Any,
 ) -> tuple[list[float], Tensor]:
-    """The decoded states of samples at equally spaced times; the last are the samples.
+    """The decoded states of samples at equally spaced times; the last states are the samples.
 
-    Sample i is that of ``run.sample`` with the same settings: the same noise, carried along, and
-    the final map at the end. A learned map jumps to each time from the noise, and to the samples
-    by its own jumps.
+    Sample i is that of ``run.sample`` with the same settings: the same noise, carried along the
+    flow, and the final map at the end. A learned map jumps from the noise to each time, and to the
+    samples by its own jumps.
 
     Args:
         n, label, condition, seed, sampling: as for `GenerativeModel.sample`.
-        frames: times, both ends included.
+        frames: number of times, both ends included.
 
     Returns:
         The times, and the states (frames, n, *shape).
 
     Raises:
-        UserError: fewer than two frames, or what `sample` refuses.
+        UserError: fewer than two frames, or settings that `sample` refuses.
     """
     if frames < 2:
         raise UserError(f"an animation needs at least 2 frames, not {frames}")
@@ -77,8 +77,8 @@ def trajectory(
 
 
 def gif(run: GenerativeModel, times: Sequence[float], states: Tensor) -> bytes:
-    """States of `trajectory` as an animated GIF that repeats: grids of images, else clouds of
-    points in the first two columns.
+    """States of `trajectory` as a repeating GIF: grids of images, or scatter plots of the first
+    two columns.
 
     Raises:
         UserError: rows of one column.
@@ -97,7 +97,7 @@ def gif(run: GenerativeModel, times: Sequence[float], states: Tensor) -> bytes:
 
 
 def _clouds(run: GenerativeModel, times: Sequence[float], states: Tensor) -> list[Image]:
-    """A scatter plot at each time, on the same axes, over held-out rows where they are at hand."""
+    """A scatter plot at each time, on the same axes, over held-out rows if available."""
     from PIL import Image
 
     if states.shape[2] < 2:

@@ -1,1 +1,1 @@
-"""What every room stands on: files, locks, processes, progress, and code of the user's own."""
+"""The operating system side: files, locks, processes, progress, and the user's own code."""

@@ -1,16 +1,15 @@
-"""Files that are never seen half written, and links that are never followed when writing.
+"""Atomic writes of files; writing never follows a link.
 
-One rule holds for whatever writes or deletes:
+Everything that writes or deletes keeps these rules:
 
-- a file is written under a temporary name that nobody can know beforehand, created exclusively
-  and without following a link, and then renamed; a link that lies under the final name is replaced
-  and what it leads to is left as it is;
-- inside a folder of monge's, linked folders and what is no file (a pipe, a device) are refused by
-  name, as such a folder may come from somebody else. The folder that the user names himself may be
-  a link;
-- what is copied out are regular files.
+- a file is written under an unpredictable temporary name, created exclusively and without
+  following a link, and then renamed; a link under the final name is replaced, its target is not
+  touched;
+- inside a folder that monge wrote, linked folders, pipes and devices are refused by name, since
+  the folder may come from somebody else. The folder that the user names himself may be a link;
+- only regular files are copied.
 
-Whose the files of a folder are, `monge.system.ownership` says.
+`monge.system.ownership` decides which files of a folder monge may replace.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}", re.DOTALL)
 """Names of files that are being written, as `temporary_for` makes them."""
 
 LONGEST = 100
-"""Characters of a file's name that its temporary name repeats; systems allow 255 bytes in all."""
+"""Characters of a file's name that its temporary name repeats; systems allow 255 bytes."""
 
 ATTEMPTS = 3
-"""How often a file is written whose temporary file another process has cleared away."""
+"""How often a write is tried when another process removes its temporary file."""
 
 
 def temporary_for(path: Path) -> Path:
-    """A name beside a path that nobody can know beforehand."""
+    """An unpredictable temporary name in the folder of a path."""
     return path.with_name(f".tmp-{path.name[:LONGEST]}-{secrets.token_hex(4)}")
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is a file that monge was writing: by its name, and a regular file."""
+    """Whether this is a temporary file of monge: a regular file with such a name."""
     return TEMPORARY.fullmatch(path.name) is not None and is_regular(path)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what interrupted writes have left in a folder of monge's and in its subfolders."""
+    """Remove the temporary files of interrupted writes from a folder and its subfolders."""
     for path in _within(folder):
         if is_temporary(path):
             with suppress(OSError):
@@ -59,10 +58,10 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What lies under a name, a link itself and not what it leads to; None for nothing.
+    """The status of a path, of a link itself and not of its target; None if nothing is there.
 
     Raises:
-        UserError: there can be nothing of that name, or it may not be looked at.
+        UserError: the name is impossible, or its status may not be read.
     """
     try:
         return path.lstat()
@@ -73,7 +72,7 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def identity(folder: Path) -> tuple[int, int] | None:
-    """Which folder lies under a name: one that is moved keeps it. None where there is none."""
+    """The device and inode of a folder, which survive a move; None without a folder."""
     try:
         found = folder.stat()
     except OSError:
@@ -88,13 +87,13 @@ def is_regular(path: Path) -> bool:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder of monge's in which a name leads elsewhere.
+    """Refuse a folder that contains links to elsewhere, or special files.
 
-    A link to a regular file may be read (the hub's cache is made of them) and is never written
-    through. The folder itself may be a link.
+    Links to regular files are accepted for reading, because the hub's cache consists of them;
+    writing replaces them. The folder itself may be a link.
 
     Raises:
-        UserError: a linked subfolder, a link that leads nowhere, a pipe, a socket or a device.
+        UserError: a linked subfolder, a broken link, a pipe, a socket or a device.
     """
     for path in _within(folder):
         found = status(path)
@@ -112,7 +111,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def _within(folder: Path) -> Iterator[Path]:
-    """All that lies in a folder and, without following links, in its subfolders."""
+    """All entries of a folder and its subfolders; links are not followed."""
     for at, folders, names in os.walk(folder):
         for name in sorted(folders + names):
             yield Path(at, name)
@@ -122,7 +121,7 @@ def replace_with(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, then rename it.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; what was there is intact.
+        OSError: the folder is not writable or the disk is full; the earlier file is intact.
     """
     for attempt in range(ATTEMPTS):
         temporary = temporary_for(path)
@@ -130,7 +129,7 @@ def replace_with(path: Path, data: bytes) -> None:
             _create(temporary, data)
             temporary.replace(path)
             return
-        except FileNotFoundError:  # cleared away by the next process that holds the folder
+        except FileNotFoundError:  # removed by the next process that holds the folder
             if attempt == ATTEMPTS - 1:
                 raise
         except OSError:
@@ -140,7 +139,7 @@ def replace_with(path: Path, data: bytes) -> None:
 
 
 def _create(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet."""
+    """Write a new file."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o666), "wb") as file:
         file.write(data)
@@ -152,7 +151,7 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
     """Write a file under a temporary name, flush it to disk, then rename it.
 
     Raises:
-        UserError: the folder is not writable or the disk is full; what was there is intact.
+        UserError: the folder is not writable or the disk is full; the earlier file is intact.
     """
     # File names that are no UTF-8 hold lone surrogates, which are escaped as in JSON: "\udcff".
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
@@ -177,11 +176,11 @@ def json_of(value: Any) -> str:
 
 
 def strict(value: Any, *, infinities: bool = False) -> Any:
-    """A value as strict JSON has it: what is not finite becomes null.
+    """A value for strict JSON: numbers that are not finite become null.
 
     Args:
-        value: numbers, text, mappings and lists, in any depth.
-        infinities: keep infinities, as the texts "inf" and "-inf"; `float` reads them back.
+        value: numbers, text, mappings and lists, nested to any depth.
+        infinities: write infinities as the texts "inf" and "-inf"; `float` reads them back.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value) if infinities and not math.isnan(value) else None
@@ -196,7 +195,7 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: missing or damaged file, or none at all but a pipe or a device, by name.
+        UserError: a missing or damaged file, or a pipe or device in its place.
     """
     try:
         if path.exists() and not path.is_file():
@@ -216,7 +215,7 @@ def read_own(path: Path) -> bytes:
     """The content of a regular file; a link is not followed.
 
     Raises:
-        OSError: it is a link, no regular file, or cannot be read.
+        OSError: a link, no regular file, or not readable.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
@@ -226,10 +225,10 @@ def read_own(path: Path) -> bytes:
 
 
 def copy_new(source: Path, target: Path) -> None:
-    """Copy a regular file to a name that is free.
+    """Copy a regular file to a new name.
 
     Raises:
-        UserError: the source is a link or no regular file, or the target is there or not writable.
+        UserError: the source is no regular file, or the target exists or is not writable.
     """
     try:
         content = read_own(source)
@@ -246,10 +245,10 @@ def copy_new(source: Path, target: Path) -> None:
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse to write where there is something.
+    """Refuse an output path that is taken.
 
     Raises:
-        UserError: a file, a link that leads to no folder, or a folder that is not empty.
+        UserError: a file, a link without a folder as its target, or a folder that is not empty.
     """
     if os.path.isdir(out) and not any(out.iterdir()):
         return
@@ -258,7 +257,7 @@ def refuse_existing(out: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (not what it leads to) or a folder with its content, if there."""
+    """Remove a file, a link (not its target) or a folder with its content, if it exists."""
     found = status(path)
     if found is not None and stat.S_ISDIR(found.st_mode):
         shutil.rmtree(path)
@@ -267,7 +266,7 @@ def remove(path: Path) -> None:
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether a text read from a file is the name of a file in the same folder."""
+    """Whether a text is the name of a file without any folder."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -277,10 +276,10 @@ def is_plain_name(name: object) -> bool:
 
 @contextmanager
 def telling(path: Path) -> Iterator[None]:
-    """Tell the user of what the system refuses about a path.
+    """Turn an `OSError` about a path into a message for the user.
 
     Raises:
-        UserError: by name, with the system's reason.
+        UserError: the path, with the system's reason.
     """
     try:
         yield
@@ -291,7 +290,7 @@ def telling(path: Path) -> Iterator[None]:
 
 
 def shown(path: Path) -> str:
-    """A path for a message: names that are too long for any system are cut."""
+    """A path for a message; names longer than any system allows are cut."""
     cut = (p if len(p) <= 255 else f"{p[:40]}... ({len(p)} characters)" for p in path.parts)
     return str(Path(*cut))
 

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached, found out before its libraries try for minutes."""
+"""A quick test whether the Hugging Face hub can be reached; its own libraries retry for minutes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 PATIENCE_S = 3.0
-"""How long a connection may take."""
+"""Seconds to wait for a connection."""
 
 
 def unreachable() -> str | None:
-    """Why the hub cannot be reached; None where it can be, and where a proxy or offline mode
-    decides."""
+    """Why the hub cannot be reached; None if it can be. With a proxy or in offline mode it is not
+    tested, and the result is None."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode() or urllib.request.getproxies():
@@ -32,10 +32,10 @@ def unreachable() -> str | None:
 
 @contextmanager
 def hub_access() -> Iterator[str | None]:
-    """Within it, where the hub cannot be reached, its libraries look into their caches alone.
+    """While the hub cannot be reached, make its libraries use their caches only.
 
     Yields:
-        Why it cannot be reached, for the message where the cache has no copy; else None.
+        Why the hub cannot be reached, for a message if the cache has no copy; else None.
     """
     why = unreachable()
     if why is None:

@@ -1,4 +1,4 @@
-"""A user's component, from its file or module."""
+"""Loads a user's component from its file or module."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from monge.errors import UserError, nearest
 def load(text: str) -> Any:
     """The component that ``FILE.py:NAME`` or ``PACKAGE.MODULE:NAME`` names.
 
-    A class is instantiated with its defaults; anything else is taken as it is.
+    A class is instantiated with its defaults; any other object is returned unchanged.
 
     Raises:
-        UserError: no such file, module or name; a file that fails when it is imported; a class
-            that needs arguments.
+        UserError: no such file, module or name; a file that fails on import; a class that needs
+            arguments.
     """
     source, colon, name = text.rpartition(":")
     if not colon or not source or not name:
@@ -39,10 +39,10 @@ def load(text: str) -> Any:
 
 
 def load_file(content: bytes, name: str, path: Path | None = None) -> ModuleType:
-    """The module that a file's content makes, executed without being written anywhere.
+    """The module of a file's content, executed from memory.
 
     Args:
-        name: of the module, and what errors call it where it has no path.
+        name: of the module; errors name it where there is no path.
         path: of the file, for errors.
 
     Raises:
@@ -95,7 +95,7 @@ def _on_path(folder: str) -> Iterator[None]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Turns whatever a stranger's code raises into a message."""
+    """Turn any exception of the user's code into a message."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -1,11 +1,11 @@
-"""One process at a time on a folder: a run's, or an entry of the cache.
+"""Locks a run folder or a cache entry for one process at a time.
 
-The lock is an advisory lock of the operating system on a file, which dies with its process
-however that ends; so a lock file left behind by a killed process is not in anybody's way. What
-stands in the file is only there to tell a second process whom it is waiting for.
+The lock is an advisory lock of the operating system on a file. It ends with its process, so a lock
+file left by a killed process blocks nobody. The content of the file only names the holder for
+processes that wait.
 
-A file of that name which monge did not write, a link or a folder is left as it is and refused, for
-the folder may be somebody else's. Who holds a folder removes what interrupted writes left there.
+A file of that name which monge did not write, a link or a folder is refused and left untouched,
+because the folder may be somebody else's. The holder removes temporary files of interrupted writes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from monge.system.progress import Say
 
 NAME = "lock"
 POLL_S = 0.2
-"""Seconds between looks at a lock that is waited for."""
+"""Seconds between attempts to take the lock."""
 
 LOOKS = 10
-"""Looks at the name of a holder that has not written it yet, within `POLL_S`."""
+"""Attempts, within `POLL_S`, to read the name of a holder that is still writing it."""
 
 ATTEMPTS = 50
-"""How often a lock file is made that is removed, with its folder or alone, before it is locked."""
+"""How often a lock file is created again when it is removed before it could be locked."""
 
 LONGEST = 1000
-"""Bytes that a lock file has at most."""
+"""Largest size of a lock file, in bytes."""
 
 OPENING = b'{"pid": '
 """How the content of a lock file begins."""
@@ -47,19 +47,19 @@ class Held(UserError):
 
 
 _HELD: set[tuple[int, Path]] = set()
-"""Folders that this process (pid) holds; to hold one again inside is no conflict."""
+"""Folders that this process (pid) holds; holding one of them again is no conflict."""
 
 
 @contextmanager
 def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
-    """Hold a folder, which is created if needed.
+    """Hold the lock of a folder; the folder is created if needed.
 
     Args:
-        wait: wait for another process to leave it, and tell whom one is waiting for; None refuses.
+        wait: wait for another process, and print its name by this function; None refuses.
 
     Raises:
-        Held: a live process holds it (named by pid, host and start).
-        UserError: it is not writable, what is called `lock` in it is not monge's, or a subfolder
+        Held: a live process holds the lock (named by pid, host and start).
+        UserError: the folder is not writable, its `lock` was not written by monge, or a subfolder
             is a link.
     """
     path, key = folder / NAME, (os.getpid(), folder.absolute())
@@ -86,7 +86,7 @@ def hold(folder: Path, wait: Say | None = None) -> Iterator[None]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what interrupted writes have left in a folder, where nobody else works on it."""
+    """Remove temporary files of interrupted writes from a folder that no other process holds."""
     if folder.is_dir():
         with suppress(UserError), hold(folder):
             pass
@@ -134,12 +134,12 @@ def _lock(path: Path) -> int:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Whether a lock file is a regular file of one name that says nothing but who holds it."""
+    """Whether this is a regular file with one name that holds a lock's content and nothing else."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > LONGEST:
         return False
     content = os.pread(descriptor, LONGEST, 0)
-    # One that is being written is empty, or holds the beginning of what is written.
+    # A lock file that is being written is empty or incomplete.
     return content.startswith(OPENING) or OPENING.startswith(content)
 
 
@@ -151,7 +151,7 @@ def _foreign(path: Path) -> UserError:
 
 
 def _wait(path: Path, say: Say) -> int:
-    """A descriptor that holds the lock, once no other process does."""
+    """Wait for the lock; returns a descriptor that holds it."""
     told = False
     while True:
         try:
@@ -175,7 +175,7 @@ def _owner(path: Path) -> str:
         try:
             owner = json.loads(path.read_text(encoding="utf-8"))
             return "process {pid} on {host}, since {since}".format(**owner)
-        except ValueError:  # it holds the lock, and is about to write its name
+        except ValueError:  # the holder has not written its name yet
             time.sleep(POLL_S / LOOKS)
         except (OSError, LookupError, TypeError, AttributeError):
             break

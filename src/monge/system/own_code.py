@@ -1,10 +1,10 @@
-"""A user's own components in a run: named by a file, kept with the run, executed only on request.
+"""A user's own components: named by a file, copied into the run, executed only if trusted.
 
 On the command line such a component reads ``mine.py:MyPath`` or ``mine.py:MyPath:key=value``.
-`adopt` executes the file, since the user has named it, and turns the text into
-``code/mine-0123456789ab.py:MyPath``, with the first digits of the file's SHA-256. Under that name
-`keep` copies the file into the run folder. Whoever opens the run later executes the copy only
-where `trust` was called with the folder, or `trust_all` for the whole process.
+`adopt` executes the file, since the user named it, and turns the text into
+``code/mine-0123456789ab.py:MyPath``, with the first digits of the file's SHA-256. `keep` copies the
+file into the run folder under that name. When the run is opened later, the copy is executed only
+after `trust` was called with the folder, or `trust_all` for the whole process.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from monge.system.files import is_regular, write_atomic
 from monge.system.loading import load_file
 
 FOLDER = "code"
-"""Of a run folder: copies of the files that its components are in."""
+"""Subfolder of a run with copies of the files of its own components."""
 
 DIGITS = 12
 LARGEST = 2**20
-"""Bytes of such a file, at most."""
+"""Largest size of such a file, in bytes."""
 
 ADOPTED = re.compile(rf"{FOLDER}/[^/:]+-[0-9a-f]{{{DIGITS}}}\.py")
 OWN = re.compile(r"(?P<file>[^:]+\.py):(?P<name>[^:]+)(?P<rest>:.*)?", re.DOTALL)
@@ -49,10 +49,10 @@ def split(text: str) -> tuple[str, str]:
 
 
 def adopt(text: str) -> str:
-    """The text of a component whose file the user has named, executed and ready for `keep`.
+    """Execute the file of a component; returns the component's text for `keep`.
 
     Raises:
-        UserError: no such file, one that fails, or no such class in it.
+        UserError: no such file, a file that fails, or no such class in it.
     """
     name, settings = split(text)
     file, _, kind = name.rpartition(":")
@@ -71,13 +71,13 @@ def name_of(kind: type) -> str:
     """``FILE.py:CLASS`` of a class that the user has imported.
 
     Raises:
-        UserError: it is in no file that can be executed again without running a program.
+        UserError: the class is in no file that can be executed again without running a program.
     """
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
     if kind.__module__ == "__main__" or file is None or not is_own(f"{file}:{kind.__qualname__}"):
         raise UserError(
-            f"{kind.__name__} is a component of your own, and a run keeps the file that it is in: "
+            f"{kind.__name__} is a component of your own, and a run keeps a copy of its file: "
             f"put the class in a file of its own, mine.py, and import it from there, or give the "
             f"text 'mine.py:{kind.__name__}'"
         )
@@ -88,10 +88,10 @@ def class_of(name: str, file: Path | None = None) -> Any:
     """The class of ``code/FILE.py:CLASS``, if its file is trusted.
 
     Args:
-        file: to execute, and to name in errors; None for a copy of it, made now.
+        file: the user's file, for errors; None for the copy in a run.
 
     Raises:
-        UserError: it is not trusted, fails, or has no such class.
+        UserError: the file is not trusted, fails, or has no such class.
     """
     if name in _classes:
         return _classes[name]
@@ -125,10 +125,10 @@ def trust_all() -> None:
 
 
 def trust(folder: Path) -> None:
-    """Trust the code that a run folder keeps, in this process.
+    """Trust the code of a run folder, in this process.
 
     Raises:
-        UserError: a file that is not what its name says.
+        UserError: a file whose hash differs from its name.
     """
     for path in sorted((folder / FOLDER).glob("*.py")):
         name = f"{FOLDER}/{path.name}"
@@ -141,10 +141,10 @@ def trust(folder: Path) -> None:
 
 
 def require(folder: Path, texts: Iterable[str]) -> None:
-    """Refuse a run whose components are in files that are not trusted.
+    """Refuse a run with components in files that are not trusted.
 
     Raises:
-        UserError: naming the files and their hashes.
+        UserError: the names of the files and their hashes.
     """
     if _trust_all:
         trust(folder)

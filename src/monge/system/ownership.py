@@ -1,13 +1,12 @@
-"""Whose the files of a folder are: what one command wrote there, told by a manifest.
+"""Replaces an output folder of monge only if a manifest proves that monge wrote all its files.
 
 The samples of `monge sample`, a comparison and the report of a component fill a folder that the
-user names. Such a folder is new, empty, or holds nothing but what monge wrote there before, which
-the manifest `.monge.json` proves file by file: the same name and the same content, by SHA-256.
-Then it is replaced as a whole, so that the results of two commands are never mixed. Anything
-else, be it a single file that was added or changed, is not monge's, and the folder is refused.
+user names. Such a folder is new, empty, or holds only files that the manifest `.monge.json` lists
+with the same name and SHA-256. In the last case it is replaced as a whole, so the results of two
+commands are never mixed. If a single file was added or changed, the folder is refused.
 
-The manifest is written before the files, and it lists what they will hold; so a command that was
-stopped between them leaves nothing that the next one takes for somebody else's.
+The manifest is written before the files and lists their future content, so the files of a command
+that was stopped between them are recognised by the next one.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from monge.system import files
 MANIFEST = ".monge.json"
 FORMAT_VERSION = 1
 MOST_NAMED = 3
-"""Files of somebody else that a refusal names."""
+"""How many foreign files a refusal names."""
 
 MOST_PLACES = 100
-"""Names that are tried for a folder that monge chooses itself."""
+"""How many names are tried for a folder that monge chooses."""
 
 
 def refuse_foreign(folder: Path, apart: Sequence[str] = ()) -> None:
-    """Refuse a folder that holds anything which is not proven to be monge's.
+    """Refuse a folder with any file that its manifest does not list.
 
     Args:
         apart: names of subfolders with a manifest of their own.
 
     Raises:
-        UserError: no folder, or one with other files, by name; nothing has been changed.
+        UserError: no folder, or one with other files, by name; nothing was changed.
     """
     _own(folder, apart)
 
@@ -46,7 +45,7 @@ def refuse_foreign(folder: Path, apart: Sequence[str] = ()) -> None:
 def free_place(folder: Path) -> Path:
     """The first of FOLDER, FOLDER-2, FOLDER-3, ... that `write` accepts; else FOLDER itself.
 
-    For a place that monge chooses itself: what an older version wrote there has no manifest.
+    For a place that monge chooses: files of older versions have no manifest.
     """
     others = (folder.with_name(f"{folder.name}-{k}") for k in range(2, MOST_PLACES + 1))
     for place in (folder, *others):
@@ -57,10 +56,10 @@ def free_place(folder: Path) -> Path:
 
 
 def write(folder: Path, contents: Mapping[str, bytes], apart: Sequence[str] = ()) -> list[Path]:
-    """Fill a folder with the files of one command, in the place of what monge wrote there before.
+    """Fill a folder with the files of one command; monge's earlier files there are removed.
 
     Args:
-        contents: by name, without folders.
+        contents: of each file, by its name without folders.
         apart: as for `refuse_foreign`.
 
     Raises:
@@ -76,11 +75,11 @@ def write(folder: Path, contents: Mapping[str, bytes], apart: Sequence[str] = ()
 
 
 def _own(folder: Path, apart: Sequence[str]) -> list[Path]:
-    """What monge wrote to a folder, but for the manifest, if it holds nothing else."""
+    """The files that monge wrote to a folder, without the manifest; other files are refused."""
     found = files.status(folder)
     if found is None:
         return []
-    # The folder that the user names may be a link to one of his; what is in it may not.
+    # The folder that the user names may be a link; its entries may not.
     if not folder.is_dir():
         link = stat.S_ISLNK(found.st_mode)
         what = "a link that leads to no folder" if link else "no folder"
@@ -114,10 +113,10 @@ def _holds(path: Path, digest: str | None) -> bool:
 
 
 def _read(folder: Path) -> dict[str, str] | None:
-    """The digests by name; None where the manifest is not one of monge's.
+    """The digests by name; None if this is no manifest of monge.
 
     Raises:
-        UserError: it is of a newer version.
+        UserError: a manifest of a newer version.
     """
     try:
         found = json.loads(files.read_own(folder / MANIFEST))

@@ -1,10 +1,10 @@
-"""The processes of one command, as ``torchrun`` or ``accelerate launch`` starts them.
+"""The processes of one command, started by ``torchrun`` or ``accelerate launch``.
 
-Rank 0 is the main process, which alone talks and writes. All ranks encode and train. The rest runs
-on rank 0 alone, which other ranks may help with chunks of rows: see `monge.system.row_sharing`.
+Rank 0 is the main process; only it prints and writes. All ranks encode and train. All other work
+runs on rank 0; other ranks may compute chunks of rows for it: see `monge.system.row_sharing`.
 
-Whatever fails, wherever, ends all (`together`): the first to fail says so in the store that the
-processes share; a thread in each of the others sees it and leaves.
+A failure in any process ends all of them (`together`): the process that fails first records it in
+the shared store, and a watching thread in each other process ends that process.
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ if TYPE_CHECKING:
     import torch
 
 PATIENCE = timedelta(days=30)
-"""How long one process waits for another, which may be measuring or decoding; what has failed
-ends all at once, so this need not be short."""
+"""How long one process waits for another, which may be measuring or decoding. A failure ends all
+processes at once, so this may be long."""
 
 LOOK_EVERY_S = 0.2
-"""Seconds between looks of a process at whether another has failed."""
+"""Seconds between a process's checks whether another has failed."""
 
 LEAVE_WITHIN_S = 10.0
-"""Seconds that the first to fail gives the others to leave before it does."""
+"""Seconds that the process which fails first waits for the others to end."""
 
 FINISH_WITHIN_S = 60.0
-"""Seconds that the main process gives the others to end well before it does."""
+"""Seconds that the main process waits for the others to end normally."""
 
 LOST_WITHIN_S = 1.0
-"""The same where one of them is gone already."""
+"""The same when one of them has ended already."""
 
 _store: Any = None
-"""What the processes know of each other, once they have met."""
+"""The key-value store that the processes share, after `join`."""
 
 
 def rank() -> int:
-    """Which of the processes this is."""
+    """The rank of this process."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that talks and writes."""
+    """Whether this is rank 0, the process that prints and writes."""
     return rank() == 0
 
 
 def join() -> None:
-    """Meet the other processes, if there are any, and have a way to talk to them.
+    """Connect to the other processes, if there are any.
 
     Raises:
-        UserError: it is not known where they are.
+        UserError: the launcher gave no address of the main process.
     """
     import torch
     import torch.distributed as dist
@@ -83,7 +83,7 @@ def join() -> None:
     global _store
     store, mine, size = next(rendezvous("env://"))
     _store = PrefixStore("monge", store)
-    # Tensors of the host go by gloo, so that waiting for each other never occupies a GPU.
+    # CPU tensors go by gloo, so that waiting never occupies a GPU.
     with_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if with_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=mine, world_size=size, timeout=PATIENCE)
@@ -92,7 +92,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, without which some abort while the interpreter ends."""
+    """Disconnect from the other processes; else some abort while the interpreter ends."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
@@ -100,7 +100,7 @@ def leave() -> None:
 
 
 def wait() -> None:
-    """Wait until all processes are here, however long that takes."""
+    """Wait until all processes reach this call."""
     import torch.distributed as dist
 
     if world() > 1 and dist.is_initialized():
@@ -111,7 +111,7 @@ def wait() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """What the main process does, perhaps into the cache, before the others do the same."""
+    """Run the block in the main process first, so that the others find its results in the cache."""
     if not is_main():
         wait()
     yield
@@ -141,7 +141,7 @@ def gathered(text: str) -> list[str]:
 
 
 def share_folder(folder: Path) -> bool:
-    """Whether all processes see one and the same folder, as those of one machine do."""
+    """Whether all processes see the same folder, as on one machine."""
     if world() == 1:
         return True
     mark = folder / agreed(temporary_for(Path("ranks")).name)
@@ -156,7 +156,7 @@ def share_folder(folder: Path) -> bool:
 
 
 def same(module: torch.nn.Module) -> None:
-    """Give all processes the main one's weights and buffers."""
+    """Copy the main process's weights and buffers to all processes."""
     import torch.distributed as dist
 
     if world() > 1:
@@ -166,14 +166,14 @@ def same(module: torch.nn.Module) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Errors in any process end all of them: with one message, its exit code, and no delay.
+    """An error in any process ends all of them at once, with one message and its exit code.
 
-    The first to fail raises; the others exit silently, whatever they are waiting for. SIGTERM
-    becomes `KeyboardInterrupt`, as Ctrl-C; after a failure it is ignored, since launchers send it
-    to whoever is not quick enough to leave with an exit code of its own.
+    The process that fails first raises; the others exit silently, even while they wait. SIGTERM
+    becomes `KeyboardInterrupt`, like Ctrl-C. After a failure SIGTERM is ignored, because launchers
+    send it to processes that have not yet ended with their own exit code.
 
     Raises:
-        UserError: another process of this command has been killed.
+        UserError: another process of this command was killed.
     """
     if world() == 1:
         with _terminated_as_interrupted():
@@ -181,7 +181,7 @@ def together() -> Iterator[None]:
         return
     try:
         join()
-    except KeyboardInterrupt:  # before there is a way to agree on who tells of it
+    except KeyboardInterrupt:  # before the processes can agree on which one reports it
         if is_main():
             raise
         raise SystemExit(130) from None
@@ -191,7 +191,7 @@ def together() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
-        if is_main():  # which may keep the store, so it leaves after the other ones
+        if is_main():  # it may host the store, so it leaves last
             _until(lambda: ours.add("left", 0) >= world() - 1, FINISH_WITHIN_S)
         done.set()
         leave()
@@ -202,11 +202,11 @@ def together() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         lost = _is_lost(error)
         if lost:
-            time.sleep(2 * LOOK_EVERY_S)  # it may have said why, and then this process has ended
+            time.sleep(2 * LOOK_EVERY_S)  # `_watch` ends this process if a failure was recorded
         _end_others(ours, _exit_code(error), done, LOST_WITHIN_S if lost else LEAVE_WITHIN_S)
         if lost:
             raise UserError(
-                "another process of this command has ended without a word, perhaps killed for "
+                "another process of this command has ended without an error, perhaps killed for "
                 "memory; training goes on from its last checkpoint when the same command is run "
                 "again"
             ) from None
@@ -215,7 +215,7 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM becomes `KeyboardInterrupt`, as Ctrl-C, where nobody else has taken it over."""
+    """SIGTERM becomes `KeyboardInterrupt`, like Ctrl-C, unless another handler is installed."""
     free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if threading.current_thread() is not threading.main_thread() or not free:
         yield
@@ -228,7 +228,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -> None:
-    """Make the others leave with an exit code, or be made to leave where one of them was first."""
+    """End the others with an exit code; if another process failed first, wait to be ended."""
     import torch.distributed as dist
 
     try:
@@ -236,16 +236,16 @@ def _end_others(store: Any, code: int, done: threading.Event, within_s: float) -
             threading.Event().wait()  # until `_watch` ends this process
         done.set()
         store.set("code", str(code))
-        # The main process leaves after the other ones, as above.
+        # The main process leaves last, as above.
         others = world() - 1 if is_main() else world() - 2
         _until(lambda: store.add("left", 0) >= others, within_s)
         store.set("over", "")
-    except dist.DistError:  # whoever kept the store has been killed
+    except dist.DistError:  # the process that hosts the store was killed
         done.set()
 
 
 def _until(happened: Callable[[], bool], within_s: float) -> None:
-    """Wait, not for ever."""
+    """Wait for a condition, at most so many seconds."""
     end = time.monotonic() + within_s
     while not happened() and time.monotonic() < end:
         time.sleep(LOOK_EVERY_S / 4)
@@ -262,7 +262,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether an exchange failed because the other process is gone."""
+    """Whether communication failed because the other process has ended."""
     import torch.distributed as dist
 
     if isinstance(error, UserError):
@@ -273,7 +273,7 @@ def _is_lost(error: BaseException) -> bool:
 
 
 def _watch(store: Any, done: threading.Event) -> None:
-    """Leave as soon as another process has failed."""
+    """End this process as soon as another has failed."""
     while not done.wait(LOOK_EVERY_S):
         try:
             if not store.check(["code"]):
@@ -283,6 +283,6 @@ def _watch(store: Any, done: threading.Event) -> None:
                 _until(lambda: store.check(["over"]), LEAVE_WITHIN_S)
             else:
                 store.add("left", 1)
-        except Exception:  # the store is gone: whoever kept it has ended
+        except Exception:  # the process that hosts the store has ended
             return
         os._exit(code)

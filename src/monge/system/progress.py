@@ -1,4 +1,4 @@
-"""What a person sees of long work that is not training: a bar, or a line now and then."""
+"""Progress of long work other than training: a bar on a terminal, else an occasional line."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from monge.errors import reason
 
 Say = Callable[[str], None]
-"""Where progress notes go, a line each."""
+"""Receives progress notes, one line each."""
 
 PLAIN_EVERY_S = 15.0
 
 Advance = Callable[[int], None]
-"""Told how many more are done."""
+"""Receives the number of items finished since the last call."""
 
 
 def counted(n: float, what: str) -> str:
-    """A number of things.
+    """A number with its noun in the singular or plural.
 
     >>> counted(1, "jump"), counted(2.5, "jump")
     ('1 jump', '2.5 jumps')
@@ -27,30 +27,30 @@ def counted(n: float, what: str) -> str:
 
 
 def quiet(_: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 @contextmanager
 def survived(what: str, say: Say) -> Iterator[None]:
-    """Go on where something that is made for looking at fails, and say so.
+    """Continue after a failure to draw or report something, and print a note.
 
     Args:
-        what: is then missing, "the report was not written".
+        what: the note's text: "the report was not written".
     """
     try:
         yield
-    except Exception as error:  # of drawing libraries, of any kind: training goes on
+    except Exception as error:  # drawing libraries raise many kinds; training goes on
         say(f"{what}: {reason(error)}")
 
 
 @contextmanager
 def counting(what: str, total: int | None, say: Say, done: int = 0) -> Iterator[Advance]:
-    """Shows how far a count has come, with its rate and the time left, unless `say` is `quiet`.
+    """Show the progress of a count, with its rate and the time left, unless `say` is `quiet`.
 
     Args:
-        what: "reading photos", say.
-        total: what it counts to, where that is known.
-        done: what an earlier, interrupted count has done already.
+        what: the activity: "reading photos".
+        total: the number of items, if known.
+        done: items that an earlier, interrupted count finished.
     """
     if say is quiet:
         yield lambda _: None
@@ -97,7 +97,7 @@ def counting(what: str, total: int | None, say: Say, done: int = 0) -> Iterator[
 
 
 def size(n_bytes: float) -> str:
-    """A number of bytes as a person reads it.
+    """A number of bytes for people.
 
     >>> size(1234567890)
     '1.23 GB'

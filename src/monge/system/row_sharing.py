@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Task: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, "Tensor"]], dict[str, "Tensor"]]
-"""task(settings, rows): a chunk of rows of each tensor to as many rows of each result, all on the
-CPU. Settings are what JSON holds."""
+"""task(settings, rows): maps a chunk of rows of each tensor to as many rows of each result, all on
+the CPU. Settings are JSON values."""
 
 _leading = False
 
 
 @contextmanager
 def lead(*tasks: Task) -> Iterator[bool]:
-    """True in the main process, which may now `spread` these tasks; others serve its requests.
+    """True in the main process, which may then `spread` these tasks; the others serve its requests.
 
-    They get False when the main process has left this block.
+    The others get False after the main process has left this block.
 
     Args:
-        tasks: known by their names, the same in all processes.
+        tasks: identified by their names, the same in all processes.
     """
     global _leading
     if world() == 1:
@@ -63,9 +63,9 @@ def spread(
     so on equal machines the results are the same to the bit.
 
     Args:
-        chunk: rows that the task is given at once.
-        settings: what JSON holds.
-        rows: tensors on the CPU with as many rows each.
+        chunk: rows of one call of the task.
+        settings: JSON values.
+        rows: tensors on the CPU, all with the same number of rows.
         progress: called with the number of rows, after each chunk here and each share received.
     """
     import torch
@@ -123,7 +123,7 @@ def _work(
 
 
 def _share(n: int, chunk: int, which: int) -> tuple[int, int]:
-    """The rows of a process; the main process has some whenever there are any."""
+    """The range of rows of a process; the main process has some whenever there are any."""
     chunks, size = -(-n // chunk), world()
     ends = [-(-chunks * r // size) * chunk for r in (which, which + 1)]
     return min(ends[0], n), min(ends[1], n)

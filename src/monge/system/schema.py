@@ -1,7 +1,7 @@
-"""What a JSON file of monge's may hold: type and range of each value, checked where it is read.
+"""Schemas of monge's JSON files: type and range of each value, checked when a file is read.
 
 A run folder may come from somebody else, be damaged, or be written by hand. A schema is a function
-that takes a value and the name of its place, and raises `Wrong` where it does not fit. `read_json`
+of a value and the name of its place that raises `Wrong` if the value does not fit. `read_json`
 of this module reads a file, applies its schema, and names file, key and value in its error.
 
 >>> point = fields({"name": text, "n": whole(1)}, optional={"std": maybe(number(0))})
@@ -24,13 +24,13 @@ from monge.system import files
 Schema: TypeAlias = Callable[[Any, str], None]
 
 DEEPEST = 40
-"""Levels of lists and objects, at most; monge writes fewer than ten."""
+"""Most levels of lists and objects; monge writes fewer than ten."""
 
 SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 
 MOST = 2**53
-"""Whole numbers beyond this are no counts: not even JSON's own numbers tell them apart."""
+"""Largest whole number: JSON readers with float64 numbers confuse larger ones."""
 
 
 class Wrong(ValueError):
@@ -43,17 +43,17 @@ class Wrong(ValueError):
 
 
 class Lacking(Wrong):
-    """An object without keys that it should have."""
+    """An object that lacks required keys."""
 
     def __init__(self, where: str, keys: list[str]) -> None:
         ValueError.__init__(self, f"{where or 'it'} lacks {', '.join(keys)}")
 
 
 def read_json(path: Path, schema: Schema, remedy: str = "put the file back") -> Any:
-    """Read a JSON file that has to fit a schema.
+    """Read a JSON file and check it against a schema.
 
     Raises:
-        UserError: missing or damaged file, or a value that does not fit, by file, key and value.
+        UserError: a missing or damaged file, or a value that does not fit, with file and key.
     """
     found = files.read_json(path)
     check(found, schema, str(path), remedy)
@@ -61,10 +61,10 @@ def read_json(path: Path, schema: Schema, remedy: str = "put the file back") -> 
 
 
 def check(value: Any, schema: Schema, where: str, remedy: str = "put the file back") -> None:
-    """Check a value that was read from somewhere.
+    """Check a value against a schema.
 
     Raises:
-        UserError: it does not fit, by place, key and value.
+        UserError: the value does not fit; names place, key and value.
     """
     try:
         _shallow(value)
@@ -74,7 +74,7 @@ def check(value: Any, schema: Schema, where: str, remedy: str = "put the file ba
 
 
 def _shallow(value: Any) -> None:
-    """Refuse what is nested deeper than anything monge writes."""
+    """Refuse values nested deeper than `DEEPEST`."""
     level, seen = [value], 0
     while level:
         if seen > DEEPEST:
@@ -116,7 +116,7 @@ def _bounds(low: float, high: float) -> str:
 
 
 def portable(value: Any, where: str) -> None:
-    """A number as strict JSON has it: null for NaN, "inf" and "-inf"."""
+    """A number in strict JSON: null for NaN, "inf" and "-inf" for infinities."""
     if value not in (None, "inf", "-inf"):
         number()(value, where)
 
@@ -142,11 +142,11 @@ def scalar(value: Any, where: str) -> None:
 
 
 def anything(_: Any, __: str) -> None:
-    """Whatever JSON can hold."""
+    """Any JSON value."""
 
 
 def one_of(*values: Any) -> Schema:
-    """One of some texts or numbers."""
+    """One of the given texts or numbers."""
 
     def schema(value: Any, where: str) -> None:
         if not any(type(value) is type(v) and value == v for v in values):
@@ -156,12 +156,12 @@ def one_of(*values: Any) -> Schema:
 
 
 def maybe(schema: Schema) -> Schema:
-    """null, or what fits a schema."""
+    """null, or a value that fits the schema."""
     return lambda value, where: None if value is None else schema(value, where)
 
 
 def either(*schemas: Schema) -> Schema:
-    """What fits one of some schemas."""
+    """A value that fits one of the schemas."""
 
     def schema(value: Any, where: str) -> None:
         errors = []
@@ -176,7 +176,7 @@ def either(*schemas: Schema) -> Schema:
 
 
 def listed(item: Schema, low: int = 0, high: int = MOST) -> Schema:
-    """A list of values that each fit, of a length within bounds."""
+    """A list of values that fit, of a length within bounds."""
 
     def schema(value: Any, where: str) -> None:
         if not isinstance(value, list) or not low <= len(value) <= high:
@@ -189,7 +189,7 @@ def listed(item: Schema, low: int = 0, high: int = MOST) -> Schema:
 
 
 def table(item: Schema) -> Schema:
-    """An object whose values each fit, under any names."""
+    """An object with any keys and values that fit."""
 
     def schema(value: Any, where: str) -> None:
         for key, each in _object(value, where).items():
@@ -206,7 +206,7 @@ def fields(
     """An object with these keys.
 
     Args:
-        others: what values under other keys fit; None refuses such keys.
+        others: the schema of values under other keys; None refuses such keys.
     """
 
     def schema(value: Any, where: str) -> None:

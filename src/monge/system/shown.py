@@ -7,15 +7,15 @@ import textwrap
 from collections.abc import Sequence
 
 LEAST = 24
-"""Columns of a terminal that are always assumed."""
+"""Least width of a terminal that is assumed, in characters."""
 
 
 def aligned(lines: Sequence[Sequence[str]], first: int = 0, width: int | None = None) -> str:
-    """Lines of cells as columns: the first flush left and at least so wide, the others right.
+    """Lines of cells as columns: the first flush left and at least `first` wide, the others right.
 
     Args:
-        width: of the terminal; where all columns side by side are wider, they stand in several
-            blocks below each other, each with the first column. None: no limit.
+        width: of the terminal; a wider table is split into blocks, one below the other, each
+            with the first column. None: no limit.
 
     >>> print(aligned([["metric", "value"], ["↓ AUC", "0.5"]]))
     metric  value
@@ -39,7 +39,7 @@ def aligned(lines: Sequence[Sequence[str]], first: int = 0, width: int | None = 
 
 
 def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Which columns, without the first, stand side by side."""
+    """The columns of each block, without the first column."""
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
         return [list(range(1, len(widths)))]
     blocks: list[list[int]] = [[]]
@@ -54,7 +54,7 @@ def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
 
 
 def wrapped(text: str, width: int | None, indent: str = "") -> str:
-    """Lines of prose, each broken at blanks where it is wider than the terminal."""
+    """Lines of prose, broken at blanks to the width of the terminal."""
     if width is None:
         return text
     return "\n".join(
@@ -70,7 +70,7 @@ def wrapped(text: str, width: int | None, indent: str = "") -> str:
 
 
 def as_html(lines: Sequence[Sequence[str]], caption: str = "") -> str:
-    """Lines of cells, the first of them the head, as an HTML table.
+    """Lines of cells as an HTML table; the first line is the head.
 
     >>> as_html([["a", "b"], ["<x>", "1"]]).count("&lt;x&gt;")
     1

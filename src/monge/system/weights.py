@@ -1,4 +1,4 @@
-"""Whether a file of weights fits a module, before the module takes any memory."""
+"""Checks that a file of weights fits a module, before the module takes any memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import nn
 from monge.errors import UserError, reason
 
 SPARE = 2**20
-"""Numbers that a module may have beyond those in its file: constants that it makes itself."""
+"""Numbers that a module may have besides those in its file: constants that it computes."""
 
 
 def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor in a safetensors file, without reading them.
+    """The shape of each tensor in a safetensors file; the tensors are not read.
 
     Raises:
-        UserError: no such file, or a damaged one.
+        UserError: no such file, or a damaged file.
     """
     try:
         with safe_open(file, "pt") as archive:
@@ -29,17 +29,17 @@ def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def require_fit(make: Callable[[], nn.Module], file: Path, settings: str) -> None:
-    """Refuse settings that make a module of other tensors than its file of weights holds.
+    """Refuse settings whose module has other tensors than its file of weights.
 
-    It is made on no device first, where any size costs nothing, so that a damaged number in the
-    settings cannot fill the memory.
+    The module is built on the meta device, without memory, so a damaged number in the settings
+    cannot exhaust the memory.
 
     Args:
         make: builds the module from the settings.
-        settings: what to call them in an error.
+        settings: the name of the settings in an error.
 
     Raises:
-        UserError: the settings cannot be built, or not with these weights.
+        UserError: the module cannot be built, or does not fit the weights.
     """
     held = sum(torch.Size(shape).numel() for shape in shapes_of(file).values())
     try:
@@ -47,7 +47,7 @@ def require_fit(make: Callable[[], nn.Module], file: Path, settings: str) -> Non
             module = make()
     except UserError:
         raise
-    except NotImplementedError:  # an operation that has no meaning without numbers
+    except NotImplementedError:  # an operation that the meta device lacks
         return
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError, IndexError) as error:
         raise UserError(f"{settings} cannot be built: {reason(error)}; put the file back") from None

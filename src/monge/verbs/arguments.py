@@ -1,4 +1,4 @@
-"""Arguments that several verbs share, and what the library calls them."""
+"""Arguments that several verbs share, and their conversion to settings of the library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How a run is sampled, and where."""
+    """Settings of sampling, device and threads."""
 
     solver: str | None = None
     """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=.."""
@@ -39,7 +39,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Sampling(Sampler):
-    """A run, how it is sampled, and how many samples."""
+    """A run, the settings of sampling, and the number of samples."""
 
     run: Positional[Path]
     """Run folder."""
@@ -49,19 +49,19 @@ class Sampling(Sampler):
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """The way between data and noise, and where it is computed."""
+    """Settings of the flow between data and noise, device and threads."""
 
     label: str | None = None
-    """One label for all rows; none: their own."""
+    """One label for all rows; none: the label of each row."""
     steps: int | None = None
     """Solver steps, or jumps of a map; none: the run's own."""
     solver: str | None = None
-    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=..; of a map: its velocity is
-    integrated."""
+    """euler, midpoint, heun, rk3, rk4, dopri5:rtol=..,atol=..; for a map: integrates its
+    velocity."""
     grid: str | None = None
     """uniform:n=.., shifted:n=..,shift=.., geometric:n=..,stop=.."""
     guidance: float | None = None
-    """Classifier-free guidance scale, which belongs to the way there and back alike; 1 is none."""
+    """Classifier-free guidance scale; use the same for encoding and decoding; 1 is none."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     threads: int | None = None
@@ -74,13 +74,13 @@ class Walk:
 
 
 def sampling(arguments: Sampler, steps: Any) -> dict[str, Any]:
-    """The settings that the library samples with."""
+    """The library's settings of sampling."""
     names = ("solver", "grid", "guidance", "final", "seed")
     return {"steps": steps, **{name: getattr(arguments, name) for name in names}}
 
 
 def walk(arguments: Walk) -> dict[str, Any]:
-    """The settings that the library encodes and decodes with."""
+    """The library's settings of encoding and decoding."""
     names = ("label", "steps", "solver", "grid", "guidance")
     return {name: getattr(arguments, name) for name in names}
 

@@ -29,7 +29,7 @@ class Autoencoder(Reading):
     flip: Literal["auto", "yes", "no"] = "auto"
     """Learn the mirror images too; auto: for fewer than 500 images in colour."""
     steps: int | None = None
-    """Training steps; none: as many as pay."""
+    """Training steps; none: until they no longer help."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""`monge cache`: what is cached of data and latents, or clear it."""
+"""`monge cache`: list or clear the cached data and latents."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Cache:
-    """What is cached of data and latents; removing it loses nothing that is not made again."""
+    """List or clear the cached data and latents; cleared entries are made again when needed."""
 
     action: Positional[Literal["list", "clear"]] = "list"
     """What to do."""
     names: Positional[tuple[str, ...]] = ()
-    """Entries to clear; none: all that are not in use."""
+    """Entries to clear; none: all entries that are not in use."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def act(arguments: Cache) -> Any:
-    """What the cache holds, or clear it."""
+    """List or clear the cache."""
     from monge.data import cache as cached
     from monge.system.progress import size
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monge.runs.run import Run
 
 CHAIN = ("blocks", "refine", "reparametrise", "merge", "block", "gamma", "time", "growth", "solver")
-"""Flags that are settings of the objective, by their names there."""
+"""Flags that are settings of the objective, with their names in the objective."""
 
 SHARED = (
     *("data", "network", "autoencoder", "autoencoder_steps", "path", "coupling", "flip"),
@@ -32,8 +32,8 @@ SHARED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(Reading):
-    """Fit a flow block by block: each block carries what the earlier ones made of the data nearer
-    to noise. Every prefix has a density. Run the same command again to continue.
+    """Fit a flow block by block: each block carries the output of the earlier blocks nearer to
+    noise. Every prefix has a density. Run the same command again to continue.
 
     jko descends the divergence to the noise, with the exact change of volume (tables, small
     latents). local-flow-matching learns each block by a regression (images, large latents).
@@ -47,25 +47,25 @@ class Chain(Reading):
     diffusion=.. (time of a diffusion of the data before the first block); of jko
     divergence=auto|exact|hutchinson|difference, probes=.., gradient=backpropagation|adjoint."""
     blocks: str = "auto"
-    """How many blocks before the free one; auto: until E|x - Tx|^2 / E|Tx|^2 < stop (0.01), at most
-    8."""
+    """Number of blocks before the free one; auto: until E|x - Tx|^2 / E|Tx|^2 < stop (0.01), at
+    most 8."""
     gamma: float | None = None
     """Size of the first JKO step; none: 1."""
     time: float | None = None
     """Time of the first Ornstein-Uhlenbeck step of local-flow-matching; none: 0.25."""
     growth: float | None = None
-    """Each step is so many times as large as the one before; none: 1, or 1.5."""
+    """Ratio of the sizes of consecutive steps; none: 1 for jko, 1.5 for local-flow-matching."""
     block: Literal["ode", "residual"] | None = None
     """ode: the flow of a velocity; residual: x + f(x) with its exact determinant, up to 16
     dimensions."""
     solver: str | None = None
-    """Of the blocks, in training, pushing, sampling and densities alike: rk4, euler, ..."""
+    """Solver of the blocks, in training, pushing, sampling and densities: rk4, euler, ..."""
     refine: int | None = None
     """Rounds after the first that split each block in two."""
     merge: int | None = None
-    """Rounds after the others that put one block in the place of two neighbours."""
+    """Rounds after the others that replace two neighbouring blocks by one."""
     reparametrise: int | None = None
-    """Rounds after the first that choose new sizes, so that all blocks move equally far."""
+    """Rounds after the first that choose new step sizes, so that all blocks move equally far."""
     network: str = "auto"
     """Network of a block: mlp:width=..,depth=.., transformer:size=.., or auto."""
     autoencoder: str = "auto"
@@ -73,15 +73,15 @@ class Chain(Reading):
     autoencoder_steps: int | None = None
     """Training steps of a new autoencoder."""
     path: str = "linear"
-    """Of local-flow-matching: linear or trigonometric."""
+    """Path of local-flow-matching: linear or trigonometric."""
     coupling: str = "independent"
-    """Of a free block of local-flow-matching: independent, or ot:plan=.."""
+    """Coupling of a free block of local-flow-matching: independent, or ot:plan=.."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Learn the mirror images too."""
     steps: int | None = None
     """Training steps of each block."""
     minutes: float | None = None
-    """Training time of the whole chain, shared equally by as many blocks as it may have."""
+    """Training time of the whole chain, divided equally among its largest number of blocks."""
     batch: int = 256
     """Examples per step."""
     micro_batch: int | Literal["auto"] = "auto"
@@ -101,7 +101,7 @@ class Chain(Reading):
     seed: int = 0
     """Seed of everything random."""
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
-    """Of training; auto: float32 for jko, whose divergences need it."""
+    """Precision of training; auto: float32 for jko, whose divergences need it."""
     compile: bool = False
     """Compile the network."""
     device: str = "auto"
@@ -113,17 +113,17 @@ class Chain(Reading):
     log_every: int = 20
     """Steps between log lines."""
     changed_data: bool = False
-    """Go on with other examples than the chain was started with."""
+    """Continue with other examples than those of the start of the chain."""
     out: Path | None = None
     """Run folder; by default runs/<data>-<8 hex of the settings>."""
     trust_code: bool = False
-    """Execute the components in files that the run keeps in code/."""
+    """Execute the run's own components in code/."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def act(arguments: Chain) -> dict[str, Any]:
-    """Fit a chain or go on."""
+    """Fit a chain, or continue."""
     from monge.fitting.train import train as train_run
 
     run = train_run(spec_of(arguments), out=arguments.out, say=say())
@@ -134,7 +134,7 @@ def spec_of(arguments: Chain) -> TrainSpec:
     """The specification of a run.
 
     Raises:
-        UserError: an objective that trains no chain, or flags that it does not have.
+        UserError: an objective that trains no chain, or flags that the objective lacks.
     """
     objective = _objective(arguments)
     names = [f.name for f in dataclasses.fields(Reading)]
@@ -169,7 +169,7 @@ def _objective(arguments: Chain) -> ChainSpec:
 
 
 def _told(arguments: Chain, run: Run) -> dict[str, Any]:
-    """What was fitted, and what comes next."""
+    """Print the fitted blocks and the next commands."""
     from monge.learned.chain import BLOCKS
     from monge.verbs.trained import cost
 

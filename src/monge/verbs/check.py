@@ -1,4 +1,4 @@
-"""`monge check`: put a component through the conformance laws."""
+"""`monge check`: test a component with the conformance laws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Check:
-    """Put a component of your own through the laws that monge's own obey."""
+    """Test a component of your own with the laws that monge's components obey."""
 
     component: Positional[str]
     """FILE.py:NAME or PACKAGE.MODULE:NAME, a class or an instance."""
@@ -22,7 +22,7 @@ class Check:
 
 
 def act(arguments: Check) -> Any:
-    """Put a component through the conformance laws."""
+    """Test a component with the conformance laws."""
     from monge import conformance
 
     report = conformance.check(conformance.load(arguments.component))

@@ -1,4 +1,4 @@
-"""`monge compare`: tell two sets of samples apart, or which is closer to a reference."""
+"""`monge compare`: test whether two sets differ, or which is closer to a reference."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from monge.verbs.shown import note, tell, width
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Reading):
-    """Compare two sets of samples with each other, or ask which is closer to a reference.
+    """Compare two sets of samples with each other, or test which is closer to a reference.
 
-    A, B and R are whatever monge train reads (folders of images, .npz, .npy, .csv, .tsv, .parquet,
-    hf:ORG/NAME, digits, target:...: all their examples are taken), or run folders, which are
-    sampled. heldout:SOURCE and train:SOURCE take one side of a split. No model is needed.
+    A, B and R are sources as for monge train (folders of images, .npz, .npy, .csv, .tsv, .parquet,
+    hf:ORG/NAME, digits, target:...; all examples are taken), or run folders, which are sampled.
+    heldout:SOURCE and train:SOURCE take one side of a split. No model is needed.
 
-    `monge compare ours/ theirs/ --reference photos/`: A and B meet the same n real examples; the
-    floor is other real examples in their place; each metric tells which is closer, and the verdict
-    takes all together by Holm's rule.
+    `monge compare ours/ theirs/ --reference photos/`: A and B are compared with the same n real
+    examples; the floor is the value of other real examples; each metric tests which set is closer,
+    and the verdict combines all by Holm's rule.
 
-    `monge compare samples.csv table.csv`: whether two sets differ at all, and if that cannot be
-    told, which shift would have been seen. `monge compare RUN heldout:RUN`: a run and its data.
+    `monge compare samples.csv table.csv`: whether two sets differ at all; if no difference is
+    found, which shift would have been. `monge compare RUN heldout:RUN`: a run and its data.
 
-    The numbers are biased by n, so n is equal for all: give many examples, and of R twice as many.
+    The metrics are biased by n, so n is equal for all sets: give many examples, twice as many of R.
     """
 
     a: Positional[str]
@@ -36,22 +36,22 @@ class Compare(Reading):
     b: Positional[str]
     """The second set, called B."""
     reference: str | None = None
-    """Real data that A and B should resemble; none: compare A with B. A run folder stands for its
-    data; of data with a split of its own, the held-out part is compared with."""
+    """Real data that A and B should resemble; none: compare A with B. A run folder means its
+    data; of data with their own split, the held-out part is used."""
     n: Annotated[int, arg(aliases=["-n"])] = 1000
-    """Examples of each set, at most, and samples to draw from a run; time grows as n^2 to n^3."""
+    """Most examples of each set, and samples to draw from a run; time grows as n^2 to n^3."""
     features: str | None = None
-    """Compare images in the features of a network, too: lenet5:FILE.safetensors for grey images of
+    """Also compare images in the features of a network: lenet5:FILE.safetensors for grey images of
     28 or 32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
     out: Path | None = None
-    """Folder for comparison.json, pictures and comparison.html, new or empty, or of an earlier
-    comparison alone, which is replaced."""
+    """Folder for comparison.json, pictures and comparison.html: new, empty, or with only an
+    earlier comparison, which is replaced."""
     fail_if_different: bool = False
-    """Exit with code 3 where A and B are told apart; else 0 whenever they could be compared."""
+    """Exit with code 3 if A and B differ significantly; else with 0."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
-    """Where runs are sampled: auto, cpu, cuda, mps."""
+    """Device for sampling runs: auto, cpu, cuda, mps."""
     threads: int | None = None
     """CPU threads."""
     trust_code: bool = False

@@ -1,4 +1,4 @@
-"""`monge decode`: data of noise or latents again, or what lies between them."""
+"""`monge decode`: decode noise or latents to data, or interpolate between rows."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Decode(Walk):
-    """Data of noise or latents again: the way that monge encode went, forwards.
+    """Decode noise or latents to data, the inverse of monge encode.
 
-    With --interpolate N, N frames from each row to the next, both ends included, in a picture for
-    each pair: on the sphere for noise, on a line for latents. A frame has the label of the nearer
-    end.
+    With --interpolate N, draw a picture of N frames from each row to the next, both ends included:
+    on the sphere for noise, on a line for latents. A frame has the label of the nearer end.
     """
 
     run: Positional[Path]
-    """Run folder, of the run that encoded or of another with latents of the same shape."""
+    """Run folder, of the encoding run or of another run with latents of the same shape."""
     file: Positional[Path]
-    """What monge encode wrote, or an .npz with an array noise or latent (N, ...)."""
+    """A file of monge encode, or an .npz with an array noise or latent (N, ...)."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """Only the first rows."""
     interpolate: int | None = None
@@ -35,12 +34,12 @@ class Decode(Walk):
     out: Path | None = None
     """Folder; by default in RUN/decoded."""
     format: str | None = None
-    """png, npz, csv, parquet, as for sample; several with commas; none: png for images, csv for
-    tables."""
+    """png, npz, csv, parquet, as for sample; several separated by commas; none: png for images,
+    csv for tables."""
 
 
 def act(arguments: Decode) -> dict[str, Any]:
-    """Noise or latents to data."""
+    """Decode noise or latents."""
     from monge.sampling import encoded, images
     from monge.system.files import refuse_existing
 

@@ -16,9 +16,9 @@ from monge.verbs.shown import note, tell
 class Density:
     """The log-density of each row of a file, in nats and in the file's own units, as a CSV.
 
-    Columns: log_density, stderr (of Hutchinson's estimator; 0 where the trace is exact) and
-    solver_change (how far twice the steps move it; the error of the solver). Given labels and
-    conditions where the run has them.
+    Columns: log_density, stderr (of Hutchinson's estimator; 0 for the exact trace) and
+    solver_change (the change with twice the steps, which measures the solver's error). The density
+    is conditional on labels and conditions if the run has them.
     """
 
     run: Positional[Path]
@@ -28,7 +28,7 @@ class Density:
     out: Path | None = None
     """The CSV; by default RUN/density/<name of the file>.csv."""
     limit: int | None = None
-    """At most so many rows."""
+    """Most rows."""
     probes: int | None = None
     """Random signs of Hutchinson's estimator; none: 8 above 32 dimensions, exact below."""
     steps: int | None = None
@@ -41,19 +41,19 @@ class Density:
     guidance: float | None = None
     """Classifier-free guidance scale."""
     seed: int = 0
-    """Of the random signs."""
+    """Seed of the random signs."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     threads: int | None = None
     """CPU threads."""
     trust_code: bool = False
-    """Execute the components in files that the run keeps in code/."""
+    """Execute the run's own components in code/."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def act(arguments: Density) -> dict[str, Any]:
-    """Densities of rows, written and summed up."""
+    """Compute the densities of rows, write and summarise them."""
     from monge.evaluation.row_density import density_of_rows, write_rows
     from monge.system.files import refuse_existing
 

@@ -15,10 +15,10 @@ from monge.verbs.trained import trained
 
 @dataclass(frozen=True)
 class Distil:
-    """Turn a trained run, whatever it predicts, into a flow map: one to sixteen steps, not fifty.
+    """Turn a trained run into a flow map that samples in one to sixteen steps instead of fifty.
 
-    The map takes over the run's autoencoder, network, data and labels. It can be sampled with any
-    number of steps; what is left to its teacher is printed for each. Run again to continue.
+    The map inherits the run's autoencoder, network, data and labels. It can be sampled with any
+    number of steps; its error against the teacher is printed for each. Run again to continue.
 
     Without a teacher: monge train SOURCE --objective self-lagrangian.
     """
@@ -33,8 +33,8 @@ class Distil:
     """Law of the times (s, t): triangle, triangle:both=true (backwards too), source:part=..,
     logit_spans:mean=..,std=.., to_data, dyadic:levels=..; auto: the objective's own."""
     guidance: str | None = None
-    """Guidance of the teacher: a scale, or a range as 1..3 that is chosen when sampling; none: the
-    teacher's own."""
+    """Guidance of the teacher: a scale, or a range such as 1..3 to choose from in sampling; none:
+    the teacher's."""
     network: str = "auto"
     """auto: the teacher's network with a second time, starting from its weights."""
     steps: int | None = None
@@ -50,15 +50,15 @@ class Distil:
     ema: float | None = None
     """Decay of the weights' moving average; none: the teacher's."""
     precision: Literal["auto", "float32", "bf16", "float64"] | None = None
-    """Of training; none: the teacher's."""
+    """Precision of training; none: the teacher's."""
     compile: bool = False
     """Compile the network."""
     shard: bool = False
-    """Share out weights, average and optimiser state over the processes (FSDP)."""
+    """Distribute weights, average and optimiser state over the processes (FSDP)."""
     save_every: int | None = None
     """Steps between checkpoints; none: the teacher's."""
     sample_every: int | None = None
-    """Steps between sample grids and looks at the map's error; none: the teacher's."""
+    """Steps between sample grids and measurements of the map's error; none: the teacher's."""
     seed: int | None = None
     """Seed of everything random; none: the teacher's."""
     out: Path | None = None
@@ -75,13 +75,13 @@ class Distil:
 
 
 def act(arguments: Distil) -> dict[str, Any]:
-    """Distil a run into a map, or go on."""
+    """Distil a run into a map, or continue."""
     from monge.fitting.distil import distil as distil_run
 
     skipped = ("run", "out", "json", "trust_code")
     names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]
     settings = {name: getattr(arguments, name) for name in names}
-    # Flags that are not given leave what the teacher had.
+    # Flags that are not given keep the teacher's setting.
     settings |= {name: settings[name] or None for name in ("compile", "shard")}
     run = distil_run(arguments.run, arguments.out, say=say(), **settings)
     return trained(arguments, run)

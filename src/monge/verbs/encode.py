@@ -1,4 +1,4 @@
-"""`monge encode`: the noise, or the latents, that a run makes of data."""
+"""`monge encode`: encode data as the noise or the latents of a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from monge.verbs.shown import note, tell
 
 @dataclass(frozen=True)
 class Encode(Walk):
-    """The noise that a run makes of data: through the autoencoder, then the flow backwards.
+    """Encode data as noise: by the autoencoder, then by the flow backwards.
 
-    All examples of SOURCE (as for train: a folder of any number of images, or a file of at least
-    10 examples) in its order, with its labels where the run has labels; unlabelled ones go
-    without. A map goes backwards if it was trained both ways, monge distil RUN --pairs
-    triangle:both=true. How far the way back leads from where it started is printed.
+    Encodes all examples of SOURCE (as for train: a folder of any number of images, or a file of at
+    least 10 examples) in their order, with their labels if the run has labels. A map can be
+    reversed if it was trained both ways: monge distil RUN --pairs triangle:both=true. The error of
+    the round trip is printed.
     """
 
     run: Positional[Path]
@@ -27,15 +27,15 @@ class Encode(Walk):
     source: Positional[str]
     """The data, as for train."""
     to: Literal["noise", "latent"] = "noise"
-    """noise, or latent: what the autoencoder makes of the data, standardised."""
+    """noise, or latent: the standardised latents of the autoencoder."""
     limit: int | None = None
-    """At most so many examples: spread over a folder, the first ones of anything else."""
+    """Most examples: spread over a folder, the first ones of other sources."""
     out: Path | None = None
     """File, an .npz with noise or latent, label, names; by default in RUN/encoded."""
 
 
 def act(arguments: Encode) -> dict[str, Any]:
-    """Data to noise or latents."""
+    """Encode data."""
     from monge.system.files import refuse_existing
 
     run = load_run(arguments.run, arguments.device, arguments.threads)

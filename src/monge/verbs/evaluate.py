@@ -25,15 +25,15 @@ class Evaluate(Sampling):
     n: Annotated[int, arg(aliases=["-n"])] = 1000
     """How many samples."""
     steps: str | None = None
-    """Steps of the solver, or jumps of a map; none: the run's own. Several, 1,2,4,8,16, add the
-    quality by number of steps, a map's teacher beside it."""
+    """Steps of the solver, or jumps of a map; none: the run's own. Several, such as 1,2,4,8,16, add
+    a table of quality by number of steps, beside that of a map's teacher."""
     blocks: str | None = None
-    """Of a chain: the quality of its first 1,2,4 blocks, each a model with a density."""
+    """Of a chain: measure the model of the first blocks for each number, such as 1,2,4."""
     features: str | None = None
-    """Measure in the features of a network, too: lenet5:FILE.safetensors for grey images of 28 or
+    """Also measure in the features of a network: lenet5:FILE.safetensors for grey images of 28 or
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
-    MODULE.py:FACTORY:FILE.safetensors for one of your own (images in [-1, 1] to features, or to
-    features and logits), fid for Inception-v3 (needs the extra fid)."""
+    MODULE.py:FACTORY:FILE.safetensors for your own (images in [-1, 1] to features, or to features
+    and logits), fid for Inception-v3 (needs the extra fid)."""
     timings: bool = False
     """Print the seconds that each row of the table took."""
 
@@ -55,7 +55,7 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
     steps = step_curve.parse_steps(arguments.steps)
     blocks = step_curve.parse_steps(arguments.blocks, "blocks")
     if blocks:
-        run.learned.first(max(blocks))  # refuses more than there are, before anything is drawn
+        run.learned.first(max(blocks))  # refuses too many blocks before sampling
     how = sampling(arguments, steps[0] if len(steps) == 1 else None)
     note(f"sampling {arguments.n} and evaluating")
     result = evaluate_run(run, arguments.n, features=arguments.features, **how)
@@ -80,7 +80,7 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
 
 
 def _by_blocks(arguments: Evaluate, run: Run, blocks: list[int]) -> dict[str, Any]:
-    """Quality of the first blocks of a chain."""
+    """The quality of the first blocks of a chain."""
     from monge.evaluation import anytime
     from monge.metrics.feature_sources import load_network
     from monge.report.report import write_report
@@ -95,7 +95,7 @@ def _by_blocks(arguments: Evaluate, run: Run, blocks: list[int]) -> dict[str, An
 
 
 def _by_steps(arguments: Evaluate, run: Run, steps: list[int]) -> dict[str, Any]:
-    """Quality against evaluations."""
+    """The quality by number of evaluations."""
     from monge.evaluation import step_curve
     from monge.metrics.feature_sources import load_network
     from monge.report.report import write_report

@@ -1,4 +1,4 @@
-"""`monge export`: a run in a format of other programs."""
+"""`monge export`: write a run in a format for other programs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Export:
-    """A run for programs without monge's verbs: a .pt2 program of torch, or a diffusers folder.
+    """Write a run for other programs: as a .pt2 program of torch, or as a diffusers folder.
 
     pt2: the velocity v(x, t[, label]), or of a map the jump X(x, s, t[, label][, guidance]), of
     standardised latents, for batches of any size, on monge's clock (t = 0 noise, t = 1 data).
-    Needs torch alone: torch.export.load(FILE).module(). Its member export.json says shapes,
-    labels and domain. No member is a pickle: the one that torch pickles, the inputs it was traced
-    with, is left empty.
+    Needs only torch: torch.export.load(FILE).module(). Its member export.json records shapes,
+    labels and domain. No member is a pickle: the traced inputs, which torch would pickle, are left
+    empty.
 
     diffusers: a folder for DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True),
     with diffusers' Euler scheduler on its own clock (sigma = 1 - t). diffusers has no transformer
     like monge's, so the folder's modules import monge.
 
-    Either is compared with the run before it appears: beyond 1e-5 nothing is written (exit code 3).
+    The export is compared with the run first: beyond 1e-5 nothing is written (exit code 3).
     """
 
     run: Positional[Path]
@@ -45,7 +45,7 @@ class Export:
 
 
 def act(arguments: Export) -> dict[str, Any]:
-    """A run in another format."""
+    """Export a run."""
     from monge.export.run import export_run
 
     run = load_run(arguments.run, "cpu", arguments.threads)

@@ -1,7 +1,7 @@
 """The help of a verb: its arguments in groups, from the dataclass that `act` takes.
 
-tyro reads the command line; the page is made here, so that it is grouped by what an argument is
-about, and as wide as the terminal.
+tyro parses the command line; this module makes the page, grouped by topic and as wide as the
+terminal.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("out", "format", "save_every", "sample_every", "log_every", "tensorboard", "json"),
     ),
 }
-"""The arguments under each heading, in this order; others stand under "options"."""
+"""The arguments under each heading, in this order; others are under "options"."""
 
 TRAINING = ("train", "distil", "autoencoder", "demo")
-"""Verbs whose steps and seed are of training; those of others are of sampling."""
+"""Verbs whose steps and seed refer to training; in other verbs they refer to sampling."""
 
 COLUMN = 26
-"""Where the text of an argument begins, on terminals that are wide enough."""
+"""Column of an argument's text, on terminals that are wide enough."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Argument:
     """An argument of a verb.
 
     Attributes:
-        spelt: with its flags, or its name in capitals if it is positional.
-        text: what it means, with its default.
+        spelt: its flags, or its name in capitals if it is positional.
+        text: its meaning, with its default.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Argument:
 
 
 def page(verb: Verb, width: int) -> str:
-    """What ``monge VERB --help`` prints, in lines of at most so many characters."""
+    """The output of ``monge VERB --help``, in lines of at most `width` characters."""
     arguments = list(arguments_of(verb))
     doc = inspect.getdoc(verb.arguments) or ""
     paragraphs = (" ".join(part.split()) for part in doc.split("\n\n"))
@@ -107,7 +107,7 @@ def arguments_of(verb: Verb) -> Iterator[Argument]:
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """The text below each field of a class."""
+    """The docstring below each field of a class."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(sys.modules[kind.__module__])))
     texts = {}
     for node in ast.walk(tree):
@@ -161,7 +161,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _value_of(plain: Any) -> str:
-    """What stands for a value of a type."""
+    """The placeholder for a value of a type."""
     if typing.get_origin(plain) is typing.Literal:
         return "|".join(map(str, typing.get_args(plain)))
     if options := typing.get_args(plain):

@@ -1,4 +1,4 @@
-"""`monge info`: what a run is, how far it is, and how good."""
+"""`monge info`: show settings, progress and quality of a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from monge.system.shown import wrapped
 from monge.verbs.shown import tell, width
 
 NARROW = 72
-"""Characters of a line below which names stand above their values."""
+"""Width of the terminal below which names are printed above their values."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a run is, how far it is, and how good."""
+    """Show settings, progress and quality of a run."""
 
     run: Positional[Path]
     """Run folder."""
@@ -29,7 +29,7 @@ class Info:
 
 
 def act(arguments: Info) -> dict[str, Any]:
-    """What a run is."""
+    """Show a run."""
     from monge.runs.info import describe, in_words
 
     found = describe(arguments.run)
@@ -40,7 +40,7 @@ def act(arguments: Info) -> dict[str, Any]:
             tell(arguments, f"{key}\n  " + wrapped(value, width() - 2).replace("\n", "\n  "))
         return found
     for key, value in lines.items():
-        # A command or a path is not broken.
+        # Commands and paths are not wrapped.
         text = value if key in ("run", "evaluation") else wrapped(value, width() - first - 2)
         head, *rest = text.split("\n")
         tell(arguments, f"{key.ljust(first)}  {head}")

@@ -1,4 +1,4 @@
-"""Flags that other tools have: what they are called here."""
+"""Suggests monge's flag for flags of other tools."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "--dry-run": ("dryrun", "plan", "estimate"),
     "--features": ("feature-network", "fid", "metrics"),
 }
-"""Names in other tools, without dashes, by the flag that they mean here."""
+"""Names in other tools, without dashes, by monge's flag."""
 
 ANSWERS: dict[str, tuple[str, ...]] = {
     PASSES: ("epochs", "epoch", "num-epochs", "n-epochs", "max-epochs", "num-train-epochs"),
@@ -69,14 +69,14 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     AGAIN: ("resume", "resume-from", "resume-from-checkpoint", "continue", "ckpt", "checkpoint"),
     PRECISION: ("mixed-precision", "fp16", "bf16", "amp", "half", "dtype", "use-fp16"),
 }
-"""What is answered to names that no single flag stands for."""
+"""Names in other tools without a single corresponding flag, by the answer."""
 
 
 def refuse_unknown(verb: Verb, words: Sequence[str]) -> None:
-    """Refuse flags that the verb does not have, and say what they are called here.
+    """Refuse flags that the verb does not have, with the corresponding flag of monge.
 
     Raises:
-        UserError: naming the first of them.
+        UserError: an unknown flag; names the first.
     """
     known = flags_of(verb)
     for word in words:

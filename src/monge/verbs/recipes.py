@@ -15,7 +15,7 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Recipes:
-    """Complete named runs. `monge recipes` lists them, `monge recipes show NAME` explains."""
+    """Complete named runs. `monge recipes` lists them, `monge recipes show NAME` explains one."""
 
     action: Positional[Literal["list", "show"]] = "list"
     """What to do."""

@@ -1,4 +1,4 @@
-"""`monge report`: the page of a run again, or one page over a folder of runs."""
+"""`monge report`: write the page of a run again, or one page for a folder of runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from monge.verbs.shown import tell
 
 @dataclass(frozen=True)
 class Report:
-    """Write the page of a run again, or index.html over a folder of runs: the settings that
+    """Write the page of a run again, or index.html for a folder of runs: the settings that
     differ, metrics with their intervals, pictures and links.
     """
 
     folder: Positional[Path]
-    """A run folder, or the folder that holds several."""
+    """A run folder, or a folder of runs."""
     json: bool = False
     """Print the result as JSON."""
 

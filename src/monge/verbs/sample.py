@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 MOST_MOVING = 1000
-"""Samples that an animation shows, at most."""
+"""Most samples in an animation."""
 
 
 @dataclass(frozen=True)
 class Sample(Sampling):
-    """Draw samples: a grid, and files in the formats asked for."""
+    """Draw samples; writes a grid, and files in the requested formats."""
 
     steps: int | None = None
     """Steps of the solver, or jumps of a map; none: the run's own."""
     label: str | None = None
-    """Names of labels with commas between, or all; a name with a comma stands in double quotes;
-    none: as often as in the data."""
+    """Names of labels separated by commas, or all; a name with a comma is in double quotes; none:
+    by their frequency in the data."""
     condition: str | None = None
     """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
     out: Path | None = None
-    """Folder for the samples, new or empty, or of earlier samples alone, which are replaced; by
+    """Folder for the samples: new, empty, or with only earlier samples, which are replaced; by
     default RUN/samples/seed-<seed>-<6 hex of the settings>."""
     trajectory: bool = False
-    """Also write trajectory.gif: the samples on their way from noise to data."""
+    """Also write trajectory.gif: the trajectories of the samples from noise to data."""
     format: str | None = None
-    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several with commas; none: png
-    for images, csv for tables."""
+    """png, npz (arr_0, as ADM's evaluation reads it), csv, parquet; several separated by commas;
+    none: png for images, csv for tables."""
 
 
 def act(arguments: Sample) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
         arguments.n, labels, condition=arguments.condition, **sampling(arguments, arguments.steps)
     )
     seconds = time.monotonic() - start
-    # Other settings, another folder: old and new pictures are never mixed.
+    # Other settings get another folder, so that pictures are never mixed.
     settings = [arguments.n, labels, *sampling(arguments, arguments.steps).values()]
     settings += [] if arguments.condition is None else [arguments.condition]
     mark = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
@@ -74,7 +74,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
     more = _moving(arguments, run, labels) if arguments.trajectory else {}
     written = samples.save(folder, formats, more)
     info = samples.info
-    # Of a table the rows, of images the picture of all.
+    # For a table the rows, for images the picture of all.
     shown = written[0] if run.facts.kind == "image" else written[-1]
     tell(arguments, f"{len(samples)} samples in {seconds:.1f} s: {shown}")
     tell(
@@ -102,7 +102,7 @@ def _sample(arguments: Sample, run: Run) -> dict[str, Any]:
 
 
 def _moving(arguments: Sample, run: Run, labels: Any) -> dict[str, bytes]:
-    """The animation of the samples, by its file's name."""
+    """The animation of the samples, by file name."""
     from monge.sampling import trajectory
 
     n, settings = min(arguments.n, MOST_MOVING), sampling(arguments, arguments.steps)

@@ -1,6 +1,6 @@
-"""What a verb prints: notes on standard error, results on standard output.
+"""Output of a verb: notes on standard error, results on standard output.
 
-With ``--json`` standard output holds the JSON alone.
+With ``--json`` standard output holds only the JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from monge.system.progress import Say, quiet
 
 @runtime_checkable
 class Shown(Protocol):
-    """The arguments of a verb, as far as printing is concerned."""
+    """The arguments of a verb that printing needs."""
 
     @property
     def json(self) -> bool:
@@ -25,21 +25,21 @@ class Shown(Protocol):
 
 
 def width() -> int:
-    """Characters of a line of the terminal; 80 where there is none, and no COLUMNS."""
+    """Width of the terminal in characters; 80 without a terminal and COLUMNS."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def note(text: str) -> None:
-    """A line for the person watching."""
+    """Print a note on standard error."""
     print(shown_lines(text), file=sys.stderr, flush=True)
 
 
 def say() -> Say:
-    """Where notes go: nowhere but from the main process."""
+    """The function that prints notes, which is silent except in the main process."""
     return note if processes.is_main() else quiet
 
 
 def tell(arguments: Shown, text: str) -> None:
-    """A line of the result, unless JSON was asked for."""
+    """Print a line of the result, unless JSON was requested."""
     if processes.is_main() and not arguments.json:
         print(shown_lines(text), flush=True)

@@ -19,13 +19,13 @@ from monge.verbs.shown import note, tell
 class Study:
     """Convergence studies: rates and bounds of theory, measured against ground truth.
 
-    `monge study list` names them, `monge study list NAME` shows the axes of one.
-    `monge study NAME` measures one and writes tables, figures, verdicts and a page to --out.
+    `monge study list` lists them, `monge study list NAME` shows the axes of one study.
+    `monge study NAME` runs one and writes tables, figures, verdicts and a page to --out.
     `monge study discretisation --dims 2,8 --solvers euler,heun` takes other values of its axes:
-    each axis is a flag. `monge study mine.py` runs the STUDY of a file of your own.
-    `monge study --all --quick` runs all of them, in under 10 minutes of two cores.
+    each axis is a flag. `monge study mine.py` runs the STUDY of your own file.
+    `monge study --all --quick` runs all of them, in under 10 minutes on two cores.
 
-    A study that was interrupted goes on where it was when it is called again with the same --out.
+    Run an interrupted study again with the same --out to continue it.
     """
 
     study: Positional[str | None] = None
@@ -35,19 +35,19 @@ class Study:
     all: bool = False
     """Run every study, each into a subfolder of --out, with an index."""
     quick: bool = False
-    """The reduced axes of each study."""
+    """Use the reduced axes of each study."""
     axis: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUES")] = ()
-    """Values of an axis with commas between them, NAME=A,B; also written --NAME A,B."""
+    """Values of an axis separated by commas, NAME=A,B; also written --NAME A,B."""
     out: Path | None = None
     """Folder of the results; none: studies/NAME."""
     jobs: int = 1
-    """How many cells at once, a process each; -1 for one on each core."""
+    """Number of cells computed at once, each in a process; -1 for one per core."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def respelt(words: Sequence[str]) -> list[str]:
-    """The words of the command line, with flags named like an axis as values of --axis."""
+    """The words of the command line, with each flag named like an axis as a value of --axis."""
     known = {"--" + f.name for f in dataclasses.fields(Study)} | {"--help", "-h"}
     found: list[str] = []
     left = list(words)
@@ -163,5 +163,5 @@ def _command(arguments: Study, text: str, folder: Path) -> str:
 def _checked(found: list[dict[str, Any]]) -> Any:
     failed = sum(len(record["failures"]) for record in found)
     if failed:
-        raise CheckFailed(f"{failed} cells failed, as told above", {"studies": found})
+        raise CheckFailed(f"{failed} cells failed, see above", {"studies": found})
     return found[0] if len(found) == 1 else {"studies": found}

@@ -1,4 +1,4 @@
-"""The verbs, one row each: help, dispatch and the work of several processes follow from it."""
+"""The table of verbs, from which help, dispatch and sharing by processes follow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Verb:
     """A row of the table. The verb's module is imported when the verb is used.
 
     Attributes:
-        takes: the positional arguments, as the help shows them.
+        takes: the positional arguments, as shown in the help.
         summary: one line of help.
-        module: where its arguments and its `act` are.
-        shared: whether several processes share its work; otherwise the main one does it alone.
+        module: of its arguments and its `act`.
+        shared: whether several processes share its work; else the main process does it alone.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Verb:
 
     @property
     def act(self) -> Callable[[Any], Any]:
-        """What it does with its arguments; returns what ``--json`` prints."""
+        """The function that runs the verb; returns the value that ``--json`` prints."""
         return self._imported().act
 
     @property
@@ -44,7 +44,7 @@ class Verb:
         return None if start is None else start(words)
 
     def respelt(self, words: Sequence[str]) -> list[str]:
-        """The words as its parser takes them, where it has flags that no dataclass can list."""
+        """The words for the parser, rewritten if the verb has flags outside its dataclass."""
         respelt = getattr(self._imported(), "respelt", None)
         return list(words) if respelt is None else respelt(words)
 
@@ -91,37 +91,37 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "verify",
         "RUN",
-        "say where the Wasserstein-2 error comes from, and what to change",
+        "decompose the Wasserstein-2 error into its sources, with advice",
         "monge.verbs.verify",
     ),
     Verb(
         "density",
         "RUN ROWS",
-        "the log-density of each row of a file, with its error",
+        "compute the log-density of each row of a file, with its error",
         "monge.verbs.density",
     ),
     Verb(
         "encode",
         "RUN SOURCE",
-        "the noise, or the latents, that a run makes of data",
+        "encode data as the noise or the latents of a run",
         "monge.verbs.encode",
     ),
     Verb(
         "decode",
         "RUN FILE",
-        "data of noise or latents again, or what lies between them",
+        "decode noise or latents to data, or interpolate between rows",
         "monge.verbs.decode",
     ),
     Verb(
         "export",
         "RUN",
-        "a .pt2 program of torch, or a folder for diffusers",
+        "write a .pt2 program of torch, or a folder for diffusers",
         "monge.verbs.export",
     ),
     Verb(
         "compare",
         "A B",
-        "tell two sets of samples apart, or which is closer to --reference R",
+        "test whether two sets differ, or which is closer to --reference R",
         "monge.verbs.compare",
     ),
     Verb(
@@ -134,19 +134,19 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "info",
         "RUN",
-        "what a run is, how far it is, and how good",
+        "show settings, progress and quality of a run",
         "monge.verbs.info",
     ),
     Verb(
         "report",
-        "RUN or FOLDER",
-        "the page of a run again, or one page over a folder of runs",
+        "RUN|FOLDER",
+        "write the page of a run again, or one page for a folder of runs",
         "monge.verbs.report",
     ),
     Verb(
         "cache",
         "",
-        "what is cached of data and latents: list, clear",
+        "cached data and latents: list, clear",
         "monge.verbs.cache",
     ),
     Verb(
@@ -164,7 +164,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "check",
         "FILE.py:NAME",
-        "put a component of your own through the conformance laws",
+        "test a component of your own with the conformance laws",
         "monge.verbs.check",
     ),
     Verb(
@@ -181,7 +181,7 @@ def find(name: str) -> Verb:
     """The verb of a name.
 
     Raises:
-        UserError: no such verb, with the nearest one.
+        UserError: no such verb, with the nearest name.
     """
     for verb in VERBS:
         if verb.name == name:
@@ -209,6 +209,6 @@ Start with `monge demo`, then `monge train --help`.
 
 
 def help_text() -> str:
-    """What ``monge --help`` prints."""
+    """The output of ``monge --help``."""
     rows = [f"  {f'{verb.name} {verb.takes}'.ljust(20)}{verb.summary}" for verb in VERBS]
     return HELP.format(verbs="\n".join(rows))

@@ -35,7 +35,7 @@ class Train(TrainSpec):
     config: Path | None = None
     """Start from the settings in a YAML file."""
     dry_run: bool = False
-    """Time three steps, say what the run would take, and stop."""
+    """Time three steps, print what the run would take, and stop."""
     trust_code: bool = False
     """Execute the components in files that the run keeps in code/, if it has any: only for a run of
     your own, or of somebody you trust."""
@@ -44,7 +44,7 @@ class Train(TrainSpec):
 
 
 def starting_point(words: Sequence[str]) -> Train:
-    """The settings that the flags change: a recipe's, then a YAML file's."""
+    """The settings before the flags: those of a recipe, then of a YAML file."""
     spec = TrainSpec()
     if name := _value(words, "--recipe"):
         from monge import recipes
@@ -52,7 +52,7 @@ def starting_point(words: Sequence[str]) -> Train:
         spec = recipes.find(name).SPEC
     if file := _value(words, "--config"):
         spec = from_yaml(Path(file), spec)
-    # A flag for the one limit replaces the other where it came from a recipe or a file.
+    # A flag for one limit removes the other limit of a recipe or file.
     if _value(words, "--minutes") and not _value(words, "--steps"):
         spec = dataclasses.replace(spec, steps=None)
     if _value(words, "--steps") and not _value(words, "--minutes"):
@@ -61,7 +61,7 @@ def starting_point(words: Sequence[str]) -> Train:
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
-    """The value that the words give a flag."""
+    """The value of a flag in the words."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == flag:
             return following
@@ -84,7 +84,7 @@ def act(arguments: Train) -> dict[str, Any]:
 
 
 def _need_data_of_recipe(arguments: Train) -> None:
-    """Say which file a recipe means, where its data is not bundled and was not given."""
+    """Refuse a recipe whose data file is missing, with the file's origin."""
     if arguments.recipe is None:
         return
     from monge import recipes as book

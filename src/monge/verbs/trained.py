@@ -1,4 +1,4 @@
-"""What the verbs that train a run print when they are done."""
+"""The final output of the verbs that train a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trained(arguments: Shown, run: Run) -> dict[str, Any]:
-    """What training came to, and what comes next."""
+    """Print the result of training and the next commands."""
     from monge.training import checkpoint
 
     done, asked = checkpoint.newest_step(run.folder), run.spec.steps
@@ -33,7 +33,7 @@ def trained(arguments: Shown, run: Run) -> dict[str, Any]:
 
 
 def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
-    """What a map's jumps leave, for each number of them."""
+    """Print the error of a map for each number of jumps."""
     from monge.runs import map_errors
 
     kept = map_errors.read(run.folder)
@@ -52,12 +52,12 @@ def _tell_map_errors(arguments: Shown, run: Run) -> list[dict[str, Any]]:
     if kept["velocity_loss"] is not None:
         tell(
             arguments,
-            f"  that velocity loses {kept['velocity_loss']:.3g} on held-out data; how good it is, "
-            f"monge evaluate {run.folder} says",
+            f"  the held-out loss of that velocity is {kept['velocity_loss']:.3g}; monge evaluate "
+            f"{run.folder} measures the samples",
         )
     return kept["errors"]
 
 
 def cost(folder: Path) -> dict[str, Any]:
-    """What training a run has taken so far."""
+    """The cost of a run's training so far."""
     return schemas.read_if_there(folder, COST) or {}

@@ -1,4 +1,4 @@
-"""`monge verify`: say where the Wasserstein-2 error comes from, of a run or of a component."""
+"""`monge verify`: decompose the Wasserstein-2 error of a run or component into its sources."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from monge.verbs.shown import note, tell, width
 
 @dataclass(frozen=True)
 class Verify(Sampler):
-    """Say where the Wasserstein-2 error of the samples comes from, and which setting to change.
+    """Decompose the Wasserstein-2 error of the samples into its sources, and advise what to change.
 
-    Every part of the way from noise to data is compared with a better one from the same noise:
-    solver, guidance, source, velocity, early stopping, autoencoder. Their sum is at least the
-    distance to the data where the true law is known (monge train target:...), an estimate
-    elsewhere.
+    Each part of the sampler is compared with a better one from the same noise: solver, guidance,
+    source, velocity, early stopping, autoencoder. The sum of the errors is an upper bound of the
+    distance to the data if the true law is known (monge train target:...), else an estimate.
 
-    A velocity field made elsewhere: monge verify SOURCE --component FILE.py:NAME, a callable
-    f(x, t) or f(x, t, label) on the data of SOURCE, whose clock and output you say.
+    A velocity field of your own: monge verify SOURCE --component FILE.py:NAME, a callable f(x, t)
+    or f(x, t, label) on the data of SOURCE; give its --clock and --output.
 
     A class-conditional transformer of diffusers: monge verify SOURCE --component diffusers:FOLDER
-    --output noise --path linear_beta (DiT) or --output velocity (SiT-like), and, where it lives on
-    latents, --autoencoder.
+    --output noise --path linear_beta (DiT) or --output velocity (SiT-like), and --autoencoder if it
+    works on latents.
     """
 
     run: Positional[Path | None] = None
@@ -39,37 +38,37 @@ class Verify(Sampler):
     steps: int | None = None
     """Steps of the solver, or jumps of a map; none: the run's own."""
     quick: bool = False
-    """Fewer of everything: under a minute for the digits."""
+    """Fewer samples and steps: under a minute for the digits."""
     fail_above: float | None = None
     """Exit with code 3 if the sum is larger than this, in the units of the report."""
     selftest: bool = False
-    """Measure the verification itself on laws that are known exactly; a few minutes."""
+    """Test the verification itself on exactly known laws; takes a few minutes."""
     component: str | None = None
-    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field made elsewhere, or diffusers:FOLDER
-    of a DiTTransformer2DModel as save_pretrained writes it."""
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a velocity field of your own, or diffusers:FOLDER of a
+    DiTTransformer2DModel written by save_pretrained."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"
-    """What the component returns."""
+    """Quantity that the component returns."""
     clock: Literal["noise", "data"] | None = None
-    """What lies at the component's time 0; none: noise, or data for diffusers:."""
+    """End at the component's time 0; none: noise, or data for diffusers:."""
     time_scale: float | None = None
-    """The component's time at its end; none: 1, or 1000 for diffusers:."""
+    """The component's time at the other end; none: 1, or 1000 for diffusers:."""
     path: str = "linear"
     """The component's path: linear, trigonometric, ou, linear_beta, power:kappa=.."""
     autoencoder: str | None = None
     """The component's latents: diffusers:FOLDER, pca:dim=.., a folder, ...; none: the data."""
     out: Path | None = None
-    """Folder for the report of a component, new or empty, or of an earlier one alone, which is
+    """Folder for the report of a component: new, empty, or with only an earlier report, which is
     replaced; by default runs/verify-NAME."""
 
 
 def act(arguments: Verify) -> dict[str, Any]:
-    """Take an error apart: of a run, with its report renewed, or of a component."""
+    """Decompose the error of a run, whose report is written again, or of a component."""
     from monge.verification.text import text
 
     if arguments.selftest:
         return _selftest(arguments)
     if arguments.run is None:
-        raise UserError("say which run: monge verify RUN, or --selftest")
+        raise UserError("name the run: monge verify RUN, or give --selftest")
     if arguments.component is None:
         if arguments.autoencoder is not None:
             raise UserError("a run has its own autoencoder: --autoencoder goes with --component")
@@ -85,7 +84,7 @@ def act(arguments: Verify) -> dict[str, Any]:
     tell(arguments, text(report, width()))
     tell(arguments, f"report   {page}")
     if report["violations"]:
-        raise CheckFailed("what must hold is violated: " + "; ".join(report["violations"]), report)
+        raise CheckFailed("a requirement is violated: " + "; ".join(report["violations"]), report)
     most = arguments.fail_above
     if most is not None and report["sum"]["value"] > most:
         raise CheckFailed(f"the sum {report['sum']['value']:.4g} is above {most:g}", report)
@@ -120,7 +119,7 @@ def _verify_component(arguments: Verify, text: str) -> tuple[dict[str, Any], Pat
 
     set_threads(arguments.threads)
     if arguments.guidance is not None or arguments.final is not None:
-        raise UserError("a component is sampled as it is: leave out --guidance and --final")
+        raise UserError("a component takes no --guidance and no --final: leave them out")
     scheme, _, folder = text.partition(":")
     if scheme == "diffusers":
         component, name = load_transformer(folder, arguments.output), Path(folder).name

@@ -1,1 +1,1 @@
-"""Columns of a table: what they are, and their numbers and back."""
+"""Columns of a table: their roles, and their conversion to coordinates and back."""

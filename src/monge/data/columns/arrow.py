@@ -1,4 +1,4 @@
-"""Columns of Arrow as numbers or plain values, and back with the type they had."""
+"""Converts Arrow columns to numbers or plain values, and back to their type."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from monge.data.naming import drop
 from monge.errors import UserError
 
 compute: Any = pyarrow.compute
-"""Arrow's functions, which it makes when imported: no type checker knows them."""
+"""Arrow's functions; they are created on import, so type checkers do not know them."""
 
 DAY = 24 * 60 * 60
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 LARGEST = 2**62
-"""Bound of whole numbers: differences of two stay within int64."""
+"""Bound of whole numbers; differences of two then fit int64."""
 
 
 def is_temporal(dtype: pa.DataType) -> bool:
-    """Dates, times, timestamps and durations: whole numbers of a unit of their own."""
+    """Whether the type is a date, time, timestamp or duration: a whole number of its unit."""
     return pa.types.is_temporal(dtype) and not pa.types.is_interval(dtype)
 
 
@@ -38,36 +38,36 @@ def is_number(dtype: pa.DataType) -> bool:
 
 
 def is_fraction(dtype: pa.DataType) -> bool:
-    """Floating-point numbers and decimals: what `numbers_of` gives as floating-point."""
+    """Whether `numbers_of` returns floating-point: floating-point numbers and decimals."""
     return pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
 
 
 def is_plain_number(dtype: pa.DataType) -> bool:
-    """Integers, floating-point numbers and truth values: what numpy computes with."""
+    """Whether numpy computes with the type: integers, floating-point numbers and truth values."""
     return (is_number(dtype) and not is_temporal(dtype)) or pa.types.is_boolean(dtype)
 
 
 def is_text(dtype: pa.DataType) -> bool:
-    """Strings of any kind; not those that are stored as categories."""
+    """Whether the type is a string; dictionaries are not."""
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or dtype == pa.string_view()
 
 
 def is_categories(dtype: pa.DataType) -> bool:
-    """Types whose values are categories without being told so: booleans and dictionaries."""
+    """Whether values of the type are always categories: booleans and dictionaries."""
     return pa.types.is_boolean(dtype) or pa.types.is_dictionary(dtype)
 
 
 def may_be_categories(dtype: pa.DataType) -> bool:
-    """Types whose values can be categories or labels."""
+    """Whether values of the type can be categories or labels."""
     plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
     return is_number(plain) or is_text(plain) or pa.types.is_boolean(plain)
 
 
 def numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """A column without nulls as (N,) int64, or floating-point as it is; decimals as float64.
+    """A column without nulls as (N,) int64, or in its floating-point type; decimals as float64.
 
     Raises:
-        UserError: whole numbers of 2^63 or more, decimals of more digits than float64 has.
+        UserError: whole numbers of 2^63 or more, or decimals with more digits than float64.
     """
     dtype = column.type
     if pa.types.is_floating(dtype):
@@ -92,7 +92,7 @@ def numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 
 def bounds_of(dtype: pa.DataType) -> tuple[int, int]:
-    """The smallest and largest whole number that a column of this type takes (within 2^62)."""
+    """The smallest and largest whole number of a type (within 2^62)."""
     if pa.types.is_time(dtype):
         return 0, DAY * UNITS[dtype.unit] - 1
     if is_fraction(dtype):
@@ -123,21 +123,21 @@ def plain_type(dtype: pa.DataType) -> pa.DataType:
 
 
 def plain_values(values: pa.Array) -> list[Any]:
-    """Values of a column as JSON has them; dates and times as whole numbers of their unit."""
+    """Values of a column for JSON; dates and times as whole numbers of their unit."""
     if is_temporal(values.type):
         return numbers_of(pa.chunked_array([values]), "").tolist()
     return values.to_pylist()
 
 
 def array_of(values: list[Any] | tuple[Any, ...], dtype: pa.DataType) -> pa.Array:
-    """What `plain_values` gave, as an array of the (plain) type again."""
+    """An array of a (plain) type from the result of `plain_values`."""
     if is_temporal(dtype):
         return column_of(np.asarray(values, np.int64), dtype)
     return pa.array(values, dtype)
 
 
 def chosen(values: pa.Array, index: np.ndarray, dtype: pa.DataType) -> pa.Array:
-    """The values at an index (N,), -1 for null, as a column of the type, a dictionary's too."""
+    """The values at an index (N,), -1 for null, as a column of the type, also of a dictionary."""
     rows = pa.array(np.where(index < 0, 0, index), mask=index < 0)
     if not pa.types.is_dictionary(dtype):
         return values.take(rows)
@@ -147,7 +147,7 @@ def chosen(values: pa.Array, index: np.ndarray, dtype: pa.DataType) -> pa.Array:
 
 
 def schema_text(schema: pa.Schema) -> str:
-    """A schema as text, exact for every type: Arrow's own format in base64."""
+    """A schema as text, exact for every type: Arrow's format in base64."""
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
@@ -155,6 +155,6 @@ def schema_of(text: str) -> pa.Schema:
     """The schema that `schema_text` wrote.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is no schema.
     """
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))

@@ -1,4 +1,4 @@
-"""One column of a table: what it is to a model, and its numbers as coordinates and back."""
+"""One column of a table: its role in a model, and its conversion to coordinates and back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from monge.errors import UserError
 from monge.tensors import stream
 
 LARGEST = 1e37
-"""Numbers farther than this from their column's mean do not fit float32."""
+"""Largest distance from the column's mean that fits float32."""
 
 SMALLEST = 1e-30
-"""Columns whose numbers all lie nearer than this to their mean vanish in float32: squares of such
-numbers underflow."""
+"""Smallest useful distance from the column's mean: squares of smaller numbers underflow in
+float32."""
 
 Role = Literal["number", "category", "label", "condition", "constant"]
 
@@ -32,15 +32,15 @@ class Column:
     """One column of a table.
 
     Attributes:
-        role: number and category are learned; label and condition are given; a constant is put
-            back.
-        centre: what is subtracted from a number, in levels if it has a grid, else in its units;
-            the mean of a condition.
+        role: number and category are learned; label and condition are inputs; a constant is
+            restored in samples.
+        centre: subtracted from a number, in levels if it has a grid, else in its units; the
+            mean of a condition.
         deviation: of a condition, in its units.
-        grid: where the numbers lie, if on a grid.
+        grid: of the numbers, or None.
         spread: whether the numbers are dequantised for learning.
-        values: of a category or label, in order; the one of a constant.
-        marginal: the curve by which a number becomes a normal score, if it is learned as one.
+        values: of a category or label, in order; the single value of a constant.
+        marginal: the curve between a number and its normal score, if it is learned as one.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Column:
 
     @property
     def size(self) -> int:
-        """How many coordinates it has."""
+        """The number of its coordinates."""
         return {"number": 1, "category": len(self.values)}.get(self.role, 0)
 
 
 def number_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:
-    """How a column of numbers (N,) is learned; centred by the rows `train`.
+    """The column of numbers (N,) that are learned, centred by the rows `train`.
 
     Raises:
         UserError: identifiers, or numbers too large for float32.
@@ -85,16 +85,16 @@ def number_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:
             )
         return Column(name, "number", centre)
     levels = grid.levels(numbers)
-    # Beyond what float32 tells apart, the noise within a cell would be lost, and with it the cell.
+    # With more levels than float32 resolves, the noise within a cell would be lost.
     spread = int(levels.max()) - int(levels.min()) <= RESOLVED
     return Column(name, "number", float(levels[train].mean()), grid=grid, spread=spread)
 
 
 def condition_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:
-    """How a column of numbers (N,) is given as a condition.
+    """The column of numbers (N,) that are a condition.
 
     Raises:
-        UserError: it does not vary over the rows `train`.
+        UserError: the numbers do not vary over the rows `train`.
     """
     if numbers.dtype.kind == "i":
         grid: Grid | None = grid_of_integers(numbers, name)
@@ -118,9 +118,9 @@ def finite(numbers: np.ndarray, name: str) -> np.ndarray:
 
 
 def with_marginal(c: Column, numbers: np.ndarray, train: np.ndarray, choice: Choice) -> Column:
-    """A column of numbers (N,) with the curve of its rows `train`; itself where it needs none.
+    """A column of numbers (N,) with the curve of its rows `train`; unchanged if it needs none.
 
-    Its possible range is that of all rows.
+    The possible range is that of all rows.
     """
     if choice == "none":
         return c
@@ -142,7 +142,7 @@ def with_marginal(c: Column, numbers: np.ndarray, train: np.ndarray, choice: Cho
 
 
 def centred(numbers: np.ndarray, c: Column) -> np.ndarray:
-    """Numbers less their centre, dequantised, (N,) float32."""
+    """Numbers minus their centre, dequantised, (N,) float32."""
     if c.grid is None:
         return (numbers.astype(np.float64) - c.centre).astype(np.float32)
     levels = c.grid.levels(numbers)
@@ -152,13 +152,13 @@ def centred(numbers: np.ndarray, c: Column) -> np.ndarray:
     rng = stream(0, "dequantise", c.name)
     u = torch.rand(len(numbers), generator=rng, dtype=torch.float64).numpy()
     x = (middle + (u - 0.5) * c.grid.width).astype(np.float32)
-    # At the very edge of a cell, rounding to float32 may have crossed it.
+    # At the edge of a cell, rounding to float32 may cross it.
     left = np.rint(x.astype(np.float64) / c.grid.width + c.centre) != levels
     return np.where(left, middle.astype(np.float32), x)
 
 
 def uncentred(x: np.ndarray, c: Column, dtype: pa.DataType) -> pa.Array:
-    """What `centred` took apart: rounded to the grid, within the range of the type and column."""
+    """Inverts `centred`: numbers rounded to the grid, within the range of the type and column."""
     if c.marginal is not None:
         x = np.clip(x, *c.marginal.ends)
     if c.grid is None:
@@ -171,21 +171,21 @@ def uncentred(x: np.ndarray, c: Column, dtype: pa.DataType) -> pa.Array:
 
 
 def offset(c: Column) -> float:
-    """What is added to a coordinate to have the column's number."""
+    """The number to add to a coordinate to get the column's number."""
     if c.grid is None:
         return c.centre
     return c.grid.origin / 10**c.grid.decimals + c.centre * c.grid.width
 
 
 def range_of(c: Column) -> list[float | None]:
-    """The smallest and largest number that a bent column's samples have, in its units."""
+    """The smallest and largest number in samples of a column with a curve, in its units."""
     assert c.marginal is not None
     ends = (c.marginal.least, c.marginal.most)
     return [None if end is None else float(end + offset(c)) for end in ends]
 
 
 def as_given(numbers: np.ndarray, dtype: pa.DataType) -> pa.Array:
-    """A condition's numbers in its type; whole numbers where it is whole."""
+    """A condition's numbers in its type; rounded if the type is whole."""
     if arrow.is_fraction(dtype):
         return arrow.column_of(numbers, dtype)
     return arrow.column_of(np.clip(np.rint(numbers), *arrow.bounds_of(dtype)), dtype)

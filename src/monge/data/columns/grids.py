@@ -1,8 +1,8 @@
-"""Decimal grids: numbers that come in steps, made continuous, and rounded back.
+"""Decimal grids: dequantises numbers that lie on a grid, and rounds samples back to it.
 
-A flow has a density and so cannot learn a law with atoms. A column whose values lie on a grid is
-spread evenly over the cells around its values, x + step (u - 1/2), and samples are rounded back:
-then the law of the rounded samples is right if that of the spread ones is.
+A flow has a density and so cannot learn a law with atoms. Values on a grid are spread uniformly
+over their cells, x + step (u - 1/2), and samples are rounded back. The law of the rounded samples
+is right if the law of the spread ones is.
 
 References:
     | Uria et al. (2013), RNADE, Sec. 5 -- https://arxiv.org/abs/1306.0186
@@ -19,20 +19,20 @@ from monge.data.naming import drop, flag
 from monge.errors import UserError
 
 MOST_DECIMALS = 15
-"""Decimal places of the finest grid that is looked for in floating-point numbers."""
+"""Decimal places of the finest grid that is tried for floating-point numbers."""
 
 RESOLVED = 2**22
-"""Levels that float32 tells apart with room for the noise within a cell."""
+"""Levels that float32 resolves, with room for the noise within a cell."""
 
 MOST_LEVEL = 2**62
-"""Levels are whole numbers below this, so that int64 holds their differences."""
+"""Bound of levels; differences of two then fit int64."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """The numbers (origin + step m) / 10^decimals for whole levels m.
 
-    Exact integers, so that 2015.3 comes back as the very number that is written "2015.3".
+    The integers are exact, so 2015.3 is restored to exactly the number written "2015.3".
     """
 
     origin: int
@@ -41,7 +41,7 @@ class Grid:
 
     @property
     def width(self) -> float:
-        """The distance of neighbours, in the numbers' own units."""
+        """The distance of neighbours, in the numbers' units."""
         return self.step / 10**self.decimals
 
     def levels(self, values: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ class Grid:
 
 
 def _divided(difference: np.ndarray, step: int) -> np.ndarray:
-    """Whole division to the nearest."""
+    """Integer division, rounded to the nearest."""
     return (difference + step // 2) // step
 
 
@@ -66,7 +66,7 @@ def grid_of_integers(values: np.ndarray, name: str) -> Grid:
     """The coarsest grid that holds integers (N,), int64.
 
     Raises:
-        UserError: numbers too far apart to be measured, as identifiers are.
+        UserError: numbers as far apart as only identifiers are.
     """
     low, high = int(values.min()), int(values.max())
     if high - low >= MOST_LEVEL:
@@ -80,7 +80,7 @@ def grid_of_integers(values: np.ndarray, name: str) -> Grid:
 def grid_of_floats(values: np.ndarray) -> Grid | None:
     """The coarsest decimal grid that holds floating-point numbers (N,), or None.
 
-    Whether values repeat does not matter: the decimals of the file are those of the column.
+    The grid follows from the decimals alone; values need not repeat.
 
     Args:
         values: finite, float32 or float64; a number is on the grid if it is the one nearest to
@@ -89,7 +89,7 @@ def grid_of_floats(values: np.ndarray) -> Grid | None:
     largest = np.abs(values).max()
     for decimals in range(MOST_DECIMALS + 1):
         step = 10.0**-decimals
-        # Any number of float32 or float64 is nearest to a decimal of a fine enough grid.
+        # On a fine enough grid, every float32 or float64 number is the nearest to some decimal.
         if step < 4 * float(np.spacing(largest)) or float(largest) >= 2**52 * step:
             return None
         numerators = np.rint(values.astype(np.float64) * 10.0**decimals)

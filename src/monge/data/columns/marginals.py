@@ -1,9 +1,8 @@
-"""The curve that makes one column of numbers normal, and the range its numbers can have.
+"""The curve from normal scores to one column of numbers, and the range of its numbers.
 
-A flow starts from normal noise. Columns with spikes, skew, bounds or several modes are easier for
-it as normal scores, from which `autoencoders.marginals` has the numbers back exactly. The curve is
-fitted to the training rows: through their quantiles, or by the power transform of the largest
-likelihood.
+A flow starts from normal noise. Columns with spikes, skew, bounds or several modes are easier to
+learn as normal scores, which `autoencoders.marginals` converts back exactly. The curve is fitted to
+the training rows: through their quantiles, or by the power transform of the largest likelihood.
 
 References:
     | Conover (1999), Practical nonparametric statistics, Sec. 5.10, for normal scores
@@ -21,27 +20,27 @@ from scipy import special
 Choice = Literal["auto", "quantile", "power", "none"]
 
 FEWEST = 50
-"""Training rows below which a curve would follow the rows rather than their law."""
+"""Number of training rows below which a curve would overfit."""
 
 MOST_KNOTS = 128
 
 EDGES = 64
-"""Levels of a grid up to which every edge between two cells is a knot."""
+"""Most levels of a grid for which every edge between two cells is a knot."""
 
 NEAREST = 0.02
-"""Distance of two knots in normal scores, at least."""
+"""Least distance of two knots in normal scores."""
 
 KEPT_END = 0.01
-"""Part of the rows that lie exactly at an end from which on it is taken for a bound."""
+"""Share of the rows exactly at an end from which that end counts as a bound."""
 
 ROUND_ENDS = (0.0, 1.0, 100.0, -1.0)
-"""Numbers that are bounds where a column comes near them and never crosses."""
+"""Numbers that count as bounds if a column comes near them and never crosses."""
 
 NEAR = 0.1
-"""How near, as a part of the column's range."""
+"""The meaning of near, as a fraction of the column's range."""
 
 MOST_POWER_ROWS = 20_000
-"""Rows that a power is fitted to, at most."""
+"""Most rows to which a power is fitted."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Marginal:
 
     Attributes:
         u, x: knots, both increasing.
-        low, high: bounds of the curve, None without; no data lie on them.
-        least, most: between which samples lie, None without.
-        rule: how it was fitted.
+        low, high: bounds of the curve, or None; no data lie on them.
+        least, most: range of samples, or None.
+        rule: the method of the fit.
     """
 
     u: tuple[float, ...]
@@ -69,7 +68,7 @@ class Marginal:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Between which samples lie."""
+        """The range of samples."""
         return (
             -np.inf if self.least is None else self.least,
             np.inf if self.most is None else self.most,
@@ -77,17 +76,17 @@ class Marginal:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """What `autoencoders.marginals.Curves` takes."""
+        """The curve as `autoencoders.marginals.Curves` takes it."""
         return {"u": list(self.u), "x": list(self.x), "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a column can have.
+    """The range of numbers of a column.
 
     Attributes:
-        least, most: its smallest and largest possible number, None where there is none.
-        width: of the cells of its grid, 0 without.
+        least, most: the smallest and largest possible number, or None.
+        width: of the cells of its grid; 0 without a grid.
     """
 
     least: float | None
@@ -96,10 +95,10 @@ class Range:
 
 
 def possible_range(numbers: np.ndarray, width: float = 0.0) -> Range:
-    """What numbers (N,) say of the range that they can have.
+    """The range of a column, guessed from its numbers (N,).
 
-    An end is a bound where at least `KEPT_END` of the rows lie on it. Numbers that are never
-    negative are at least 0. Numbers that come near 1, 100 or -1 and never cross have a bound there.
+    An end is a bound if at least `KEPT_END` of the rows lie on it. Numbers that are never negative
+    are at least 0. Numbers that come near 1, 100 or -1 and never cross have a bound there.
 
     >>> possible_range(np.array([0.2, 0.5, 0.97]))
     Range(least=0.0, most=1.0, width=0.0)
@@ -122,12 +121,12 @@ def possible_range(numbers: np.ndarray, width: float = 0.0) -> Range:
 def fitted(
     x: np.ndarray, possible: Range, choice: Choice, levels: np.ndarray | None = None
 ) -> Marginal | None:
-    """The curve of a column, or None where it is left as it is.
+    """The curve of a column, or None if the column is learned unchanged.
 
     Args:
-        x: training coordinates (n,), dequantised where they are on a grid.
+        x: training coordinates (n,), dequantised if they are on a grid.
         possible: the range, in coordinates.
-        choice: auto leaves a column alone whose quantiles cannot be told from a normal law's.
+        choice: auto makes no curve if the column is indistinguishable from a normal law.
         levels: the different values on a grid, in coordinates, increasing.
     """
     if choice == "none" or len(x) < FEWEST:
@@ -150,9 +149,9 @@ def fitted(
 
 
 def is_normal(x: np.ndarray) -> bool:
-    """Whether sorted numbers (n,) are as near a normal law as as many normal numbers are.
+    """Whether sorted numbers (n,) pass the test of normality of Lilliefors (1967).
 
-    By the distance of Lilliefors (1967) and its 5 % point, 0.886 / sqrt(n) for large n.
+    The 5 % point of its distance is 0.886 / sqrt(n) for large n.
     """
     n = len(x)
     expected = special.ndtr((x - x.mean()) / x.std())
@@ -176,12 +175,12 @@ def _open_ends(x: np.ndarray, possible: Range) -> tuple[float | None, float | No
 
 
 def _gap(x: np.ndarray) -> float:
-    """How far the fifth of the different numbers (sorted) lies from the first."""
+    """The distance from the first to the fifth of the distinct sorted numbers."""
     return float(np.unique(x)[:5][-1] - x[0]) or 1.0
 
 
 def _quantile_knots(x: np.ndarray, levels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Knots at quantiles of sorted numbers, even in normal scores; and at edges of cells."""
+    """Knots at quantiles of sorted numbers, even in normal scores, and at edges of cells."""
     n = len(x)
     ranks = (np.arange(n) + 0.5) / n
     ends = special.ndtri(ranks[[0, -1]])
@@ -211,10 +210,10 @@ def _quantile_knots(x: np.ndarray, levels: np.ndarray | None) -> tuple[np.ndarra
 
 
 def _power_knots(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knots on the Yeo-Johnson curve of the largest likelihood, power within [0, 2].
+    """Knots on the Yeo-Johnson curve of the largest likelihood, with a power in [0, 2].
 
-    Within these powers it is onto all numbers. The numbers are scaled to deviation 1 around their
-    median first.
+    With these powers the curve reaches all numbers. The numbers are first scaled to deviation 1
+    around their median.
     """
     from scipy import stats
 
@@ -228,7 +227,7 @@ def _power_knots(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _apart(u: np.ndarray, x: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Knots without those nearer than `least` in x, or not later in u, than the one before."""
+    """Knots that increase by at least `least` in x, and strictly in u; the others are dropped."""
     kept = [0] if len(u) else []
     for k in range(1, len(u)):
         if x[k] - x[kept[-1]] > least and u[k] > u[kept[-1]]:

@@ -1,4 +1,4 @@
-"""Rows of a table as their columns in their own units: numbers as in the file, and codes."""
+"""Converts coordinates of a table to columns in the file's units; categories become codes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def plain_columns(
 ) -> tuple[Float64[Tensor, "n columns"], list[str], list[bool]]:
     """The learned columns of coordinates, their names, and which are codes of categories.
 
-    Labels, conditions and constants are left out. Numbers are decoded as samples are, so that
-    real rows and samples differ by what was learned alone.
+    Labels, conditions and constants are left out. Numbers are decoded like samples, so decoding
+    adds no difference between real rows and samples.
 
     Raises:
-        UserError: coordinates that are not finite, or not as many as the columns need.
+        UserError: coordinates that are not finite, or a wrong number of them.
     """
     table = codec.decode(x)
     at, made, names, codes = 0, [], [], []

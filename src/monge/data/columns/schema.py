@@ -1,4 +1,4 @@
-"""What a table's columns were, and how rows of numbers become them again."""
+"""The codec of a table: converts its columns to rows of numbers and back."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ CONTENT = fields(
         "arrow_schema": text,
     }
 )
-"""What the file holds."""
+"""The schema of the codec's file."""
 
 FILE = "table.json"
-"""Its name in a run folder."""
+"""The file's name in a run folder."""
 
 
 class Encoded(NamedTuple):
-    """Rows of a table as numbers: coordinates (N, D) float32 in the columns' own units less
-    their centres, labels (N,) int64, and standardised conditions (N, K) float64."""
+    """Rows of a table as numbers: coordinates (N, D) float32 in the columns' units minus their
+    centres, labels (N,) int64, and standardised conditions (N, K) float64."""
 
     x: Float32[Tensor, "n d"]
     label: Int64[Tensor, "n"] | None
@@ -84,8 +84,8 @@ class Encoded(NamedTuple):
 class TableCodec:
     """The columns of a table, in its order, each with its Arrow type.
 
-    A number has one coordinate, its value less a centre, so its units and densities are the
-    table's own; a category has one for each of its values, 1 for the one that it is.
+    A number has one coordinate, its value minus a centre, so units and densities are those of the
+    table. A category has one coordinate for each of its values (one-hot).
     """
 
     columns: tuple[Column, ...] = ()
@@ -108,7 +108,7 @@ class TableCodec:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """Names of the columns, but the labels', that do not hold plain numbers."""
+        """Names of the columns, except labels, that hold no plain numbers."""
         others = [f for f in self.schema if self.label is None or f.name != self.label.name]
         return tuple(f.name for f in others if not arrow.is_plain_number(f.type))
 
@@ -119,7 +119,7 @@ class TableCodec:
 
     @property
     def coordinate_names(self) -> list[str]:
-        """A name for each coordinate: a number's column, "column=value" for categories."""
+        """A name for each coordinate: the column of a number, "column=value" of a category."""
         names = []
         for c in self.columns:
             names += [c.name] if c.role == "number" else []
@@ -128,7 +128,7 @@ class TableCodec:
 
     @property
     def curves(self) -> list[dict[str, Any] | None]:
-        """Of each coordinate the curve from its normal score, None where it has none."""
+        """The curve of each coordinate from its normal score, or None."""
         found: list[dict[str, Any] | None] = []
         for c in self.columns:
             found += [c.marginal.curve if c.marginal else None] if c.size == 1 else [None] * c.size
@@ -139,8 +139,8 @@ class TableCodec:
     def encode(self, table: pa.Table) -> Encoded:
         """Rows of a table with (at least) these columns as numbers.
 
-        Dequantisation draws its noise by row number, so equal tables give equal numbers. Numbers
-        between the points of a grid go to the nearest.
+        The noise of dequantisation depends on the row number, so equal tables give equal numbers.
+        Numbers between the points of a grid are rounded to the nearest.
 
         Raises:
             UserError: a column is missing or of another type, or holds missing, infinite or
@@ -168,7 +168,7 @@ class TableCodec:
         return Encoded(torch.from_numpy(x), label, vector)
 
     def _cast(self, table: pa.Table, c: Column) -> pa.ChunkedArray:
-        """A column of a table, as the type it had, without nulls."""
+        """A column of a table, cast to the type of the codec, without nulls."""
         if c.name not in table.column_names:
             raise UserError(f"no column {c.name!r}: {nearest(c.name, table.column_names)}")
         column, dtype = table[c.name], arrow.plain_type(self.schema.field(c.name).type)
@@ -204,13 +204,13 @@ class TableCodec:
         """Rows of numbers as a table: names, order, types, units, categories and constants.
 
         Args:
-            x: coordinates; of a category's the largest is taken, numbers on a grid are rounded
-                to it, within the type's range.
-            label: indices, -1 for none; None leaves the label column empty.
-            condition: in the columns' own units (see `condition_of`), float64; likewise.
+            x: coordinates; a category is the value of the largest one, numbers on a grid are
+                rounded to it, within the type's range.
+            label: indices, -1 for no label; None leaves the label column empty.
+            condition: in the columns' units (see `condition_of`), float64; None likewise.
 
         Raises:
-            UserError: coordinates that are not finite, or not as many as the columns need.
+            UserError: coordinates that are not finite, or a wrong number of them.
         """
         if x.ndim != 2 or x.shape[1] != self.size:
             raise UserError(f"rows of this table have {self.size} numbers, not {tuple(x.shape)}")
@@ -242,7 +242,7 @@ class TableCodec:
         return pa.Table.from_arrays(made, schema=self.schema)
 
     def condition_of(self, vector: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
-        """Standardised conditions in the columns' own units; those on a grid exactly."""
+        """Standardised conditions converted to the columns' units; exact on a grid."""
         made = []
         for c, column in zip(self.conditions, vector.double().unbind(1), strict=True):
             numbers = column * c.deviation + c.centre
@@ -253,13 +253,13 @@ class TableCodec:
         return torch.stack(made, 1)
 
     def vector_of(self, condition: Float64[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
-        """Conditions in the columns' own units, standardised."""
+        """Conditions in the columns' units, standardised."""
         centre = torch.tensor([c.centre for c in self.conditions], dtype=torch.float64)
         deviation = torch.tensor([c.deviation for c in self.conditions], dtype=torch.float64)
         return (condition - centre) / deviation
 
     def harden(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Coordinates in which each category is one of its values: what samples become."""
+        """Coordinates with each category one-hot, as samples are decoded."""
         at, parts = 0, []
         for c in self.columns:
             part, at = x[:, at : at + c.size], at + c.size
@@ -269,7 +269,7 @@ class TableCodec:
         return torch.cat(parts, 1)
 
     def natural(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
-        """Coordinates with the centres added again, for pictures; not rounded."""
+        """Coordinates plus their centres, for pictures; not rounded."""
         offsets: list[float] = []
         for c in self.columns:
             offsets += [offset(c)] if c.role == "number" else [0.0] * c.size
@@ -278,7 +278,7 @@ class TableCodec:
     # To JSON and back
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; types are told twice, for people and exactly."""
+        """Plain values; types are written twice, for people and exactly."""
         columns = [
             {
                 "dtype": str(self.schema.field(c.name).type),
@@ -291,10 +291,10 @@ class TableCodec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str = FILE) -> TableCodec:
-        """What `to_json` wrote.
+        """The codec that `to_json` wrote.
 
         Raises:
-            UserError: it is damaged, or of a newer format.
+            UserError: the content is damaged, or of a newer format.
         """
         check(content, CONTENT, where, "train the run again")
         if (version := content["format_version"]) > FORMAT_VERSION:
@@ -321,5 +321,5 @@ class TableCodec:
 
 
 def _with_lists(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Fields as JSON has them: tuples are lists."""
+    """Fields for JSON: tuples become lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in items}

@@ -1,7 +1,7 @@
-"""How a column's cells are written in its file, so that samples are written likewise.
+"""The notation of a column's cells in its file, so that samples are written the same way.
 
-Numbers keep their decimals or their exponent, truth values their words, times their signs. A
-spelling is kept as metadata of the Arrow field, and so travels with a run's codec.
+Numbers keep their decimals or exponent, truth values their words, times their separators. A
+spelling is metadata of the Arrow field, and so part of a run's codec.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pyarrow import csv as arrow_csv
 from monge.data.columns import arrow
 
 KEY = b"monge"
-"""Of a field's metadata."""
+"""Key of a field's metadata."""
 
 NULLS = frozenset(arrow_csv.ConvertOptions().null_values)
-"""Cells that are missing values where they stand without quotes."""
+"""Cells that are missing values unless they are quoted."""
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How the cells of a column are written.
+    """The notation of the cells of a column.
 
     Attributes:
-        decimals: digits behind the point, where all cells have equally many.
-        exponent: digits behind the point of numbers that are all written with an exponent.
+        decimals: digits after the point, if equal in all cells.
+        exponent: digits after the point of numbers that are all written with an exponent.
         true, false: words of truth values.
-        between: what stands between date and time.
-        zone: what stands behind a time: "Z" or nothing.
-        seconds: whether times have them.
+        between: separator of date and time.
+        zone: suffix of a time: "Z" or nothing.
+        seconds: whether times have seconds.
     """
 
     decimals: int | None = None
@@ -48,17 +48,17 @@ PLAIN = Spelling()
 
 
 def spelt(field: pa.Field, spelling: Spelling) -> pa.Field:
-    """The field with a spelling; a plain one is not kept."""
+    """The field with a spelling in its metadata; the default spelling is not stored."""
     if spelling == PLAIN:
         return field
     return field.with_metadata({KEY: json.dumps(dataclasses.asdict(spelling)).encode()})
 
 
 def spelling_of(field: pa.Field) -> Spelling:
-    """What `spelt` kept.
+    """The spelling that `spelt` stored.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the metadata is damaged.
     """
     kept = (field.metadata or {}).get(KEY)
     if kept is None:
@@ -70,7 +70,7 @@ def spelling_of(field: pa.Field) -> Spelling:
 
 
 def cells_of(column: pa.ChunkedArray | pa.Array, field: pa.Field) -> list[str | None]:
-    """The cells of a column as its file writes them, None for a missing value."""
+    """The cells of a column in the notation of its file, None for a missing value."""
     dtype, how = arrow.plain_type(column.type), spelling_of(field)
     plain = column.cast(dtype)
     if pa.types.is_floating(dtype):
@@ -87,7 +87,7 @@ def cells_of(column: pa.ChunkedArray | pa.Array, field: pa.Field) -> list[str | 
 
 
 def _numbers(column: pa.ChunkedArray | pa.Array, how: Spelling) -> list[str | None]:
-    """A point or an exponent is kept, so that a column of whole ones stays floating-point."""
+    """Cells of numbers; a point or exponent is kept, so that whole ones stay floating-point."""
     holes = column.is_null().to_numpy(zero_copy_only=False)
     numbers = column.to_numpy(zero_copy_only=False)
     if how.exponent is not None:
@@ -109,5 +109,5 @@ def _stamp(text: str, how: Spelling) -> str:
 
 
 def text_of(values: pa.Array, field: pa.Field) -> tuple[str, ...]:
-    """Values of a column, none of them missing, as its file writes them."""
+    """Values of a column without missing values, in the notation of its file."""
     return tuple("" if text is None else text for text in cells_of(values, field))

@@ -1,1 +1,1 @@
-"""Images as data: read, checked and decoded once."""
+"""Reads, checks and decodes images once."""

@@ -1,16 +1,16 @@
-"""Arrays of images and labels: on which scale they are, and which labels are none.
+"""Arrays of images and labels: detects the scale of the images and missing labels.
 
-An array does not say what is black and what is white. The rules, for training and held-out images
-together:
+An array does not record which values are black and white. These rules apply to training and
+held-out images together:
 
 - truth values, and whole numbers that are all 0 or 1: 0 is black and 1 white;
-- other whole numbers of 0 to 255: 255 is white;
+- other whole numbers from 0 to 255: 255 is white;
 - whole numbers up to 65535: white is the least of 1023, 4095, 16383 and 65535 that is not exceeded;
-- fractions of which none is negative and none above 1: 0 is black and 1 white;
-- fractions of 0 to 255 of which some are greater than 2: 255 is white;
-- fractions and whole numbers of -1 to 1, some of them negative: -1 is black and 1 white.
+- fractions from 0 to 1: 0 is black and 1 white;
+- fractions from 0 to 255, some of them greater than 2: 255 is white;
+- fractions and whole numbers from -1 to 1, some of them negative: -1 is black and 1 white.
 
-What was decided is noted.
+The decision is noted in the data report.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ TOLERANCE = 1e-3
 """How far floating-point images may leave their range."""
 
 NOT_LABELS = ("", "?", "nan", "NaN", "NA", "N/A", "null", "NULL", "None")
-"""Words that are missing labels."""
+"""Words that stand for missing labels."""
 
 
 def white_of(greatest: float) -> int:
-    """The least of `WHITES` that a value does not exceed.
+    """The least of `WHITES` that is at least a value.
 
     >>> white_of(255), white_of(4000), white_of(60000)
     (255, 4095, 65535)
@@ -41,10 +41,10 @@ def white_of(greatest: float) -> int:
 
 
 def scaled(arrays: Sequence[np.ndarray], what: str) -> tuple[list[np.ndarray], str]:
-    """Images of one scale as uint8, or as float32 in [-1, 1]; and the scale they were on.
+    """Images as uint8, or as float32 in [-1, 1], with a text on their original scale.
 
     Raises:
-        UserError: of no known scale, NaN or infinite values.
+        UserError: no known scale, or NaN or infinite values.
     """
     kinds = {x.dtype.kind for x in arrays}
     low = min(float(x.min()) for x in arrays)
@@ -100,7 +100,7 @@ def refuse_infinite(x: np.ndarray, what: str) -> None:
     """Refuse examples (N, ...) with NaN or infinite values, by the number of the first.
 
     Raises:
-        UserError: there are some.
+        UserError: an example has such values.
     """
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(1)
     if bad.any():
@@ -118,14 +118,14 @@ def _unknown(low: float, high: float, what: str) -> UserError:
 
 
 def labels_of(label: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Labels (n,), which of them are missing, and what was decided about them.
+    """Labels (n,), a mask of the missing ones, and notes on how they were read.
 
     Args:
-        label: (n,) or (n, 1) whole numbers, fractions that are whole, or words; NaN and words such
+        label: (n,) or (n, 1) whole numbers, also as floating-point, or words; NaN and words such
             as "?" and "nan" are missing labels.
 
     Raises:
-        UserError: of another shape or type.
+        UserError: another shape or type.
     """
     values = np.asarray(label)
     if values.shape == (n, 1):

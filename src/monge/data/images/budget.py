@@ -1,4 +1,4 @@
-"""A bound on what several threads hold at once: large images wait for each other."""
+"""A bound on the resources that threads hold together, so that large images wait."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """So much of something, shared by threads.
+    """An amount of a resource, shared by threads.
 
-    A request for more than there is waits until nobody else holds any.
+    A request for more than the total waits until no other thread holds any.
 
     Args:
-        total: what there is, in any unit.
+        total: the amount, in any unit.
     """
 
     def __init__(self, total: int) -> None:
@@ -23,7 +23,7 @@ class Budget:
 
     @contextmanager
     def holding(self, amount: int) -> Iterator[None]:
-        """Wait until so much is left, and hold it meanwhile."""
+        """Wait until this amount is free, and hold it inside the block."""
         amount = max(0, min(amount, self.total))
         with self._changed:
             self._changed.wait_for(lambda: self._left >= amount)

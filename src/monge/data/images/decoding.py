@@ -1,9 +1,9 @@
-"""A source decoded into shards of one size, a block of images each.
+"""Decodes the images of a source to one size, in shards of a block of images each.
 
-Blocks become ``pixels-00000.safetensors``, written atomically in order, so that an interrupted
-decoding goes on at the next block. What each shard holds: the pixels and a hash of each; which
-image of the source it is; its label and side of the split; and of every image of the block, also
-of those that cannot be read, a hash of its file.
+Blocks become ``pixels-00000.safetensors``, written atomically in order, so an interrupted decoding
+continues at the next block. For each image a shard holds the pixels and their hash, the image's
+number in the source, its label and its side of the split. For every image of the block, readable
+or not, it holds a hash of the file.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ from monge.system.schema import (
 )
 
 BLOCK_BYTES = 2**25
-"""About how many bytes of pixels a shard holds."""
+"""Approximate size of the pixels of a shard, in bytes."""
 
 LOOKED_AT = 256
-"""Images whose headers decide the common size and whether there is colour."""
+"""Number of images whose headers decide the common size and colour."""
 
 LARGEST_OWN = 128
-"""Images of one common size are kept at it up to this side."""
+"""Largest side of images that keep their common size."""
 
 MOST = 0.5
-"""Share of the images that have a size which is taken for that of all."""
+"""Least share of images with one size that makes it the common size."""
 
 DEFAULT_SIZE = 64
 
@@ -64,7 +64,7 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What every block is decoded to."""
+    """The size, channels and other settings of the decoding, equal for every block."""
 
     size: tuple[int, int]
     channels: int
@@ -82,7 +82,7 @@ PLANNED: Schema = fields(
         "white": listed(number(1), 2, 2),
     }
 )
-"""What the file of a plan holds."""
+"""Schema of a plan's file."""
 
 FOUND: Schema = fields(
     {
@@ -95,26 +95,26 @@ FOUND: Schema = fields(
         "sizes": table(whole()),
     }
 )
-"""What a shard's metadata say of its images."""
+"""Schema of a shard's metadata."""
 
 PIXELS = Budget(2**27)
-"""Pixels that are decoded at the same time, whatever the number of threads."""
+"""Pixels that all threads together decode at once."""
 
 FILE_BYTES = Budget(2**29)
-"""Bytes of encoded images that are held at the same time."""
+"""Bytes of encoded images held at once."""
 
 
 class _Colour(Exception):
-    """An image has colour where all were taken to be grey."""
+    """An image has colour although all were expected to be grey."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One image of a source, or why there is none.
+    """One decoded image of a source, or the reason why it cannot be read.
 
     Attributes:
-        content: hash of the file; 0 where its bytes cannot be had.
-        lost: whether its bytes cannot be had, which may pass, as damage does not.
+        content: hash of the file; 0 if its bytes cannot be read.
+        lost: whether its bytes cannot be read now, which may be temporary, unlike damage.
     """
 
     content: np.uint64
@@ -127,13 +127,13 @@ class _Decoded:
 def decode(
     source: ImageSource, reading: Reading, folder: Path, say: Say, again: tuple[str, ...] = ()
 ) -> Plan:
-    """Write the shards of a source that are not there yet.
+    """Write the missing shards of a source.
 
     Args:
-        again: shards that are written again though they are there.
+        again: existing shards that are written again.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of damaged files: these are counted instead
+        warnings.simplefilter("ignore")  # Pillow warns of damaged files, which are counted instead
         plan = _planned(source, reading, folder)
         while True:
             try:
@@ -155,17 +155,17 @@ def decode(
 
 
 def shard(k: int) -> str:
-    """The name of the file of block k."""
+    """The file name of block k."""
     return f"pixels-{k:05d}.safetensors"
 
 
 def content_hash(content: bytes) -> np.uint64:
-    """A hash of 64 bits."""
+    """A 64-bit hash of bytes."""
     return np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)[0]
 
 
 def content_of(raw: Raw) -> np.uint64:
-    """The hash of an image's file, as its shard should have it."""
+    """The hash of an image's file, as stored in its shard; 0 if the file cannot be read."""
     try:
         return content_hash(raw.load())
     except OSError:
@@ -175,7 +175,7 @@ def content_of(raw: Raw) -> np.uint64:
 
 
 def _planned(source: ImageSource, reading: Reading, folder: Path) -> Plan:
-    """The plan of an interrupted decoding, or a new one from a look at some images."""
+    """The plan of an interrupted decoding, or a new one from a sample of the images."""
     path = folder / PLAN
     if path.exists():
         kept = read_json(path, PLANNED, "clear it with monge cache clear")
@@ -207,7 +207,7 @@ def _keep_plan(folder: Path, plan: Plan) -> None:
 
 
 def _common_size(headers: list[Header]) -> tuple[int, int]:
-    """The size that most images have, if it is one of at most `LARGEST_OWN`."""
+    """The size of most images, if its sides are at most `LARGEST_OWN`; else the default size."""
     sizes = Counter(h.size for h in headers)
     if sizes:
         size, n = sizes.most_common(1)[0]
@@ -244,7 +244,7 @@ def _write_blocks(
 def _decoded(
     raws: Iterator[Raw], plan: Plan, pool: ThreadPoolExecutor, workers: int
 ) -> Iterator[tuple[Raw, _Decoded]]:
-    """Images with their pixels, in order; only a few files are held at any time."""
+    """Images with their pixels, in order; only a few files are held at once."""
     waiting: deque[tuple[Raw, Future[_Decoded]]] = deque()
     for raw in raws:
         waiting.append((raw, pool.submit(_one, raw, plan)))
@@ -274,7 +274,7 @@ def _one(raw: Raw, plan: Plan) -> _Decoded:
 def _encoded(
     decoded: Iterator[tuple[Raw, _Decoded]], plan: Plan, k: int, advance: Advance
 ) -> tuple[int, bytes]:
-    """How many images block k has, and its shard."""
+    """The number of images in block k, and the content of its shard."""
     pixels, digests, rows, names, sides, contents, bad = [], [], [], [], [], [], []
     counts: dict[str, Counter[str]] = {"formats": Counter(), "modes": Counter(), "sizes": Counter()}
     smaller = lost = 0

@@ -1,10 +1,10 @@
-"""Folders of image files: what is in them, under which label and on which side of the split.
+"""Lists the image files of a folder, with their labels and their side of the split.
 
-Labels are, in this order: what a ``labels.csv`` or ``metadata.csv`` says, at the top or in each
-folder of the split (`label_lists`); the folder in which an image lies, where all but a few images
-lie in folders; none. Folders named train and test (val, ...) at the top are a split that the source
-brings. Names are what the file system says, so they may hold anything; `shown` makes them fit to
-print. Pictures that monge drew itself are no examples: run folders, and the grid among samples.
+Labels come from the first of: a ``labels.csv`` or ``metadata.csv`` at the top or in each folder of
+the split (`label_lists`); the folder of an image, if all but a few images lie in folders; else
+there are none. Folders named train and test (val, ...) at the top are the source's own split. File
+names may hold any bytes; `shown` makes them printable. Pictures that monge drew, in run folders
+and the grid among samples, are no examples.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from monge.errors import UserError
 from monge.system.ownership import MANIFEST
 
 LOOSE = 0.1
-"""Share of images, or a single one, that may lie beside class folders; they are left out."""
+"""Share of images (at least one image) that may lie beside class folders; they are left out."""
 
 RUN = ("config.yaml", "environment.json")
-"""Files by which a run folder is known."""
+"""Files that identify a run folder."""
 
 GRID = "grid.png"
-"""The picture of all samples that lies beside them."""
+"""The picture of all samples in a folder of samples."""
 
 
 @dataclass
@@ -42,13 +42,13 @@ class Folder:
 
     Attributes:
         root: the folder.
-        paths: of the images, below the root.
-        labels: of each image; None where there are none.
-        heldout: of each image, whether the source holds it out; None where it does not say.
+        paths: of the images, relative to the root.
+        labels: of each image; None without labels.
+        heldout: whether the source holds out each image; None without a split.
         stats: size in bytes and time of change (ns) of each.
-        ignored: how many other files there are, by suffix.
-        missing: files that a list names and that are not there, or cannot be looked at.
-        notes: what a person should know.
+        ignored: number of other files, by suffix.
+        missing: files in a list of labels that do not exist or cannot be examined.
+        notes: for people.
     """
 
     root: Path
@@ -74,7 +74,7 @@ class Folder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the images depend on, as far as it can be told without reading them."""
+        """Everything that the images depend on and that is known without reading them."""
         rows = zip(self.paths, self.stats, strict=True)
         files = [[ascii(path), *stat] for path, stat in rows]
         return {"folder": self.text, "files": files, "labels": self.labels, "split": self.heldout}
@@ -84,7 +84,7 @@ class Folder:
         return map(self._raw, range(start, len(self.paths)))
 
     def sample(self, n: int) -> Iterator[Raw]:
-        """About n images from all over the folder."""
+        """About n images, spread over the folder."""
         return map(self._raw, range(0, len(self.paths), max(1, len(self.paths) // n)))
 
     def _raw(self, i: int) -> Raw:
@@ -98,7 +98,7 @@ class Folder:
         )
 
     def keep(self, order: list[int]) -> None:
-        """Leave out all images but these, and put them in this order."""
+        """Keep only these images, in this order."""
         self.paths = [self.paths[i] for i in order]
         self.stats = [self.stats[i] for i in order]
         if self.labels is not None:
@@ -108,12 +108,12 @@ class Folder:
 
 
 def list_folder(root: Path, reading: Reading) -> Folder:
-    """What is in a folder of images.
+    """The images of a folder.
 
     Links to folders are followed, each folder once. Hidden files and folders are skipped.
 
     Raises:
-        UserError: no images there, or a list of labels that cannot be used.
+        UserError: no images, or a list of labels that cannot be used.
     """
     found = Folder(root)
     lists = _walk(found)
@@ -135,13 +135,13 @@ def list_folder(root: Path, reading: Reading) -> Folder:
         _label_by_folder(found)
     if reading.limit is not None:
         n = len(found.paths)
-        # Spread over the folder, since its first images may all be of one class.
+        # Spread over the folder, since the first images may all have one class.
         found.keep(sorted({k * n // reading.limit for k in range(reading.limit)}))
     return found
 
 
 def holds_images(root: Path, enough: int = 10) -> bool:
-    """Whether a folder and its subfolders hold enough image files to be meant by them."""
+    """Whether a folder and its subfolders hold enough image files to be a folder of images."""
     count = 0
     for _, _, names in os.walk(root):
         count += sum(name.lower().endswith(SUFFIXES) for name in names)
@@ -151,13 +151,13 @@ def holds_images(root: Path, enough: int = 10) -> bool:
 
 
 def _walk(found: Folder) -> list[str]:
-    """List the files, those of a folder where its name stands among the others.
+    """List the image files; a folder's files stand where its name stands in the order of names.
 
-    Returns the lists of labels that were found, below the root.
+    Returns the paths of the lists of labels, relative to the root.
     """
     lists: list[str] = []
     visited: set[tuple[int, int]] = set()
-    waiting = [""]  # a stack, for folders may be nested deeper than calls
+    waiting = [""]  # a stack: folders may be nested deeper than the limit of recursion
     while waiting:
         path = waiting.pop()
         full = os.path.join(found.root, path)
@@ -209,7 +209,7 @@ def _most(found: Folder) -> list[tuple[str, int]]:
 
 
 def _split_by_folder(found: Folder) -> None:
-    """Take folders named train and test at the top as a split, if there is nothing else."""
+    """Take folders named train and test at the top as a split, if there are no other folders."""
     tops = [path.partition(os.sep)[0] if os.sep in path else "" for path in found.paths]
     names = {top.lower() for top in tops}
     if names & set(TRAIN) and names & set(HELD_OUT) and names <= {*TRAIN, *HELD_OUT}:
@@ -217,7 +217,7 @@ def _split_by_folder(found: Folder) -> None:
 
 
 def _label_by_folder(found: Folder) -> None:
-    """The first folder below the root, or below the split, names the class."""
+    """Label each image by the first folder below the root, or below the split's folder."""
     depth = 0 if found.heldout is None else 1
     parts = [path.split(os.sep)[depth:] for path in found.paths]
     loose = [path for path, p in zip(found.paths, parts, strict=True) if len(p) < 2]

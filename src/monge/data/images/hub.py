@@ -1,6 +1,6 @@
-"""Image data sets of the Hugging Face hub, or of a local folder in its layouts, read as a stream.
+"""Streams image data sets from the Hugging Face hub, or from a local folder in its layouts.
 
-Nothing but the prepared images is kept on disk, so a data set larger than the disk can be read.
+Only the prepared images are stored, so a data set larger than the disk can be read.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class HubImages:
         try:
             rows = self.builder.as_streaming_dataset(split)
             yield from rows.cast_column(self.image_column, Image(decode=False))
-        except Exception as error:  # the library's own, the network's, the file formats'
+        except Exception as error:  # the library, the network and file formats raise many kinds
             raise UserError(
-                f"reading {self.text} stopped: {reason(error)}; run the command again to go on"
+                f"reading {self.text} stopped: {reason(error)}; run the command again to continue"
             ) from None
 
     def _raw(self, row: dict[str, Any], where: str, heldout: bool | None) -> Raw:
@@ -101,10 +101,10 @@ class HubImages:
 def open_hub(repo: str, reading: Reading) -> HubImages:
     """The images of a data set on the hub, by name (ORG/NAME) or local folder.
 
-    Without a named split, train is trained on, and test (or validation) held out if there is one.
+    Without a named split, train is used for training, and test (or validation) is held out.
 
     Raises:
-        UserError: the `datasets` library is missing, no such data set, subset, split or column.
+        UserError: the `datasets` library is missing, or no such data set, subset, split or column.
     """
     try:
         import datasets
@@ -119,7 +119,7 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
             features = builder.info.features
             if features is None:
                 features = _first_features(builder, splits[0])
-        except Exception as error:  # the library's own, the network's and the hub's
+        except Exception as error:  # the library, the network and the hub raise many kinds
             raise UserError(
                 f"cannot read the hub data set {repo!r}: {why or reason(error)}{_remedy(repo)}"
             ) from None
@@ -143,7 +143,7 @@ def open_hub(repo: str, reading: Reading) -> HubImages:
 
 
 def _is_image(kind: Any) -> bool:
-    """Whether a feature is one of images, or of bytes that may be some, as in parquet files."""
+    """Whether a feature holds images, or bytes that may be images, as in parquet files."""
     import datasets
 
     if isinstance(kind, dict):
@@ -162,7 +162,7 @@ def _remedy(repo: str) -> str:
 
 
 def _first_features(builder: Any, split: str) -> Any:
-    """The columns of a data set that does not declare them, from its first rows."""
+    """The columns of a data set without declared columns, from its first rows."""
     return builder.as_streaming_dataset(split)._resolve_features().features or {}
 
 

@@ -1,10 +1,10 @@
-"""One image file as pixels: whatever its format, mode and orientation, at the size asked for.
+"""Reads an image file of any format, mode and orientation as pixels of the requested size.
 
 Grey images of any depth, palettes, CMYK and transparency become grey or RGB of 8 bits: values of
 more than 8 bits are scaled by the white of their source (of 16-bit colour Pillow reads the high
 bytes), transparent images are put on white, the first frame of an animation is taken, and the
-camera's rotation (EXIF) is undone. Large images are converted in strips, so that an image takes its
-own size and little more.
+camera's rotation (EXIF) is undone. Large images are converted in strips, so the conversion takes
+little more memory than the image.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from PIL import ExifTags, Image
 from monge.data.images.array_images import white_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
-"""Formats that are read, by content and not by name. JPEG may turn out to be MPO, a JPEG with
-more pictures behind it that some cameras write."""
+"""Formats that are read, recognised by content and not by name. JPEG includes MPO, a JPEG
+followed by further pictures, which some cameras write."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp")
-"""Names by which image files are found in folders."""
+"""Suffixes of image files in folders."""
 
 MOST_PIXELS = 2**27
-"""Larger images are refused before they are decoded: no camera's, most likely a bomb."""
+"""Larger images are refused before decoding: most likely a decompression bomb."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,7 +37,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each value of the EXIF orientation."""
+"""The transposition that undoes each value of the EXIF orientation."""
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -45,12 +45,12 @@ Fit = Literal["crop", "pad"]
 
 
 class Unreadable(Exception):
-    """An image cannot be read; the message says why."""
+    """An image cannot be read; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class White:
-    """What is white in grey images that do not say so; it is the same for a whole source.
+    """The value of white in grey images of more than 8 bits; the same for a whole source.
 
     Attributes:
         whole: in whole numbers of 16 or 32 bits: 255, 1023, 4095, 16383 or 65535.
@@ -65,7 +65,7 @@ BRIGHTEST = White()
 
 
 class Brighter(Exception):
-    """An image has values above what is taken for white; `white` is what they need."""
+    """An image has values above the current white; `white` is the white that it needs."""
 
     def __init__(self, white: White) -> None:
         super().__init__(str(white))
@@ -74,14 +74,14 @@ class Brighter(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself.
+    """The header of an image file.
 
     Attributes:
-        format: as Pillow names it.
-        mode: Pillow's, before any conversion.
-        size: height and width as it is seen, the camera's rotation undone.
-        grey: whether it has no colour.
-        deep: whether its values are not of 8 bits.
+        format: Pillow's name of the format.
+        mode: Pillow's mode before any conversion.
+        size: height and width after the camera's rotation is undone.
+        grey: whether the image has no colour.
+        deep: whether its values have more than 8 bits.
     """
 
     format: str
@@ -98,15 +98,15 @@ def read(
     fit: Fit = "crop",
     white: White = BRIGHTEST,
 ) -> tuple[np.ndarray, Header]:
-    """The image of a file as (channels, height, width) uint8, and what the file says of itself.
+    """The image of a file as (channels, height, width) uint8, and its header.
 
     Args:
         size: height and width of the result.
         channels: 1 for grey, 3 for RGB, 4 for RGBA.
-        white: of grey values that are not of 8 bits.
+        white: of grey values with more than 8 bits.
 
     Raises:
-        Unreadable: no image of a known format, cut short, damaged, or too large.
+        Unreadable: no image of a known format, truncated, damaged, or too large.
         Brighter: values above `white`.
     """
     try:
@@ -115,7 +115,7 @@ def read(
             if image.format == "JPEG":
                 # Large photographs are decoded at a half, a quarter or an eighth of their size.
                 image.draft(image.mode, (2 * max(size), 2 * max(size)))
-            image.load()  # before the EXIF: in PNG it may stand behind the pixels
+            image.load()  # first, because PNG may store the EXIF after the pixels
             turn = _turn(image)
             upright = image if turn is None else image.transpose(turn)
             if channels == len("RGBA"):
@@ -131,7 +131,7 @@ def read(
 
 
 def look(content: bytes) -> Header:
-    """What an image file says of itself, without decoding it.
+    """The header of an image file; the image is not decoded.
 
     Raises:
         Unreadable: no image of a known format, or too large.
@@ -146,10 +146,10 @@ def look(content: bytes) -> Header:
 
 
 def white_in(content: bytes) -> White:
-    """The white that an image needs: the darkest one, as far as this image tells.
+    """The lowest white that an image allows.
 
     Raises:
-        Unreadable: as `read`.
+        Unreadable: as in `read`.
     """
     try:
         read(content, (1, 1), 1, white=DARKEST)
@@ -162,16 +162,16 @@ DARKEST = White(255, 1.0)
 
 
 def brighter(one: White, other: White) -> White:
-    """The white that suits both."""
+    """The higher of two whites, for both kinds of values."""
     return White(max(one.whole, other.whole), max(one.fraction, other.fraction))
 
 
 def resize(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
-    """An image of 8 bits a channel at a height and width, with antialiasing.
+    """An image of 8 bits per channel, resized to a height and width with antialiasing.
 
     Args:
         fit: crop takes the largest central part of the right proportions; pad shrinks the whole
-            image if it is too large, and puts it in the middle of black.
+            image if it is too large, and centres it on black.
     """
     height, width = size
     if image.size == (width, height):
@@ -204,11 +204,11 @@ def _header(image: Image.Image) -> Header:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What undoes the camera's rotation; None also for damaged EXIF: the pixels may be sound."""
-    if image.format == "TIFF":  # Pillow turns those itself
+    """The transposition that undoes the camera's rotation; None for none or for damaged EXIF."""
+    if image.format == "TIFF":  # Pillow rotates TIFF itself
         return None
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif", "xmp"}:
-        return None  # Pillow would decode the whole image to look behind it
+        return None  # Pillow would decode the whole image to find a later EXIF
     try:
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -218,7 +218,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _with_transparency(
     image: Image.Image, size: tuple[int, int], fit: Fit, white: White
 ) -> np.ndarray:
-    """The image (height, width, 4); what is wholly transparent is white, whatever lies under it."""
+    """The image (height, width, 4); fully transparent pixels are white."""
     full = image.convert("RGBA") if image.has_transparency_data else _eight_bits(image, white)
     pixels = np.array(resize(full.convert("RGBA"), size, fit))  # resizing weighs by opacity
     pixels[pixels[..., 3] == 0, :3] = 255
@@ -226,11 +226,11 @@ def _with_transparency(
 
 
 STRIP = 2**22
-"""Pixels that are converted at once."""
+"""Pixels converted at once."""
 
 
 def _eight_bits(image: Image.Image, white: White) -> Image.Image:
-    """The image in mode L or RGB, on white where it is transparent."""
+    """The image in mode L or RGB, with transparent parts on white."""
     target = "L" if image.mode in GREY_MODES else "RGB"
     if image.mode == target and not image.has_transparency_data:
         return image

@@ -1,4 +1,4 @@
-"""Lists of labels beside images: which of them count, and which image each row means."""
+"""Lists of labels beside images: selects the lists, and finds the image of each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monge.data.reading import Reading
 from monge.errors import UserError, nearest
 
 LISTS = ("labels.csv", "metadata.csv")
-"""Names of lists, in any case; the first comes first."""
+"""Names of lists, in upper or lower case, in the order of preference."""
 
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "species")
@@ -24,7 +24,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "species")
 
 @runtime_checkable
 class Listed(Protocol):
-    """The images of a folder, as `folder.Folder` has them."""
+    """The attributes of `folder.Folder` that labels need."""
 
     root: Path
     paths: list[str]
@@ -37,9 +37,9 @@ class Listed(Protocol):
 
 
 def lists_to_use(found: Listed, lists: Sequence[str]) -> list[str]:
-    """The lists that say the labels: one at the top, else one in each folder of the split.
+    """The lists of labels in use: one at the top, else one in each folder of the split.
 
-    Others are noted, as they might be meant.
+    Other lists are noted.
     """
     by_folder: dict[str, str] = {}
     for path in sorted(lists, key=lambda p: LISTS.index(os.path.basename(p).lower())):
@@ -62,7 +62,7 @@ def lists_to_use(found: Listed, lists: Sequence[str]) -> list[str]:
 
 
 def label_by_lists(found: Listed, lists: Sequence[str], reading: Reading) -> None:
-    """Labels from tables of file names; images that they do not name are left out."""
+    """Label the images by tables of file names; images without a row are left out."""
     kept: dict[int, str] = {}
     contradicted: set[int] = set()
     unlabelled = 0
@@ -97,7 +97,7 @@ def label_by_lists(found: Listed, lists: Sequence[str], reading: Reading) -> Non
 def _add_labels(
     found: Listed, path: str, reading: Reading, kept: dict[int, str], contradicted: set[int]
 ) -> int:
-    """Take the labels of one list; how many of its rows have none."""
+    """Take the labels of one list; returns the number of rows without a label."""
     table, folder = found.root / path, os.path.dirname(path)
     rows, file_column, label_column = _columns(table, reading)
     places = _Places(found, folder)
@@ -115,10 +115,10 @@ def _add_labels(
 
 
 class _Places:
-    """Which image a list's cell means.
+    """Finds the image that a list's cell names.
 
-    The path as it stands, from the list's folder; else with backslashes as on Windows; else the
-    only image of that name but for its suffix, its folders or the case of its letters.
+    The cell is a path relative to the list's folder; else such a path with backslashes; else it
+    matches a single image when suffix, folders or case of letters are ignored.
     """
 
     def __init__(self, found: Listed, folder: str) -> None:
@@ -148,7 +148,7 @@ class _Places:
         return None
 
     def _plain(self, path: str, folder: str) -> str:
-        """A path below the root in one spelling, whether it is given from there or in full."""
+        """A normalised path relative to the root, from a relative or an absolute one."""
         if os.path.isabs(path):
             return os.path.normpath(os.path.relpath(path, self.root.absolute()))
         return os.path.normpath(os.path.join(folder, path))
@@ -159,7 +159,7 @@ def _stem(path: str) -> str:
 
 
 def _columns(table: Path, reading: Reading) -> tuple[list[dict[str, str]], str, str]:
-    """The rows of a list, its column of file names and its column of labels."""
+    """The rows of a list, and the names of its columns of files and of labels."""
     rows, columns = _read_list(table)
     plain = {column.lower(): column for column in reversed(columns)}
     file_column = next((plain[c] for c in FILE_COLUMNS if c in plain), columns[0])

@@ -1,8 +1,8 @@
-"""Parquet files of encoded images, one or a folder of them, as Hugging Face data sets have them.
+"""Reads encoded images from a parquet file or a folder of them, in the Hugging Face layout.
 
-An image column holds structs of bytes and path, or bytes; where a struct has a path alone, as
-`Dataset.to_parquet` leaves it of local files, that file is read. Files whose names begin with
-train, test or validation bring that split. Names of labels stand in the schema's metadata.
+An image column holds structs of bytes and path, or bytes. If a struct has only a path, as
+`Dataset.to_parquet` writes it for local files, that file is read. Files whose names begin with
+train, test or validation define that split. Names of labels are in the schema's metadata.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from monge.data.split import HELD_OUT, TRAIN
 from monge.errors import UserError, nearest, reason
 
 BATCH = 32
-"""Rows that are read at once: photographs may have megabytes each."""
+"""Rows read at once: photographs may have megabytes each."""
 
 FAILURES = (OSError, pa.ArrowException, UnicodeEncodeError)
-"""What Arrow raises on files that it cannot read."""
+"""The exceptions of Arrow for unreadable files."""
 
 BUFFER = 2**20
-"""Bytes that are read of a column at once, instead of all that a row group has of it."""
+"""Bytes of a column read at once, instead of a whole row group."""
 
 
 @dataclass
@@ -110,15 +110,15 @@ class ParquetImages:
 
 
 def bytes_of(value: Any, home: Path) -> bytes:
-    """The bytes of an image as a row has it, or of the file that it names.
+    """The encoded bytes of an image, from a row or from the file that the row names.
 
     Args:
         value: bytes, or a mapping of bytes and path.
-        home: where relative paths begin.
+        home: the folder of relative paths.
 
     Raises:
         Unreadable: the row holds neither.
-        OSError: the file that it names cannot be read.
+        OSError: the named file cannot be read.
     """
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
@@ -133,7 +133,7 @@ def bytes_of(value: Any, home: Path) -> bytes:
 
 def _opened(file: Path) -> parquet.ParquetFile:
     try:
-        # Buffered in advance, all that has been read of a file would be held until its end.
+        # With pre-buffering, all data read from a file would stay in memory until its end.
         return parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except FAILURES as error:
         raise unreadable(file, error) from None
@@ -144,29 +144,29 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         for batch in table.iter_batches(BATCH, columns=columns):
-            batch.validate(full=True)  # text may be none
+            batch.validate(full=True)  # finds invalid text
             yield batch
     except FAILURES as error:
         raise unreadable(file, error) from None
 
 
 def unreadable(file: Path, error: Exception) -> UserError:
-    """The error for a parquet file of which Arrow has said one of `FAILURES`."""
+    """The message for one of `FAILURES` of Arrow."""
     path_is_none = isinstance(error, UnicodeEncodeError)
     said = "its path is not UTF-8: rename it" if path_is_none else reason(error)
     return UserError(f"cannot read {shown(str(file))} as parquet: {said}")
 
 
 def named(value: Any, names: list[str]) -> str | None:
-    """The name of a label as it stands in a column: a number into the names, or a word."""
+    """The name of a label in a column: a number is an index into the names, a word is itself."""
     if isinstance(value, int) and not isinstance(value, bool) and names:
-        # Hidden labels, of test data say, are -1.
+        # Hidden labels, such as those of test data, are -1.
         return names[value] if 0 <= value < len(names) else None
     return None if value is None else str(value)
 
 
 def side_of(file: str) -> bool | None:
-    """Whether a file's name puts its rows into the held-out data; None if it does not say.
+    """Whether a file's name marks its rows as held out; None if it names no split.
 
     >>> side_of("test-00000-of-00001.parquet"), side_of("train.parquet"), side_of("part-0.parquet")
     (True, False, None)
@@ -188,7 +188,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def has_images(path: Path, reading: Reading) -> bool:
-    """Whether parquet, a file or the first of a folder, is of images rather than a table."""
+    """Whether a parquet file, or the first one of a folder, holds images and not a table."""
     kinds = read_schema(_files(path)[0]).types
     return reading.image_column is not None or any(map(is_image_column, kinds))
 
@@ -197,7 +197,7 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
     """The images in a parquet file, or in the parquet files of a folder and its subfolders.
 
     Raises:
-        UserError: no image column, or several and none named; files that do not fit together.
+        UserError: no image column, several and none chosen, or files with different columns.
     """
     files = _files(path)
     schema = read_schema(files[0])
@@ -236,7 +236,7 @@ def open_parquet(path: Path, reading: Reading) -> ParquetImages:
 
 
 def _paths_outside(files: list[Path], column: str, kind: pa.DataType) -> list[str]:
-    """A note on rows that name image files outside of the parquet file's folder."""
+    """Notes on rows that name image files outside the parquet file's folder."""
     if not isinstance(kind, pa.StructType) or kind.get_field_index("path") < 0:
         return []
     n, first = 0, ""
@@ -252,7 +252,7 @@ def _paths_outside(files: list[Path], column: str, kind: pa.DataType) -> list[st
                     if not where.startswith(home + os.sep) and os.path.lexists(where):
                         n, first = n + 1, first or path
         except FAILURES:
-            return []  # it is told when the images are read
+            return []  # reported when the images are read
     return [f"{n} rows name files outside of the folder, the first {shown(first)}"] if n else []
 
 
@@ -265,9 +265,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def find_files(root: Path) -> list[Path]:
-    """The parquet files of a folder and its subfolders, without hidden ones, as images are listed.
+    """The parquet files of a folder and its subfolders, without hidden ones, in the order of names.
 
-    Those of training come first: whoever limits the number of rows wants theirs.
+    Files of training come first, so that a limit on the number of rows takes theirs.
     """
     found = []
     for folder, folders, names in os.walk(root):
@@ -280,7 +280,7 @@ def find_files(root: Path) -> list[Path]:
 
 
 def side_in(root: Path, file: Path) -> bool | None:
-    """The side that the file's name, or that of a folder between it and the root, says."""
+    """Whether the file's name, or a folder between it and the root, marks held-out data."""
     below = file.relative_to(root).parts if file != root else (file.name,)
     return next((s for part in reversed(below) if (s := side_of(part)) is not None), None)
 
@@ -289,7 +289,7 @@ def read_schema(file: Path) -> pa.Schema:
     """The schema of a parquet file.
 
     Raises:
-        UserError: it is none.
+        UserError: it is no parquet file.
     """
     try:
         return parquet.read_schema(file)
@@ -302,7 +302,7 @@ def _near(name: str, schema: pa.Schema) -> str:
 
 
 def _label_names(schema: pa.Schema, label: str | None) -> list[str]:
-    """The names of a label column's numbers, as the `datasets` library keeps them."""
+    """The names of a label column's numbers, in the metadata of the `datasets` library."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return [str(name) for name in features[label]["names"]]

@@ -1,4 +1,4 @@
-"""From prepared images to training and held-out data."""
+"""Turns prepared images into training and held-out data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from monge.errors import UserError
 from monge.system.progress import Say
 
 FEWEST = 10
-"""Images that a source must have at least."""
+"""Least number of images in a source."""
 
 
 def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = False) -> Data:
-    """The images of a source, prepared, split and reported on.
+    """The images of a source, prepared and split, with a report.
 
     Args:
         check: read the cache and the source's files again, and compare their hashes.
 
     Raises:
-        UserError: see `store.prepare`; too few images; with `check`, content that has changed.
+        UserError: see `store.prepare`; too few images; with `check`, changed content.
     """
     store = stores.prepare(source, reading, say)
     if check:
@@ -38,7 +38,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
                 f"{len(changed)} files of {shown(source.text)} have changed without a change of "
                 f"size or time, the first is {changed[0]}: monge cache clear {store.folder.name}"
             )
-        say(f"cache: {store.folder.name} is as it was written, and so are the files")
+        say(f"cache: {store.folder.name} and the source's files are unchanged")
     n = len(store.shards)
     if n < FEWEST:
         raise UserError(
@@ -49,7 +49,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
     if len(train) < FEW:
         warnings.append(
             f"{len(train)} training images are few: expect the model to repeat them; mirrored "
-            "copies (photographs) and dropout are used unless told otherwise, and the report "
+            "copies (photographs) and dropout are used unless set otherwise, and the report "
             "begins with memorisation"
         )
     labels = torch.from_numpy(store.labels)
@@ -77,7 +77,7 @@ def load_images(source: ImageSource, reading: Reading, say: Say, check: bool = F
 
 
 def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The source's own split, else one by content, which keeps exact duplicates together."""
+    """The source's split, else one by content, which keeps exact duplicates together."""
     sides = store.heldout
     if _own_split(store):
         train = torch.from_numpy(np.flatnonzero(sides == 0))
@@ -86,14 +86,14 @@ def _split(store: stores.Store, warnings: list[str]) -> tuple[torch.Tensor, torc
         if shared:
             warnings.append(
                 f"{shared} held-out images are exact copies of training images: the split is the "
-                "source's own, and left as it is"
+                "source's own, and is kept"
             )
         return train, heldout
     return split_by_content(store.digests)
 
 
 def _own_split(store: stores.Store) -> bool:
-    """Whether the source says of all images whether it holds them out, and has both kinds."""
+    """Whether the source assigns every image to a side of the split, and both have images."""
     return bool((store.heldout >= 0).all() and store.heldout.min() < store.heldout.max())
 
 

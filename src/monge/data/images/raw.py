@@ -1,4 +1,4 @@
-"""Encoded images before they are read: what a folder, a parquet file and a hub have in common."""
+"""The common interface of a folder, a parquet file and the hub as sources of encoded images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Raw:
 
     Attributes:
         name: for messages.
-        load: reads its bytes; raises OSError where they cannot be had now, and `Unreadable` where
+        load: reads its bytes; raises OSError if they cannot be read now, and `Unreadable` if
             there are none.
         label: its class, or None.
-        heldout: whether the source holds it out; None where it does not say.
-        bytes: about how many it has, if that is known before.
+        heldout: whether the source holds it out; None without a split.
+        bytes: its approximate size, if known in advance.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Raw:
 
 
 MOST_BYTES = 2**30
-"""Larger files are not read: no image of as many pixels as are decoded needs more."""
+"""Larger files are not read: an image with the most pixels allowed needs fewer bytes."""
 
 
 def content_of_file(path: Path) -> bytes:
-    """The bytes of a regular file of a bearable size; a pipe or a device has no end.
+    """The bytes of a regular file of at most `MOST_BYTES`.
 
     Raises:
-        Unreadable: it is neither, with its size.
-        OSError: it cannot be read.
+        Unreadable: no regular file, or a larger one.
+        OSError: the file cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
@@ -59,60 +59,60 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Short, for folder names."""
+        """A short name, for folders."""
         ...
 
     @property
     def text(self) -> str:
-        """What names the source, from any working directory."""
+        """The source as a text that is valid in any working directory."""
         ...
 
     @property
     def total(self) -> int | None:
-        """How many there are, if that is known; it is for show."""
+        """The number of images, if known; used only for display."""
         ...
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the images depend on; equal facts, equal images."""
+        """Everything that the images depend on: equal facts mean equal images."""
         ...
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a person should know."""
+        """Notes for people."""
         ...
 
     @property
     def missing(self) -> Sequence[tuple[str, str]]:
-        """Names of images that cannot be had, and why."""
+        """Names of missing images, with the reason."""
         ...
 
     def rows(self, start: int) -> Iterator[Raw]:
         """All images in order, from number `start` on.
 
         Raises:
-            UserError: the source itself fails, as a file of many images can.
+            UserError: the source itself fails, such as a file of many images.
         """
         ...
 
     def sample(self, n: int) -> Iterator[Raw]:
-        """Some of the images, about n, for a look at what they are."""
+        """About n of the images, to choose size and colour."""
         ...
 
 
 def shown(name: str) -> str:
-    """A file name that can be printed: on one line, whatever its bytes.
+    """A file name of any bytes in printable form, on one line.
 
     >>> print(shown("two\\nlines"))
     two\\nlines
     """
     try:
         text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # no file name: half a character, as JSON can hold it
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold but a file name cannot
         text = name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown_lines(text: str) -> str:
-    """A text of several lines that can be printed, whatever names and values it quotes."""
+    """A text of several lines in printable form, whatever names and values it quotes."""
     return "\n".join(map(shown, text.split("\n")))

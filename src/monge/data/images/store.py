@@ -1,7 +1,7 @@
-"""Images decoded once: a cache entry of uint8 pixels, however many and whatever they were.
+"""The cache entry of a source's images, decoded once to uint8 pixels.
 
-The shards of `decoding`, and ``entry.json``, which is written last. Everything after this reads
-rows of mapped shards: memory does not grow with the number of images.
+It consists of the shards of `decoding` and of ``entry.json``, which is written last. Later code
+reads rows of mapped shards, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from monge.system.progress import Say, counting
 FORMAT_VERSION = 3
 
 MOST_BAD = 0.01
-"""Share of unreadable files beyond which a source is refused."""
+"""Share of unreadable files above which a source is refused."""
 
 NAMED = 20
-"""Unreadable files that are listed by name."""
+"""Number of unreadable files listed by name."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Store:
     Attributes:
         shards: the pixels (N, C, H, W) uint8.
         digests: (N,) uint64 hashes of the pixels: equal images, equal hashes.
-        rows: (N,) which image of the source each is, in the source's order.
-        labels: (N,) index into `label_names`, -1 for none.
-        heldout: (N,) 1 where the source holds it out, 0 where not, -1 where it does not say.
+        rows: (N,) number of each image in the source's order.
+        labels: (N,) index into `label_names`, -1 for no label.
+        heldout: (N,) 1 for held out by the source, 0 for training, -1 for unassigned.
         label_names: in order.
         report: counts, for ``data_report.json``.
         folder: the cache entry.
@@ -60,10 +60,10 @@ class Store:
 
 
 def prepare(source: ImageSource, reading: Reading, say: Say) -> Store:
-    """The images of a source, decoded and brought to one size; from the cache if they are there.
+    """The images of a source, decoded to one size, or read from the cache.
 
     Raises:
-        UserError: too many files that cannot be read, or none that can.
+        UserError: too many unreadable files, or no readable one.
     """
     facts = {
         "format_version": FORMAT_VERSION,
@@ -74,7 +74,7 @@ def prepare(source: ImageSource, reading: Reading, say: Say) -> Store:
         **({} if reading.image_mode == "auto" else {"image_mode": reading.image_mode}),
     }
     folder = cache.folder_for("images", source.name, facts)
-    # Files that could not be opened are tried again: what kept them closed may have passed.
+    # Files that could not be opened are tried again: the cause may have been temporary.
     lost = tuple(cache.read_entry(folder)["lost"]) if cache.is_whole(folder) else ()
     with cache.building(folder, say, again=bool(lost)) as needed:
         if needed:
@@ -89,7 +89,7 @@ def check(folder: Path) -> None:
     """Read every shard of an entry again and compare it with its hash.
 
     Raises:
-        UserError: naming the shard that has changed.
+        UserError: a shard has changed; the message names it.
     """
     for name, digest in cache.read_entry(folder)["shards"].items():
         if file_digest(folder / name) != digest:
@@ -100,7 +100,7 @@ def check(folder: Path) -> None:
 
 
 def changed_files(store: Store, source: ImageSource, say: Say) -> list[str]:
-    """Names of source images whose content is not what was read, by their hashes."""
+    """Names of source images whose content has changed since they were read, by hash."""
     names = cache.read_entry(store.folder)["shards"]
     then = np.concatenate([map_file(store.folder / n)[0]["content"] for n in names])
     changed = []
@@ -116,7 +116,7 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -128,7 +128,7 @@ def file_digest(path: Path) -> str:
 
 
 def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
-    """Sum up the shards and write the entry, which makes it whole."""
+    """Summarise the shards and write ``entry.json``, which completes the entry."""
     names: set[str] = set()
     bad: list[list[str]] = []
     totals = {key: Counter() for key in ("formats", "modes", "sizes")}
@@ -179,7 +179,7 @@ def _finish(source: ImageSource, plan: decoding.Plan, folder: Path) -> None:
 
 
 def _report(kept: dict[str, Any], source: ImageSource, reading: Reading) -> dict[str, Any]:
-    """What was found of the images, with what the source says of itself now."""
+    """The report of an entry, updated with the source's present notes."""
     white, greatest = kept.pop("white"), kept.pop("greatest")
     missing = list(source.missing)
     bad = [*missing, *kept["unreadable_files"]][:NAMED]
@@ -195,7 +195,7 @@ def _report(kept: dict[str, Any], source: ImageSource, reading: Reading) -> dict
 
 
 def _why(kept: dict[str, Any], reading: Reading) -> str:
-    """Why the images have the size that they are brought to."""
+    """The reason for the size of the prepared images."""
     _, height, width = kept["prepared_to"]
     if reading.image_size is not None:
         return "image_size says so"
@@ -207,7 +207,7 @@ def _why(kept: dict[str, Any], reading: Reading) -> str:
 
 
 DARK = 64
-"""Sources without a brighter value than this, of 255, are warned of."""
+"""A source whose brightest value is at most this, of 255, gets a warning."""
 
 
 def _scale_notes(kept: dict[str, Any], white: list[float], greatest: int) -> list[str]:
@@ -231,7 +231,7 @@ def _scale_notes(kept: dict[str, Any], white: list[float], greatest: int) -> lis
 
 
 def _in_order(source: ImageSource, names: set[str]) -> list[str]:
-    """The source's own order of labels; else numbers by value, and words by the alphabet."""
+    """Labels in the source's order; else numbers by value, and words by the alphabet."""
     own = [name for name in getattr(source, "label_names", ()) if name in names]
     if len(own) == len(names):
         return own
@@ -269,10 +269,10 @@ def _open(folder: Path, report: dict[str, Any]) -> Store:
 
 
 def _shard(path: Path, shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a shard, and what was found of its images.
+    """The arrays of a shard, and its metadata.
 
     Raises:
-        UserError: it is not as it was written, as far as that can be told without reading it.
+        UserError: damage that is visible without reading the arrays.
     """
     arrays, metadata = map_file(path)
     try:

@@ -1,1 +1,1 @@
-"""Tables as data: read, columns chosen, rows made numbers."""
+"""Reads tables, chooses their columns, and converts rows to numbers."""

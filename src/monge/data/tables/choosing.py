@@ -1,4 +1,4 @@
-"""Which columns of a table are learned, which are given, and which are left out."""
+"""Chooses which columns of a table are learned, which are conditions, and which are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monge.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Asked:
-    """Which columns are learned, given or left out; names, in the table's order."""
+    """Names of the columns that are learned, given or left out, in the table's order."""
 
     learned: tuple[str, ...]
     label: str | None
@@ -33,10 +33,10 @@ class Asked:
 
 
 def choose(known: Sequence[str], reading: Reading) -> Asked:
-    """The columns that the settings ask for.
+    """The columns that the settings choose.
 
     Raises:
-        UserError: an unknown column, with the nearest; one asked for twice.
+        UserError: an unknown column, with the nearest name; a column with two roles.
     """
     given_lists = {
         "--columns": names_in(reading.columns),
@@ -79,7 +79,7 @@ def choose(known: Sequence[str], reading: Reading) -> Asked:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Refuse a table with all that is wrong with it at once.
+    """Refuse a table, with all its problems in one message.
 
     Raises:
         UserError: there are problems.
@@ -91,17 +91,16 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 MOST_WORDS = 100
-"""Different words that a column of text may have to be learned as categories unasked."""
+"""Most distinct values of a text column that is learned as categories by default."""
 
 
 def check_types(table: pa.Table, asked: Asked) -> tuple[Asked, list[str]]:
-    """The choice with columns of text that have few values among the categories; what was done.
+    """Add text columns with few values to the categories; returns the choice and notes.
 
-    A column of text is one of categories if it has at most `MOST_WORDS` values, each of them
-    twice on average.
+    A text column is categorical if it has at most `MOST_WORDS` values, each twice on average.
 
     Raises:
-        UserError: columns of types that cannot be learned, all of them.
+        UserError: the names of all columns of types that cannot be learned.
     """
     problems, words, texts, notes = [], [], [], []
     advice = advice_of(table)
@@ -143,7 +142,7 @@ def check_types(table: pa.Table, asked: Asked) -> tuple[Asked, list[str]]:
 
 
 def _of_text(texts: list[tuple[str, int]], words: list[str], rows: int) -> str:
-    """What to do about columns of text with too many values."""
+    """Advice on text columns with too many values."""
     told = ", ".join(f"{name!r} ({values} different values)" for name, values in texts)
     lines = (
         f"columns with text that hardly repeats: {told} in {rows} rows, too many to be learned as "

@@ -1,4 +1,4 @@
-"""Tables of several sources as matrices with the same columns: matched by name, in any order."""
+"""Converts tables of several sources to matrices with the same columns, matched by name."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from monge.errors import UserError
 def as_matrices(
     tables: Sequence[tuple[str, pa.Table]], reading: Reading
 ) -> tuple[list[Float64[Tensor, "n d"]], list[str]]:
-    """Rows of tables as numbers in the columns' own units, one-hot for categories; their names.
+    """Rows of tables as matrices in the columns' units, one-hot for categories; column names.
 
-    Nothing is dequantised: numbers are as they stand in the file.
+    Numbers are those of the file, without dequantisation.
 
     Args:
-        tables: with a name for messages; columns as they were chosen when they were read.
+        tables: (name for messages, table), with the columns that reading chose.
 
     Raises:
-        UserError: columns that not all tables have, or whose types do not go together.
+        UserError: columns that some tables lack, or incompatible types.
     """
     blocks: list[list[np.ndarray]] = [[] for _ in tables]
     titles: list[str] = []
@@ -42,7 +42,7 @@ def as_matrices(
 def as_columns(
     tables: Sequence[tuple[str, pa.Table]], reading: Reading
 ) -> tuple[list[Float64[Tensor, "n columns"]], list[str], list[bool]]:
-    """The same columns with a code for each category: matrices, names, and which are codes."""
+    """The same with a code for each category: matrices, names, and whether a column is a code."""
     blocks: list[list[np.ndarray]] = [[] for _ in tables]
     names: list[str] = []
     codes: list[bool] = []
@@ -57,7 +57,7 @@ def as_columns(
 def _common(
     tables: Sequence[tuple[str, pa.Table]], reading: Reading
 ) -> Iterator[tuple[str, list[np.ndarray], list[str]]]:
-    """Each column that the tables share, as `_numbers` reads it."""
+    """Each column that the tables share, converted by `_numbers`."""
     columns = {name: table.column_names for name, table in tables}
     common = [c for c in columns[tables[0][0]] if all(c in own for own in columns.values())]
     if any(len(own) > len(common) for own in columns.values()):
@@ -70,7 +70,7 @@ def _common(
 
 
 def differing(columns: dict[str, list[str]], common: list[str]) -> str:
-    """What to say of tables with different columns."""
+    """The message for tables with different columns."""
     lines = []
     every = list(dict.fromkeys(c for own in columns.values() for c in own))
     for name, own in columns.items():
@@ -83,10 +83,10 @@ def differing(columns: dict[str, list[str]], common: list[str]) -> str:
 
 
 def _of_one_type(columns: list[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
-    """Categories that are written in several ways, as one type where they are the same values.
+    """Columns of categories in different notations, converted to one type if the values agree.
 
-    Numbers are numbers, whole or not. Of 0 and 1 alone they are the truth values that other tables
-    write in words, and beside codes of digits they are such codes.
+    Whole and fractional numbers are one type. Columns of 0 and 1 are truth values if other tables
+    write them in words, and codes if other tables have codes of digits.
     """
     types = [column.type for column in columns]
     if all(map(arrow.is_plain_number, types)) and not any(map(pa.types.is_boolean, types)):
@@ -113,7 +113,7 @@ def _are_digits(column: pa.ChunkedArray) -> bool:
 def _numbers(
     name: str, own: Sequence[pa.ChunkedArray], whose: Sequence[str], reading: Reading
 ) -> tuple[list[np.ndarray], list[str]]:
-    """One column of every table: (n, 1) numbers; or (n, values) for categories, and the values."""
+    """One column of every table: (n, 1) numbers, or (n, values) one-hot, with the values."""
     types = [arrow.plain_type(column.type) for column in own]
     listed = name in names_in(reading.categorical)
     category = listed or any(

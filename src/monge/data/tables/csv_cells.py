@@ -1,16 +1,16 @@
-"""What the cells of a text column are: numbers, codes, truth values, dates or text.
+"""Decides whether the cells of a csv column are numbers, codes, truth values, dates or text.
 
-A column is looked at twice. The first time, block by block, `Cells` counts what its cells can be;
-then `decide` says what it is, by the rules below; the second time each block is converted.
+A column is read twice. First `Cells` counts, block by block, the forms of its cells. Then `decide`
+chooses the type by the rules below, and in the second pass each block is converted.
 
-The rules, where the cells alone do not tell:
+The rules for ambiguous cells:
 
-- whole numbers of which one has a leading zero are codes, hence text; likewise numbers that begin
-  with a plus and have seven digits or more; and numbers of one width with an E in some, as 12E3;
+- whole numbers are codes, and so text, if one has a leading zero; likewise numbers that begin with
+  a plus and have seven digits or more; and numbers of one width, some with an E, as 12E3;
 - whole numbers that do not fit 64 bits are text, digit for digit;
-- a comma is the decimal mark where all cells are numbers with commas or whole ones. In a file that
-  is cut at commas, three digits behind every comma are thousands instead, and the column is text;
-- signs such as ? and - among numbers are missing values. Among words they are values.
+- a comma is the decimal mark if all cells are numbers with commas or whole numbers. In a file
+  delimited by commas, three digits after every comma are thousands instead, and the column is text;
+- signs such as ? and - are missing values among numbers, and values among words.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ FOREIGN = {
     "dates with strokes": r"^\d{4}/\d{1,2}/\d{1,2}( .*)?$",
     "amounts of money": r"^[$€£¥]\s*[+-]?[\d.,]+$|^[+-]?[\d.,]+\s*[$€£¥]$",
 }
-"""What other programs read as numbers or dates, and what to call it."""
+"""Patterns that other programs read as numbers or dates, by their description."""
 
 ODD = 64
-"""Different cells that are neither numbers nor dates, of which the rows are kept."""
+"""Most distinct cells, neither numbers nor dates, whose rows are recorded."""
 
 FEW_ODD = 0.2
-"""Share of a column's cells up to which those that are no numbers are named one by one."""
+"""Largest share of cells that are no numbers for which each of them is named."""
 
 
 @dataclass
 class Cells:
-    """What the cells of one column were found to be, over the blocks so far.
+    """Counts of the forms of one column's cells, over the blocks so far.
 
     Attributes:
-        total: cells that are neither missing nor, in quotes, what would be missing without them.
-        quoted: the latter.
-        point, comma, truth, date, time, stamp: cells of that form, none of them of two.
-        whole, zeros, dialled, lettered, three: of those numbers, special ones.
-        odd: other cells, up to `ODD` different ones: how many, and the row of the first.
-        foreign: other cells by what other programs take them for, and one of them.
+        total: cells that are neither missing nor quoted words for missing values.
+        quoted: quoted words for missing values.
+        point, comma, truth, date, time, stamp: cells of that form; each cell has one form.
+        whole, zeros, dialled, lettered, three: special kinds of those numbers.
+        odd: other cells, up to `ODD` distinct ones: the count, and the row of the first.
+        foreign: other cells by the meaning in other programs, with an example.
     """
 
     total: int = 0
@@ -96,7 +96,7 @@ class Cells:
     foreign: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def add(self, column: pa.Array, row: int) -> None:
-        """Count the cells of a block, text without blanks around it, that begins at a row."""
+        """Count the cells of a block, stripped of blanks; its first cell is in row `row`."""
         here = column.drop_null()
         here = here.filter(compute.invert(compute.is_in(here, value_set=_NULLS)))
         self.quoted += len(column) - column.null_count - len(here)
@@ -111,7 +111,7 @@ class Cells:
             if n:
                 found = rest if n == len(rest) else rest.filter(fits)
                 if kind in ("date", "time", "stamp") and not _is_temporal(kind, found):
-                    continue  # a 31st of June
+                    continue  # not a date, such as a 31st of June
                 setattr(self, kind, getattr(self, kind) + n)
                 self._look(kind, found)
                 rest = rest.filter(compute.invert(fits))
@@ -162,7 +162,7 @@ class Cells:
         self._look_at_decimals(found, "." if kind == "point" else ",")
 
     def _look_at_decimals(self, found: pa.Array, mark: str) -> None:
-        """How many digits stand behind the point, with an exponent and without one."""
+        """Record the digits after the point, with and without an exponent."""
         powers = compute.match_substring_regex(found, "[eE]")
         self.exponents += powers.true_count
         for cells, kept in (
@@ -197,7 +197,7 @@ class Cells:
 
     @property
     def marks(self) -> dict[str, tuple[int, int]]:
-        """Signs for missing values: how many, and the row of the first."""
+        """Signs for missing values: their count, and the row of the first."""
         return {cell: found for cell, found in self.odd.items() if cell in MARKS}
 
 
@@ -206,15 +206,15 @@ _NULLS = pa.array(sorted(NULLS))
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column is.
+    """The type of a column.
 
     Attributes:
-        dtype: to convert it to.
-        comma: whether a comma is its decimal mark.
+        dtype: the Arrow type to convert to.
+        comma: whether a comma is the decimal mark.
         marks: cells that are missing values.
-        spelling: how its cells are written.
-        notes: what was decided by a rule, for a person.
-        advice: why it is text though it may be meant as something else, and what to do.
+        spelling: the notation of the cells.
+        notes: on decisions by a rule, for people.
+        advice: why the column is text although it looks like another type, and what to do.
     """
 
     dtype: pa.DataType
@@ -226,7 +226,7 @@ class Kind:
 
 
 def decide(cells: Cells, name: str, delimiter: str) -> Kind:
-    """What a column is, by its cells."""
+    """The type of a column, by its cells."""
     marks = cells.marks
     n_marks = sum(n for n, _ in marks.values())
     n = cells.total - n_marks
@@ -318,7 +318,7 @@ def _stamp(cells: Cells) -> Kind | None:
 
 
 def _advice(cells: Cells, name: str) -> str:
-    """Why a column is text though most of its cells are something else."""
+    """Why a column is text although most of its cells have another form."""
     n_marks = sum(n for n, _ in cells.marks.values())
     others = {cell: found for cell, found in cells.odd.items() if cell not in MARKS}
     for what, (n, example) in cells.foreign.items():
@@ -329,7 +329,7 @@ def _advice(cells: Cells, name: str) -> str:
     if strange and cells.n_odd <= FEW_ODD * cells.total and cells.point + cells.comma > strange:
         cell, (_, row) = min(others.items(), key=lambda entry: entry[1][1])
         return (
-            f"column {name!r} has numbers but for {strange} cells, the first is {cell!r} in row "
+            f"column {name!r} has numbers except for {strange} cells, the first is {cell!r} in row "
             f"{row}: correct them, or leave them empty, which counts as missing"
         )
     return ""
@@ -342,10 +342,10 @@ def without_blanks(column: pa.Array) -> pa.Array:
 
 
 def convert(column: pa.Array, kind: Kind) -> pa.Array:
-    """A block of text as what its column is; words keep their blanks, nothing else does.
+    """A block of text converted to its column's type; only words keep their blanks.
 
     Raises:
-        pyarrow.ArrowInvalid: a date that is none.
+        pyarrow.ArrowInvalid: an impossible date.
     """
     if pa.types.is_string(kind.dtype):
         return column
@@ -364,7 +364,7 @@ def convert(column: pa.Array, kind: Kind) -> pa.Array:
 
 
 def _time(column: pa.Array) -> pa.Array:
-    """12:30 or 12:30:15 as seconds of the day."""
+    """Times such as 12:30 or 12:30:15 as seconds of the day."""
     whole = compute.if_else(
         compute.equal(compute.utf8_length(column), 5),
         compute.binary_join_element_wise(column, ":00", ""),
@@ -392,5 +392,5 @@ def _casts(column: pa.Array, dtype: pa.DataType) -> bool:
 
 
 def is_country_codes(values: Sequence[str]) -> bool:
-    """Whether words are codes of two capitals, among which NA is Namibia."""
+    """Whether words are country codes of two capitals, so that NA is Namibia."""
     return len(values) > 2 and all(len(v) == 2 and v.isalpha() and v.isupper() for v in values)

@@ -1,4 +1,4 @@
-"""What the first lines of a text file of a table tell: delimiter, names, where the rows begin."""
+"""Finds delimiter, column names and first row of a csv file from its first lines."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from monge.errors import UserError
 
 DELIMITERS = ",;\t|"
 BLANK = " "
-"""A delimiter too, where no other is found and most cells are numbers."""
+"""The delimiter if there is no other and most cells are numbers."""
 
 SNIFFED = 100
-"""Lines that are looked at."""
+"""Most lines examined."""
 
 HEAD = 2**20
-"""Bytes that are looked at."""
+"""Most bytes examined."""
 
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)|nan", re.I)
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -31,16 +31,16 @@ YEARS = (1500, 2200)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text file has its table.
+    """The format of a csv file.
 
     Attributes:
-        delimiter: a blank stands for runs of blanks.
-        names: of the columns, without blanks around them, none twice; "" for none.
+        delimiter: a blank means runs of blanks.
+        names: of the columns, stripped of blanks and unique; "" for a missing name.
         first: line of the file at which the rows begin, counted from 0.
         offset: bytes before that line.
-        padded: whether blanks stand around cells.
-        quoted_behind_blanks: whether quotes follow the blanks behind a delimiter.
-        notes: what was decided by a rule.
+        padded: whether cells are surrounded by blanks.
+        quoted_behind_blanks: whether quotes follow the blanks after a delimiter.
+        notes: on decisions by a rule.
     """
 
     delimiter: str
@@ -53,15 +53,15 @@ class Dialect:
 
 
 def sniff(path: Path) -> Dialect:
-    """The dialect of a file of a table.
+    """The dialect of a csv file.
 
     Raises:
-        UserError: not a regular file of UTF-8, empty, or a first line that has no names.
+        UserError: not a regular file of UTF-8, empty, or a first line without names.
     """
     text, whole = _head(path)
     lines = _lines(text)
     if not whole and len(lines) > 1:
-        lines.pop()  # cut in its middle
+        lines.pop()  # an incomplete line
     at = 0
     while at < len(lines) and not lines[at].strip().strip(",;\t|"):
         at += 1  # empty lines before the header
@@ -104,18 +104,18 @@ def sniff(path: Path) -> Dialect:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends, which are line feeds and carriage returns alone.
+    """Lines with their ends; only line feeds and carriage returns end a line.
 
-    `str.splitlines` also cuts at control characters that may stand in a cell.
+    `str.splitlines` also splits at control characters that a cell may contain.
     """
     return list(io.StringIO(text, newline=""))
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """A file for reading, if it is one: no pipe, no device.
+    """A regular file, opened for reading.
 
     Raises:
-        UserError: it is not, or cannot be read.
+        UserError: a pipe or a device, or not readable.
     """
     try:
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
@@ -128,7 +128,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number, with a point or a comma."""
+    """Whether a cell is a number, with a decimal point or comma."""
     return NUMBER.fullmatch(cell.strip()) is not None
 
 
@@ -138,7 +138,7 @@ def _mark(path: Path) -> int:
 
 
 def _head(path: Path) -> tuple[str, bool]:
-    """The first lines of a file as text, and whether that is all of it."""
+    """The first lines of a file as text, and whether they are the whole file."""
     with open_regular(path) as file:
         content = file.read(HEAD)
         whole = not file.read(1)
@@ -156,11 +156,11 @@ def _head(path: Path) -> tuple[str, bool]:
 
 
 def not_utf8(path: Path, content: bytes, at: int, lines: int) -> UserError:
-    """The error for a byte that is no UTF-8.
+    """The error for a byte that is not UTF-8.
 
     Args:
         content: a part of the file, with the byte.
-        lines: of the file before that part.
+        lines: number of lines before that part.
     """
     line = lines + content.count(b"\n", 0, at) + 1
     return UserError(
@@ -169,12 +169,12 @@ def not_utf8(path: Path, content: bytes, at: int, lines: int) -> UserError:
 
 
 def zero_byte(path: Path, lines: int) -> UserError:
-    """The error for a byte of zero behind so many lines."""
+    """The error for a zero byte after `lines` lines."""
     return UserError(f"{path} is no csv file: line {lines + 1} holds a zero byte")
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
-    """The first rows as the delimiter cuts them."""
+    """The first rows, split by the delimiter."""
     found = []
     source = io.StringIO(text, newline="")
     lines = (line.strip() for line in source) if delimiter == BLANK else source
@@ -190,7 +190,7 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
 
 
 def _lines_of_header(lines: list[str], delimiter: str) -> int:
-    """How many lines the header takes: names may hold line breaks."""
+    """The number of lines of the header: names may contain line breaks."""
     reader = csv.reader(iter(lines), delimiter=delimiter, skipinitialspace=True)
     with suppress(csv.Error):
         next(reader)
@@ -198,9 +198,9 @@ def _lines_of_header(lines: list[str], delimiter: str) -> int:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter that cuts the first lines into most cells, equally many in each.
+    """The delimiter that splits the first lines into the most cells, equally many in each.
 
-    The header may have one more or one less than the rows.
+    The header may have one cell more or less than the rows.
     """
     best, most = "", 1
     for delimiter in DELIMITERS:
@@ -221,7 +221,7 @@ def _delimiter(text: str) -> str:
 
 
 def _fitted(header: list[str], below: list[list[str]]) -> tuple[list[str], list[str]]:
-    """The names for rows that have one more or one less than the header."""
+    """The names, and notes, for rows with one cell more or less than the header."""
     sizes = {len(row) for row in below}
     if len(sizes) != 1:
         return header, []
@@ -233,13 +233,13 @@ def _fitted(header: list[str], below: list[list[str]]) -> tuple[list[str], list[
             return [*header, ""], []
         return ["", *header], [
             "the first line has one name less than the rows have cells: the first column has no "
-            "name, as row names have none"
+            "name, like a column of row names"
         ]
     return header, []
 
 
 def _are_quoted(header: list[str], lines: list[str], consumed: int) -> bool:
-    """Whether numbers in the header stand in quotes, as words do, and those below do not."""
+    """Whether numbers in the header are quoted, as words are, and those below are not."""
     raw = "".join(lines[:consumed])
     numbers = [cell for cell in header if is_number(cell)]
     below = "".join(lines[consumed : consumed + SNIFFED])
@@ -248,7 +248,7 @@ def _are_quoted(header: list[str], lines: list[str], consumed: int) -> bool:
 
 
 def _refuse_data(header: list[str], below: list[list[str]], path: Path) -> None:
-    """Refuse a first line that is an example, not names."""
+    """Refuse a first line that holds an example instead of names."""
     numbers = [j for j, cell in enumerate(header) if is_number(cell)]
     remedy = (
         "write the names of the columns into a line before it (a table without them loses its "
@@ -282,8 +282,8 @@ def _may_be_number(cell: str) -> bool:
 
 
 def _counted(header: list[str], numbers: list[int]) -> bool:
-    """Whether the numbers in a header count up in equal steps: years, or 0, 1, 2, ...; rising
-    whole numbers of one step, three at least, or two years."""
+    """Whether the numbers in a header count up: three or more in steps of 1 from 0 or 1, or years
+    in equal steps."""
     if not all(header[j].isdigit() for j in numbers):
         return False
     values = [int(header[j]) for j in numbers]
@@ -302,7 +302,7 @@ def _numbered(header: list[str], below: list[list[str]]) -> list[str]:
 
 
 def _once_each(header: list[str]) -> tuple[list[str], list[str]]:
-    """Names of which none is there twice: a, a.1, a.2."""
+    """Unique names, with notes: a, a.1, a.2."""
     made: list[str] = []
     notes = []
     for name in header:

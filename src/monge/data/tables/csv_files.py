@@ -1,7 +1,7 @@
-"""Csv files as Arrow tables, read in blocks: what is held is the table and a block of its text.
+"""Reads csv files in blocks as Arrow tables; memory holds the table and one block of text.
 
-The file is read twice: once to see what its cells are (`csv_cells`), once to convert them. What
-was decided by a rule is told in notes, which travel as metadata of the schema.
+The file is read twice: once to find the types of its columns (`csv_cells`), once to convert them.
+Decisions by a rule are recorded in notes, in the metadata of the schema.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from monge.data.tables.csv_dialect import BLANK, Dialect, not_utf8, open_regular
 from monge.errors import UserError, reason
 
 BLOCK_BYTES = 2**22
-"""Bytes that are parsed at once; a row must be shorter."""
+"""Bytes parsed at once; a row must be shorter."""
 
 BLOCK_ROWS = 2**14
-"""Rows that are converted at once where Arrow's parser cannot be used."""
+"""Rows converted at once if Arrow's parser cannot be used."""
 
 NOTES = b"monge_notes"
-"""Of a schema's metadata: what reading decided by a rule, as a list in JSON."""
+"""Key of a schema's metadata: notes on decisions by a rule, as a JSON list."""
 
 ADVICE = b"monge_advice"
-"""Of a schema's metadata: why columns are text that may be meant as something else, by name."""
+"""Key of a schema's metadata: for text columns that look like another type, the reason."""
 
 
 def read_csv(path: Path, limit: int | None = None) -> pa.Table:
-    """The table of a text file, its columns typed, notes and advice in its metadata.
+    """The table of a csv file, with typed columns, and notes and advice in its metadata.
 
     Args:
-        limit: rows to read; all by default.
+        limit: most rows to read; by default all.
 
     Raises:
         UserError: not a regular file of UTF-8, no header, rows of unequal length, or larger than
@@ -64,7 +64,7 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
         j
         for j in range(n)
         if cells[j].total or cells[j].quoted or dialect.names[j] or (row == 0 and j < n - 1)
-    ]  # columns without a name and without a value are delimiters at the end of lines
+    ]  # columns without name and values come from delimiters at the ends of lines
     notes = list(dialect.notes)
     if len(kept) < n:
         what = "a column" if n - len(kept) == 1 else f"{n - len(kept)} columns"
@@ -81,7 +81,7 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
 
 
 def notes_of(table: pa.Table) -> list[str]:
-    """What reading decided by a rule."""
+    """Notes on the decisions of reading."""
     return json.loads((table.schema.metadata or {}).get(NOTES, b"[]"))
 
 
@@ -96,7 +96,7 @@ def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
 
 
 def advice_of(table: pa.Table) -> dict[str, str]:
-    """Why columns are text that may be meant as something else."""
+    """For text columns that look like another type, the reason, by name."""
     return json.loads((table.schema.metadata or {}).get(ADVICE, b"{}"))
 
 
@@ -104,7 +104,7 @@ def refuse_beyond_memory(path: Path, size: int) -> None:
     """Refuse a table that is larger than the memory.
 
     Raises:
-        UserError: by name and size.
+        UserError: the table is too large; names the file and its size.
     """
     most = memory()
     if size > most:
@@ -115,7 +115,7 @@ def refuse_beyond_memory(path: Path, size: int) -> None:
 
 
 def memory() -> int:
-    """Bytes of memory that this process may have."""
+    """Bytes of memory available to this process."""
     bounds = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         soft = resource.getrlimit(kind)[0]
@@ -128,12 +128,12 @@ def memory() -> int:
 
 
 MOST_CODES = 26**2
-"""Codes of two letters."""
+"""Number of codes of two letters."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The rows of a csv file, as blocks of text columns."""
+    """The rows of a csv file, in blocks of text columns."""
 
     path: Path
     dialect: Dialect
@@ -142,13 +142,13 @@ class _Source:
     def blocks(
         self, columns: Sequence[int] | None = None, nulls: Sequence[str] | None = None
     ) -> Iterator[list[pa.Array]]:
-        """Blocks of columns of text, at most `limit` rows in all.
+        """Blocks of text columns, at most `limit` rows in all.
 
-        Blanks around cells are cut where the file has them around all kinds of cells.
+        Blanks around cells are stripped if the file has them around all kinds of cells.
 
         Args:
-            columns: their numbers; None for all.
-            nulls: cells that are missing values where they stand without quotes.
+            columns: numbers of the columns; None for all.
+            nulls: cells that are missing values unless they are quoted.
         """
         left = self.limit
         slow = self.dialect.delimiter == BLANK or self.dialect.quoted_behind_blanks
@@ -162,7 +162,7 @@ class _Source:
                 return
 
     def converted(self, kinds: Sequence[Kind], columns: Sequence[int]) -> pa.Table:
-        """The columns, converted."""
+        """The table of the converted columns."""
         made: list[list[pa.Array]] = [[] for _ in columns]
         for block in self.blocks(columns):
             for chunks, column, j in zip(made, block, columns, strict=True):
@@ -243,7 +243,7 @@ class _Source:
 
 
 def _renumbered(text: str, dialect: Dialect) -> str:
-    """Arrow's message with the row counted from the top of the file."""
+    """Arrow's message with the row number counted from the top of the file."""
     return re.sub(r"Row #(\d+)", lambda m: f"Row #{int(m[1]) + dialect.first}", text)
 
 
@@ -255,7 +255,7 @@ def _texts(rows: list[list[str]], j: int) -> pa.Array:
 def _with_codes_of_na(
     table: pa.Table, source: _Source, kept: Sequence[int]
 ) -> tuple[pa.Table, list[str]]:
-    """NA is a country's code, not a missing value, among nothing but codes of two capitals."""
+    """The table with NA restored as a country code in columns of two-letter codes, and notes."""
     notes = []
     for at, j in enumerate(kept):
         if not table.num_rows or not pa.types.is_string(table.schema.field(at).type):
@@ -282,7 +282,7 @@ def _with_codes_of_na(
 
 
 class _Checked(io.RawIOBase):
-    """A file's bytes, checked to be text on their way."""
+    """A stream of a file's bytes that checks that they are text."""
 
     def __init__(self, file: io.BufferedReader, path: Path, lines: int) -> None:
         self.file, self.path, self.lines = file, path, lines

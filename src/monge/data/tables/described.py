@@ -1,4 +1,4 @@
-"""What a person should know of the columns of a table."""
+"""Describes the columns of a table in the data report, with notes for people."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from monge.data.columns.coordinates import Column, range_of
 from monge.data.columns.schema import TableCodec
 
 ATOM = 0.05
-"""Share of the rows with one value from which on it is reported as an atom."""
+"""Least share of rows with one value that is reported as an atom."""
 
 TIED = 0.5
-"""Share of distinct values below which a column on no grid is reported."""
+"""Share of distinct values below which a column without a grid is reported."""
 
 
 def described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any]:
-    """One column, for the data report."""
+    """The description of one column for the data report."""
     facts: dict[str, Any] = {"name": c.name, "kind": c.role, "dtype": str(column.type)}
     facts["missing"] = missing
     if c.grid is not None:
@@ -36,7 +36,7 @@ def described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any
 
 
 def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
-    """What a person should know of the columns."""
+    """Notes on the columns, for people."""
     notes = []
     constant = [c.name for c in codec.columns if c.role == "constant"]
     if constant:

@@ -1,4 +1,4 @@
-"""Columns that number the rows: left out where they have no name, told where they have one."""
+"""Columns that number the rows: unnamed ones are left out, named ones are reported."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from monge.data.naming import drop, names_in
 from monge.data.reading import Reading
 
 UNNAMED = ("", "Unnamed: 0", "Unnamed:0", "__index_level_0__", "...1", "X.1")
-"""Names that programs give to a column of row numbers or row names that has none."""
+"""Names that programs give to an unnamed column of row numbers or row names."""
 
 
 def without_indexes(table: pa.Table, reading: Reading) -> tuple[pa.Table, list[str]]:
-    """The table without columns of row numbers or row names that have no name; what was left out.
+    """The table without unnamed columns of row numbers or row names, and notes on them.
 
-    A column without a name is one of them if it has whole numbers or words of which none occurs
-    twice; so is the index of a data frame that a parquet file tells of. What the settings name is
-    kept.
+    An unnamed column is one of these if it has unique whole numbers or unique words. So is the
+    index of a data frame that a parquet file records. Columns named in the settings are kept.
     """
     told = _told(table)
     asked = {
@@ -46,7 +45,7 @@ def without_indexes(table: pa.Table, reading: Reading) -> tuple[pa.Table, list[s
 
 
 def _told(table: pa.Table) -> set[str]:
-    """Columns that a data frame had for its index, as parquet files of pandas say."""
+    """Index columns of a data frame, recorded in parquet files of pandas."""
     try:
         kept = json.loads((table.schema.metadata or {})[b"pandas"])["index_columns"]
         return {name for name in kept if isinstance(name, str) and name in table.column_names}
@@ -61,7 +60,7 @@ def _numbers_rows(column: pa.ChunkedArray) -> bool:
 
 
 def counted_notes(table: pa.Table, codec: TableCodec) -> list[str]:
-    """Which columns that are learned count up from row to row."""
+    """Notes on learned columns that count up from row to row."""
     counting = [
         c.name
         for c in codec.columns

@@ -1,4 +1,4 @@
-"""Missing and infinite values of a table: found, refused, left out or averaged."""
+"""Missing and infinite values of a table: refuses, drops or replaces them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monge.errors import UserError
 
 
 def nan_as_missing(table: pa.Table) -> pa.Table:
-    """NaN is a missing value: whoever writes a table says so in either way."""
+    """The table with NaN replaced by null, since files use both for missing values."""
     for j, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
             column = table.column(j)
@@ -29,11 +29,11 @@ def nan_as_missing(table: pa.Table) -> pa.Table:
 
 
 UNLABELLED = ("", "?")
-"""Words that are no labels."""
+"""Words that stand for missing labels."""
 
 
 def with_labels_missing(table: pa.Table, label: str | None) -> tuple[pa.Table, list[str]]:
-    """Empty words and question marks in the column of labels are missing labels, no class."""
+    """The table with empty words and question marks in the label column as nulls, and notes."""
     if label is None or not arrow.is_text(table.schema.field(label).type):
         return table, []
     field, column = table.schema.field(label), table[label]
@@ -52,9 +52,9 @@ def count_missing(table: pa.Table) -> dict[str, int]:
 def without_missing(
     table: pa.Table, asked: Asked, reading: Reading, missing: dict[str, int]
 ) -> tuple[pa.Table, np.ndarray, list[str]]:
-    """The table to go on with, the numbers of its rows in the source, and what was done.
+    """The table after the setting for missing values, its row numbers in the source, and notes.
 
-    A mean is put in later (`filled`), so that rows are told apart by what the source says.
+    A mean is filled in later (`filled`), so that row hashes use the values of the source.
     """
     rows = np.arange(table.num_rows)
     lacking = {name: n for name, n in missing.items() if n}
@@ -70,7 +70,7 @@ def without_missing(
     if reading.missing == "refuse":
         raise UserError(
             f"missing values or NaN: {listed}. --missing drop leaves out the {lost} of {len(rows)} "
-            f"rows that have them; --missing mean puts the column's mean; {drop(lacking)} leaves "
+            f"rows that have them; --missing mean takes the column's mean; {drop(lacking)} leaves "
             f"out the column{'s' * (len(lacking) > 1)}"
         )
     if reading.missing == "drop":
@@ -82,7 +82,7 @@ def without_missing(
             f"missing values in {', '.join(map(repr, words))} cannot be averaged, being "
             "categories or labels: use --missing drop"
         )
-    return table, rows, [f"put the column's mean for missing values: {listed}"]
+    return table, rows, [f"replaced missing values by the column's mean: {listed}"]
 
 
 def _is_averaged(field: pa.Field, asked: Asked) -> bool:
@@ -91,7 +91,7 @@ def _is_averaged(field: pa.Field, asked: Asked) -> bool:
 
 
 def filled(table: pa.Table) -> pa.Table:
-    """The column's mean in place of missing values; of a grid, the nearest point."""
+    """The table with the column's mean in place of missing values, rounded to the grid if any."""
     for j, field in enumerate(table.schema):
         column = table.column(j)
         if not column.null_count:

@@ -1,4 +1,4 @@
-"""Files of tables: csv, tsv, parquet and matrices read as Arrow tables, and csv written."""
+"""Reads csv, tsv, parquet and matrices as Arrow tables, and writes csv."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from monge.data.tables.csv_files import read_csv, refuse_beyond_memory, with_not
 from monge.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Files that `read` reads."""
+"""Suffixes of the files that `read` accepts."""
 
 
 def read(path: Path, limit: int | None = None) -> pa.Table:
     """A table from a .csv, .tsv or .parquet file.
 
-    In csv the first line has the names; the delimiter is a comma, a semicolon, a tab, a stroke or
-    blanks; cells that are empty or NA, NaN, null, ... without quotes are missing. What was decided
-    by a rule is told by `csv_files.notes_of`.
+    In csv the first line holds the names; the delimiter is a comma, a semicolon, a tab, a vertical
+    bar or blanks; cells that are empty or unquoted NA, NaN, null, ... are missing. Decisions by a
+    rule are in `csv_files.notes_of`.
 
     Args:
-        limit: rows of a csv file to read; all by default.
+        limit: most rows of a csv file to read; by default all.
 
     Raises:
-        UserError: not such a file, not UTF-8, no header, rows of unequal length, names twice, or
-            a table larger than memory.
+        UserError: another kind of file, not UTF-8, no header, rows of unequal length, repeated
+            names, or a table larger than memory.
     """
     if path.suffix.lower() == ".parquet":
         return _once_named(_read_parquet(path))
@@ -39,7 +39,7 @@ def read(path: Path, limit: int | None = None) -> pa.Table:
 
 
 def _once_named(table: pa.Table) -> pa.Table:
-    """The table with names of which none is there twice."""
+    """The table with unique names."""
     made: list[str] = []
     notes = []
     for name in table.column_names:
@@ -61,14 +61,14 @@ def check_names(names: list[str], where: str) -> None:
 
 
 def read_folder(folder: Path) -> tuple[pa.Table, int | None]:
-    """The tables of a folder's parquet files as one, and how many rows at its end are held out.
+    """A folder's parquet files as one table, and the number of rows at its end that are held out.
 
-    Files whose names begin with test or validation bring that split; without any it is None.
+    Files whose names begin with test or validation are held out; without any the number is None.
 
     Raises:
-        UserError: files that are no parquet, or whose columns differ.
+        UserError: files that are not parquet, or with different columns.
     """
-    files = find_files(folder)  # those of training first
+    files = find_files(folder)  # training files first
     parts = [read(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.schema.names != parts[0].schema.names:
@@ -87,20 +87,20 @@ def _read_parquet(path: Path) -> pa.Table:
         file = parquet.ParquetFile(path)
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
         size = sum(group.total_byte_size for group in groups)
-        # Repeated values take a few bits in the file, and their full width in memory.
+        # Repeated values are compressed in the file, but not in memory.
         refuse_beyond_memory(path, max(size, file.metadata.num_rows))
         table = file.read()
-        table.validate(full=True)  # text may be none
+        table.validate(full=True)  # finds invalid text
     except FAILURES as error:
         raise unreadable(path, error) from None
     return table
 
 
 def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) -> pa.Table:
-    """A matrix (N, D) as a table with columns x0, x1, ... or of the given names, and "label".
+    """A matrix (N, D) as a table with columns x0, x1, ... or the given names, and "label".
 
     Raises:
-        UserError: not numbers, or labels or names of another shape.
+        UserError: values that are not numbers, or labels or names of another shape.
     """
     if x.dtype.kind not in "fiub":
         raise UserError(f"the examples have type {x.dtype}; numbers are needed")
@@ -109,7 +109,7 @@ def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) 
     titles = [f"x{j}" for j in range(x.shape[1])] if names is None else [str(n) for n in names]
     if len(titles) != x.shape[1]:
         raise UserError(f"{len(titles)} names of columns do not fit examples of shape {x.shape}")
-    # Arrow knows neither long nor foreign floats, and counts little with half ones.
+    # Arrow has no long or byte-swapped floats, and few functions for half precision.
     x = x.astype(
         {2: np.float32, 16: np.float64}.get(x.dtype.itemsize, x.dtype.newbyteorder("="))
         if x.dtype.kind == "f"
@@ -127,7 +127,7 @@ def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) 
 
 
 def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
-    """A table of plain numbers as an .npz has it: arr_0 (N, D), arr_1 labels, columns names."""
+    """The arrays of an .npz for a table of plain numbers: arr_0 (N, D), arr_1 labels, columns."""
     titles = [name for name in table.column_names if name != label]
     rows = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in titles])
     arrays = {"arr_0": rows, "columns": np.asarray(titles)}
@@ -142,10 +142,10 @@ def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
 
 
 def csv_of(table: pa.Table) -> str:
-    """A table as csv that is read back with the types it has, written as its own file was.
+    """A table as csv in the notation of its original file; reading it back gives the same types.
 
     Floating-point numbers keep a point or exponent, so that a column of whole ones stays
-    floating-point; strings are quoted where they would be taken for a missing value.
+    floating-point; strings are quoted if they would be read as missing values.
     """
     cells = [_cells(c, field) for c, field in zip(table.columns, table.schema, strict=True)]
     header = ",".join(

@@ -1,4 +1,4 @@
-"""Tables as data: columns chosen and checked, rows split by content, numbers made of them."""
+"""Turns a table into data: chooses and checks columns, splits rows, and encodes them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from monge.data.tables.missing import (
 from monge.errors import UserError
 
 FEWEST = 10
-"""Rows that a table must have."""
+"""Least number of rows in a table."""
 
 MOST_FRACTIONS = 100
-"""Different values that a column of floating-point numbers may have to be labels or categories."""
+"""Most distinct values of a floating-point column that holds labels or categories."""
 
 
 def load(path: Path, reading: Reading) -> Data:
@@ -67,10 +67,10 @@ def from_matrix(
     name: str = "array",
     text: str | None = None,
 ) -> Data:
-    """The table in two-dimensional arrays, as an .npz or .npy file has them.
+    """Data from two-dimensional arrays, such as those of an .npz or .npy file.
 
     Raises:
-        UserError: arrays that do not fit each other; see `from_table`.
+        UserError: arrays that do not match; see `from_table`.
     """
     x, label = x[: reading.limit], None if label is None else label[: reading.limit]
     table = table_files.table_of(x, label, titles)
@@ -99,12 +99,12 @@ def from_table(
 ) -> Data:
     """A table as data: rows (N, D) float32 with labels, conditions and the codec of its columns.
 
-    A fifth of the rows is held out by their content, so that equal rows never straddle and the
-    file's order does not matter; or the last `n_heldout`, where the source brings a split.
+    A fifth of the rows is held out by content, so that equal rows stay together and the order of
+    the file has no effect. If the source has a split, the last `n_heldout` rows are held out.
 
     Raises:
-        UserError: unknown columns; text that is no category; missing or infinite values;
-            identifiers; too few rows, or nothing that varies.
+        UserError: unknown columns; text with too many values for categories; missing or infinite
+            values; identifiers; too few rows, or no varying column.
     """
     n_read = table.num_rows
     if n_heldout is None:
@@ -151,7 +151,7 @@ def _report(
     counts: Mapping[str, int],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """What reading found, for ``data_report.json``."""
+    """The content of ``data_report.json``."""
     assert data.table is not None
     return {
         "kind": "table",
@@ -170,14 +170,14 @@ def _report(
 
 @dataclass(frozen=True)
 class _Usable:
-    """A table with the columns and rows that are used, and what was found on the way.
+    """A table reduced to the columns and rows in use, with notes.
 
     Attributes:
-        table: the columns that are learned, given or labels; no missing values but in labels.
-        asked: what each column is.
-        rows: the position in the source of each row that is left.
-        n_all: rows before those with missing values were left out.
-        missing: by column, how many values were missing.
+        table: the learned, given and label columns; only labels may have missing values.
+        asked: the role of each column.
+        rows: the position of each remaining row in the source.
+        n_all: number of rows before those with missing values were dropped.
+        missing: number of missing values by column.
         notes: for the data report.
     """
 
@@ -190,7 +190,7 @@ class _Usable:
 
 
 def _clean(table: pa.Table, reading: Reading, name: str) -> _Usable:
-    """The columns that are used, checked, without the rows that cannot be.
+    """The checked columns in use, without the rows that cannot be used.
 
     Raises:
         UserError: see `from_table`.
@@ -213,10 +213,10 @@ def _clean(table: pa.Table, reading: Reading, name: str) -> _Usable:
 
 
 def _split_brought(rows: np.ndarray, first: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions of the training and the held-out rows, where the source holds out all from `first`.
+    """Positions of the training and the held-out rows, if the source holds out all from `first`.
 
     Raises:
-        UserError: no rows are left on one side.
+        UserError: no rows remain on one side.
     """
     brought = torch.from_numpy(rows) >= first
     train, heldout = (~brought).nonzero().flatten(), brought.nonzero().flatten()
@@ -240,7 +240,7 @@ def _refuse_few(table: pa.Table, name: str) -> None:
 
 
 def row_hashes(table: pa.Table) -> np.ndarray:
-    """A hash of the values of each row, (N,) uint64: of the values alone, not of their types."""
+    """A hash of the values of each row, (N,) uint64; it does not depend on their types."""
     hashes = np.empty(table.num_rows, np.uint64)
     holed = {n for n, c in zip(table.column_names, table.columns, strict=True) if c.null_count}
     for start in range(0, table.num_rows, HASHED):
@@ -250,14 +250,14 @@ def row_hashes(table: pa.Table) -> np.ndarray:
 
 
 HASHED = 2**15
-"""Rows that are hashed at once: their numbers are held twice meanwhile."""
+"""Rows hashed at once; hashing copies their numbers."""
 
 
 def _hashes(table: pa.Table, holed: set[str]) -> np.ndarray:
     """Hashes of rows.
 
     Args:
-        holed: columns with missing values somewhere in the whole table.
+        holed: columns with missing values anywhere in the table.
     """
     parts = []
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -278,8 +278,8 @@ def _hashes(table: pa.Table, holed: set[str]) -> np.ndarray:
 
 
 def _bits(numbers: np.ndarray) -> np.ndarray:
-    """Numbers as uint64: the bits of their float64, if that is the same number."""
-    wide = numbers.astype(np.float64) + 0.0  # -0.0 is 0.0
+    """Numbers as uint64: the bits of their float64, if it is equal to the number."""
+    wide = numbers.astype(np.float64) + 0.0  # makes -0.0 equal to 0.0
     if numbers.dtype.kind == "f":
         return wide.view(np.uint64)
     same = (np.abs(wide) < 2.0**63) & (wide.astype(np.int64) == numbers)
@@ -293,7 +293,7 @@ def _hash(content: bytes) -> int:
 def _columns(
     table: pa.Table, asked: Asked, train: np.ndarray, reading: Reading
 ) -> tuple[Column, ...]:
-    """What each column is, and how its numbers are centred and bent by the rows to train on."""
+    """Each column with its role, and the centre and curve from the training rows."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name == asked.label:
@@ -316,11 +316,11 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
     """The categories of a column, in order.
 
     Raises:
-        UserError: so many that they are no categories.
+        UserError: too many distinct values.
     """
     plain = column.cast(arrow.plain_type(column.type))
     found = arrow.plain_values(compute.unique(plain))
-    if pa.types.is_dictionary(column.type):  # its order is kept, for it may mean something
+    if pa.types.is_dictionary(column.type):  # its order is kept, since it may have a meaning
         whole = column.unify_dictionaries().combine_chunks()
         present = set(found)
         values = [v for v in arrow.plain_values(whole.dictionary) if v in present]
@@ -338,7 +338,7 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
 
 
 def _instead(column: pa.ChunkedArray, name: str) -> str:
-    """What to do with a column that has too many values."""
+    """Advice on a column with too many values."""
     if arrow.is_text(arrow.plain_type(column.type)):
         return f"{drop([name])} leaves it out"
     given = flag("--condition-columns", [name])

@@ -26,7 +26,7 @@ def errors(folder: Path) -> str | None:
         return None
     loss, beside = kept["velocity_loss"], ""
     if loss is not None:
-        beside = f" That velocity loses {number(loss)} on held-out data."
+        beside = f" The held-out loss of that velocity is {number(loss)}."
     rows = [
         [escaped(e["steps"]), f"{e['guidance']:g}", number(e["rms"])]
         + [f"{100 * e[key]:.2f} %" for key in ("relative", "median", "quantile90")]

@@ -23,7 +23,7 @@ def quality(folder: Path) -> str | None:
     ]
     if (psnr := quality.get("psnr_db")) is not None:
         pca = quality.get("pca_psnr_db")
-        beside = f"; PCA with as many numbers {number(pca)} dB" if pca is not None else ""
+        beside = f"; PCA of the same dimension {number(pca)} dB" if pca is not None else ""
         items.append((f"{number(psnr)} dB", f"PSNR on held-out data{beside}"))
     if (rmse := quality.get("rmse")) is not None:
         items.append((number(rmse), "RMSE on held-out data"))
