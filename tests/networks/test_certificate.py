@@ -22,7 +22,14 @@ from monge.networks.certified_layers import (
     gradient_flow,
     token_flow,
 )
-from monge.networks.lipschitz import LipschitzSpec, attention_constant, mixing_bound
+from monge.networks.lipschitz import LipschitzSpec
+from monge.networks.lipschitz_attention import (
+    L2Attention,
+    attention_constant,
+    l2_constant,
+    largest_spread,
+    mixing_bound,
+)
 from monge.networks.transformer import TransformerSpec
 from monge.paths import Linear
 from monge.tensors import stream
@@ -37,6 +44,7 @@ NETWORKS: list[tuple[LipschitzSpec, tuple[int, ...]]] = [
     (LipschitzSpec(cap=0.5, patch=2, feed="convex", **SMALL), (1, 4, 4)),
     (LipschitzSpec(cap=3, token=1, ratio=2, clip_in=1.5, clip_out=2.0, **SMALL), (3,)),
     (LipschitzSpec(cap=3, token=2, two_times=True, **SMALL), (4,)),
+    (LipschitzSpec(cap=3, token=1, attention="l2", **SMALL), (5,)),
 ]
 every_network = pytest.mark.parametrize(("spec", "shape"), NETWORKS, ids=repr)
 
@@ -121,8 +129,10 @@ def test_search_never_exceeds_it_after_training(spec, shape) -> None:
 
 WIDTH, TOKENS = 8, 5
 SPEC = LipschitzSpec(width=WIDTH, heads=2, temperature=3.0)
+BY_DISTANCE = LipschitzSpec(width=WIDTH, heads=2, attention="l2")
 LAYERS = {
     "attention": (lambda: lipschitz.AttentionBlock(SPEC, TOKENS), attention_block),
+    "l2": (lambda: lipschitz.AttentionBlock(BY_DISTANCE, TOKENS), attention_block),
     "tokens": (lambda: lipschitz.TokenFlow(WIDTH, TOKENS), token_flow),
     "flow": (lambda: lipschitz.GradientFlow(WIDTH, 2 * WIDTH), gradient_flow),
     "convex": (lambda: lipschitz.ConvexFeedForward(WIDTH, 2 * WIDTH), convex_feed_forward),
@@ -341,3 +351,62 @@ def test_attention_is_the_published_formula() -> None:
     # The bias of the output is scaled as the rest is, by the constants of the normed vectors.
     scale = math.sqrt(eps) / math.sqrt(width // heads) / (m + tau * (1 + m))
     torch.testing.assert_close(layer(x)[0], expected + scale * layer.out.bias)
+
+
+def test_attention_by_distances_is_the_published_formula() -> None:
+    """Written out with explicit distances, for one example."""
+    width, heads, n = 6, 2, 4
+    layer = capped(L2Attention(width, heads, n))
+    x, d = states((n, width), 1), width // heads
+    parts = []
+    for q, v in zip(*(w.chunk(heads) for w in layer.qv.matrices), strict=True):
+        share = (-torch.cdist(x[0] @ q.T, x[0] @ q.T).square() / math.sqrt(d)).softmax(-1)
+        parts.append(share @ x[0] @ q.T @ q @ v.T / math.sqrt(d))
+    c = largest_spread(n)
+    constant = math.sqrt(n * heads / d) * (4 * c + 1)
+    expected = torch.cat(parts, -1) @ layer.out.weight.T + layer.out.bias
+    torch.testing.assert_close(layer(x)[0], expected / constant)
+    assert c * math.exp(c + 1) == pytest.approx(n - 1)
+
+
+def test_the_constant_of_attention_by_distances_by_hand() -> None:
+    """Queries count with their square: once in the distances, once more in the values."""
+    assert l2_constant([1.0], [1.0], 1, 4) == pytest.approx(0.5)  # one token: W_V W_Q^T W_Q / 2
+    once = l2_constant([0.5, 0.25], [0.8, 0.4], 9, 3)
+    assert l2_constant([1.0, 0.5], [0.8, 0.4], 9, 3) == pytest.approx(4 * once)
+    by_hand = math.sqrt(9 / 3 * (0.5**4 * 0.8**2 + 0.25**4 * 0.4**2)) * (4 * largest_spread(9) + 1)
+    assert once == pytest.approx(by_hand)
+
+
+def test_no_points_spread_farther_than_the_bound() -> None:
+    """P the softmax of -|z|^2 with one z at 0: the sum of P |z|^2, climbed from random points."""
+    for n in (2, 5, 16):
+        z = torch.randn(20, n - 1, generator=stream(n, "z"), dtype=torch.float64).requires_grad_()
+        optimiser = torch.optim.Adam([z], lr=0.05)
+        for _ in range(400):
+            squares = torch.cat([torch.zeros(20, 1).double(), z.square()], 1)
+            spread = ((-squares).softmax(1) * squares).sum(1)
+            optimiser.zero_grad()
+            (-spread.sum()).backward()
+            optimiser.step()
+        found, most = float(spread.detach().max()), largest_spread(n)
+        assert 0.99 * most <= found <= most * (1 + 1e-12)  # attained, up to rounding
+
+
+def test_queries_that_are_far_apart_move_tokens_by_more_than_their_norm_allows() -> None:
+    """With norms of 3 the constant without the square of the queries' norm is exceeded."""
+    layer = L2Attention(2, 1, 2).double()
+    with torch.no_grad():
+        for w in (*layer.qv.matrices, layer.out.weight):
+            w.copy_(torch.eye(2, dtype=torch.float64))
+        layer.qv.matrices[0].mul_(6.0)
+        layer.out.bias.zero_()
+    found = float(steepest(layer, 0.2 * states((2, 2), 40), steps=60).max()) * layer.divisor
+    right = l2_constant([6.0], [1.0], 2, 2)
+    assert right / 6 < found <= right
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 2.0}, {"eps": 0.1}])
+def test_settings_of_the_other_attention_are_refused(setting) -> None:
+    with pytest.raises(UserError, match="of cosine attention"):
+        LipschitzSpec(attention="l2", **setting)

@@ -36,6 +36,7 @@ from monge.networks.certified_layers import (
     token_flow,
 )
 from monge.networks.layers import Conditioning, PairWeight
+from monge.networks.lipschitz_attention import CosineAttention, L2Attention
 
 
 def certificate(network: nn.Module, t: float | None = None, s: float | None = None) -> Certificate:
@@ -133,7 +134,8 @@ def _of_transformer(
 KNOWN: tuple[type[nn.Module], ...] = (
     blocks.LipschitzTransformer,
     blocks.AttentionBlock,
-    blocks.CosineAttention,
+    CosineAttention,
+    L2Attention,
     blocks.TokenFlow,
     blocks.GradientFlow,
     blocks.ConvexFeedForward,

@@ -16,6 +16,12 @@ from torch import Tensor
 from monge.networks import lipschitz as blocks
 from monge.networks.bounds import Parts, Step, slack, up
 from monge.networks.capped import norm_bound
+from monge.networks.lipschitz_attention import (
+    CosineAttention,
+    L2Attention,
+    attention_constant,
+    l2_constant,
+)
 
 Values: TypeAlias = tuple[Tensor, ...]
 """What the conditions decide, (R, 1, size) each, a row for a condition."""
@@ -40,7 +46,12 @@ def linear(name: str, module: Any) -> Step:
 
 def attention_block(name: str, module: blocks.AttentionBlock, given: Conditions) -> list[Step]:
     """(1 - a) + a |s| L: the mean's removal is a projection, of constant 1."""
-    attention, norms = module.attention, _attention_norms(module.attention)
+    attention = module.attention
+    if isinstance(attention, L2Attention):
+        norms, what = _l2_norms(attention), f"n = {attention.n_tokens}, L2"
+    else:
+        norms = _attention_norms(attention)
+        what = f"n = {attention.n_tokens}, tau = {attention.tau:g}"
     decided = given.decide(module.decisions)
     rows = []
     for k in range(len(given.names)):
@@ -53,7 +64,7 @@ def attention_block(name: str, module: blocks.AttentionBlock, given: Conditions)
         amount = "sup" if share is None else f"{share:.4g}"
         rule = (
             f"(1 - a) + a |s| L, a = {amount}, |s| <= {scale:.4g}, L = {norms[0]:.4g} and "
-            f"{norms[1]:.4g} (n = {attention.n_tokens}, tau = {attention.tau:g})"
+            f"{norms[1]:.4g} ({what})"
         )
         rows.append(Step(name, rule, both[0], both[1]))
     return rows
@@ -66,7 +77,7 @@ def _mixed(share: float | None, inner: float) -> float:
     return up((1 - share) + share * inner)
 
 
-def _attention_norms(attention: blocks.CosineAttention) -> tuple[float, float]:
+def _attention_norms(attention: CosineAttention) -> tuple[float, float]:
     r"""The constants of attention in the two norms, from the norms of its matrices.
 
     Euclidean: see `attention_constant`. Token by token, n or not,
@@ -84,9 +95,20 @@ def _attention_norms(attention: blocks.CosineAttention) -> tuple[float, float]:
     tau, eps = attention.tau, attention.eps
     factor = up(out * attention.radius / math.sqrt(eps) / attention.divisor)
     n = attention.n_tokens
-    euclidean = blocks.attention_constant(whole[0], whole[1], whole[2], n, tau)
+    euclidean = attention_constant(whole[0], whole[1], whole[2], n, tau)
     token_max = by_head[1] + tau * (whole[0] + by_head[0])
     return up(factor * up(euclidean)), up(factor * up(token_max))
+
+
+def _l2_norms(attention: L2Attention) -> tuple[float, float]:
+    """The constants of L2 attention in the two norms; see `l2_constant`."""
+    query, value = (
+        [norm_bound(part) for part in w.chunk(attention.heads)] for w in attention.qv.matrices
+    )
+    n, size = attention.n_tokens, attention.qv.weight.shape[1] // attention.heads
+    heads = up(l2_constant(query, value, n, size))
+    euclidean = up(up(norm_bound(attention.out.weight) * heads) / attention.divisor)
+    return euclidean, up(euclidean / math.sqrt(n))
 
 
 def gradient_flow(name: str, module: blocks.GradientFlow, given: Conditions) -> list[Step]:

@@ -10,8 +10,8 @@ long as the spectral norms of its matrices are at most 1, which the training loo
     h &\leftarrow h - 2 W^T \bigl(g \odot \sigma(W h + b)\bigr), \\
     \mathrm{net}(x) &= \mathrm{cap} \, \bigl( r \, W_{out} (h + b) + (1 - r) \, q \, x \bigr).
 
-A is cosine attention with smooth norms, K its global constant. The second and third line, over
-tokens and over channels, are gradient steps on convex functions: the Jacobian
+A is cosine attention with smooth norms, or tied L2 attention, and K its global constant. The second
+and third line, over tokens and over channels, are gradient steps on convex functions: the Jacobian
 :math:`I - 2 W^T D W`, 0 <= D <= 1, has eigenvalues in [-1, 1]. The last line
 is a convex combination of the blocks and of the state itself, q in (-1, 1). Translations b are
 free.
@@ -46,6 +46,7 @@ from monge.networks.layers import (
     log_variance,
     reset_submodules,
 )
+from monge.networks.lipschitz_attention import CosineAttention, L2Attention
 from monge.networks.transformer import grid_positions, tokens_of
 from monge.tensors import expand, stream
 from monge.types import Cond, State, Time
@@ -73,9 +74,10 @@ class LipschitzSpec(Component):
             tokens has the share 1/K of it.
         ratio: hidden numbers of a feed-forward layer over the width.
         layers: feed-forward layers of a block.
+        attention: "cosine", of smooth-normed queries and keys, or "l2", by distances of tied ones.
         feed: "flow", a gradient step, or "convex", a two-layer perceptron mixed with its input.
-        temperature: tau, the largest logit of attention.
-        eps: of the smooth norm z / sqrt(|z|^2 + eps) of queries, keys and values.
+        temperature: tau, the largest logit of cosine attention.
+        eps: of its smooth norm z / sqrt(|z|^2 + eps) of queries, keys and values.
         clip_in, clip_out: states and outputs are clipped to [-clip, clip] in every coordinate.
             The estimator of the theory truncates both; a denoiser is clipped to the support.
         two_times, anchor, guided, time_scale: as for the transformer.
@@ -92,6 +94,7 @@ class LipschitzSpec(Component):
     token: int | None = None
     ratio: int = 1
     layers: int = 1
+    attention: Literal["cosine", "l2"] = "cosine"
     feed: Literal["flow", "convex"] = "flow"
     temperature: float = 1.0
     eps: float = 0.5
@@ -115,6 +118,12 @@ class LipschitzSpec(Component):
                 raise UserError(
                     f"network lipschitz: {key} must be a finite number above 0, not {value}"
                 )
+        cosine = (type(self).temperature, type(self).eps)
+        if self.attention == "l2" and (self.temperature, self.eps) != cosine:
+            raise UserError(
+                "network lipschitz: temperature and eps are settings of cosine attention: leave "
+                "them out with attention=l2"
+            )
         if self.width % self.heads or self.width % 4:
             raise UserError(
                 f"network lipschitz: width {self.width} must be a multiple of 4 and of the "
@@ -237,9 +246,12 @@ class AttentionBlock(nn.Module):
     def __init__(self, spec: LipschitzSpec, n_tokens: int) -> None:
         super().__init__()
         self.decisions = Decisions(spec.width, (spec.width, spec.width, 1))
-        self.attention = CosineAttention(
-            spec.width, spec.heads, n_tokens, spec.temperature, spec.eps
-        )
+        if spec.attention == "l2":
+            self.attention = L2Attention(spec.width, spec.heads, n_tokens)
+        else:
+            self.attention = CosineAttention(
+                spec.width, spec.heads, n_tokens, spec.temperature, spec.eps
+            )
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale, share = self.decisions(c)
@@ -270,64 +282,6 @@ def input_scale(z: Tensor) -> Tensor:
 def hidden_gate(z: Tensor) -> Tensor:
     """The gate of each hidden number of a feed-forward layer, in (0, 1)."""
     return torch.sigmoid(z + 3.0)
-
-
-class CosineAttention(nn.Module):
-    r"""Attention with smooth-normed queries, keys and values, over its global constant.
-
-    With :math:`g(z) = z / \sqrt{|z|^2 + \varepsilon}` for each head, of constant
-    :math:`\varepsilon^{-1/2}`,
-
-    .. math:: \mathrm{head}_i = \sqrt\varepsilon \sum_j P_{ij} \, g(W_V x_j), \qquad
-        P_i = \mathrm{softmax}_j \bigl( \tau \, g(W_Q x_i) \cdot g(W_K x_j) \bigr).
-
-    The output is divided by `attention_constant` for matrices of norm 1.
-    """
-
-    def __init__(self, width: int, heads: int, n_tokens: int, tau: float, eps: float) -> None:
-        super().__init__()
-        self.heads, self.n_tokens = heads, n_tokens
-        self.tau, self.eps = tau, eps
-        self.radius = math.sqrt(eps)
-        self.divisor = attention_constant(1.0, 1.0, 1.0, n_tokens, tau)
-        self.qkv = CappedLinear(width, width, groups=3)
-        self.out = CappedLinear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, -1)
-        size = qkv.shape[-1]
-        # z / sqrt(mean z^2 + eps / d) is sqrt(d) g(z).
-        qkv = F.rms_norm(qkv, (size,), eps=self.eps / size)
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.tau / size)
-        mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
-        return self.out(mixed) * (self.radius / math.sqrt(size) / self.divisor)
-
-
-def mixing_bound(n: int, tau: float) -> float:
-    r"""A bound of the spectral norm of the matrix P of attention over n tokens.
-
-    Logits lie in [-tau, tau], so :math:`P_{ij} \le p = 1 / (1 + (n - 1) e^{-2 \tau})`; rows sum to
-    one and columns to at most n p, so :math:`\|P\|_2 \le \sqrt{n p}`.
-    """
-    return math.sqrt(n / (1 + (n - 1) * math.exp(-2 * tau)))
-
-
-def attention_constant(query: float, key: float, value: float, n: int, tau: float) -> float:
-    r"""The Euclidean constant of the heads of `CosineAttention`, side by side.
-
-    .. math:: m \|W_V\| + \tau (\|W_Q\| + m \|W_K\|), \qquad m = \mathrm{mixing\_bound}(n, \tau)
-
-    for the norms of the whole matrices. Proof: the derivative of a head along dx is
-    :math:`\sum_j P_{ij} dv_j + \mathrm{Cov}_{P_i}(v, ds_i)`. The first sum has at most the norm
-    m |dv|. Values lie in a ball of radius sqrt(eps), so the covariance is at most
-    :math:`\sqrt{\varepsilon} \tau (|d\hat q_i| + (\sum_j P_{ij} |d\hat k_j|^2)^{1/2})`. Squares are
-    summed over tokens, where columns of P sum to at most m^2, and over heads, where those of the
-    parts of W_Q dx add up to |W_Q dx|^2; smooth norms divide by sqrt(eps) at least.
-    """
-    mixing = mixing_bound(n, tau)
-    return mixing * value + tau * (query + mixing * key)
 
 
 class TokenFlow(nn.Module):
