@@ -1,4 +1,4 @@
-"""Draw a folder of sprites, 16 x 16 pixels in three classes: ``python docs/gallery/sprites.py FOLDER``.
+"""Draw sprites of 16 x 16 pixels in three classes: ``python docs/gallery/sprites.py FOLDER``.
 
 A sprite is a random mask, mirrored, filled with two shades of a colour and outlined. The classes
 differ in colour and outline: creatures are green and round, ships are blue and pointed, and robots
