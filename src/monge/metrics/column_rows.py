@@ -118,9 +118,11 @@ def in_words(row: Row, first: str = "samples", second: str = "held-out data") ->
     "column 'claim': 0.0 % of samples are exactly 0, 54.0 % of held-out data"
     """
     told = row.protocol
+    values = str(told["values"])
+    are = f"have {values.removeprefix('with ')}" if values.startswith("with ") else f"are {values}"
     shares = [100 * float(told[f"share of {whose}"]) for whose in ("samples", "data")]
     return (
-        f"column '{told['column']}': {shares[0]:.1f} % of {first} are {told['values']}, "
+        f"column '{told['column']}': {shares[0]:.1f} % of {first} {are}, "
         f"{shares[1]:.1f} % of {second}"
     )
 

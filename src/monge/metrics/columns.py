@@ -181,9 +181,8 @@ def _marks(a: Values, b: Values, categorical: bool) -> list[tuple[str, Mark]]:
         repeated = values[counts > 1]
         marks.append(("at repeated values", lambda v: torch.isin(v, repeated)))
         for k in range(DIGITS):
-            marks.append(
-                (f"with more than {k} decimals", lambda v, k=k: decimals(v.nan_to_num()) > k)
-            )
+            name = f"with more than {k} decimal{'s' * (k != 1)}"
+            marks.append((name, lambda v, k=k: decimals(v.nan_to_num()) > k))
     # A set that holds no value, or all, or the same values as another one or all
     # others, is no test.
     kept: dict[bytes, tuple[str, Mark]] = {}
