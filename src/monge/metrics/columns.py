@@ -100,9 +100,13 @@ class Check:
         return abs(self.shares[0] - self.shares[1])
 
     def gap_between(self, x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> float:
-        """The distance of the shares of two other tables in the same set."""
+        """The difference of the shares of two other tables in the same set.
+
+        Positive where it is in the direction of this check's own, so that its mean over pairs of
+        one law is zero.
+        """
         first, second = (self.mark(z[:, self.column]).double().mean() for z in (x, y))
-        return float((first - second).abs())
+        return float(first - second) * (1 if self.shares[0] >= self.shares[1] else -1)
 
 
 def column_checks(
