@@ -96,6 +96,10 @@ def layer_norm(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
+PROBES_AT_ONCE = 4
+"""Of Hutchinson's estimator: they share one forward pass, and take its memory each."""
+
+
 def value_and_divergence(
     f: Callable[[State], State], x: State, probes: Tensor | None = None, chunk: int = 64
 ) -> tuple[State, Tensor]:
@@ -112,11 +116,9 @@ def value_and_divergence(
     """
     with forward_mode():
         if probes is not None:
-            value, estimates = x, []
-            for probe in probes:
-                value, column = jvp(f, x, probe)
-                estimates.append(sum_except_batch(column * probe))
-            return value, torch.stack(estimates, dim=1)
+            at_once = torch.func.vmap(lambda v: jvp(f, x, v), chunk_size=PROBES_AT_ONCE)
+            values, columns = at_once(probes)
+            return values[0], (columns * probes).flatten(2).sum(2).T
         value, total = None, x.new_zeros(len(x))
         size = x[0].numel()
         for start in range(0, size, chunk):

@@ -238,6 +238,16 @@ def test_an_autoencoder_comes_back_from_its_folder(tmp_path) -> None:
     torch.testing.assert_close(back, data.heldout, rtol=1e-4, atol=1e-3)
 
 
+def test_columns_left_as_they_are_come_back_from_the_folder_beside_bent_ones(tmp_path) -> None:
+    normal = special.ndtri((np.arange(N) + 0.5) / N)
+    data = data_of({"a": RNG.permutation(normal), "b": LAWS["lognormal"]()}, "auto")
+    assert data.codec is not None and data.codec.curves[0] is None
+    made = WithMarginals(IdentitySpec().build(data.shape), data.codec.curves)
+    autoencoders.save(autoencoders.standardise(made, data.train), tmp_path)
+    z = autoencoders.load(tmp_path).encode(data.heldout).mean
+    torch.testing.assert_close(autoencoders.load(tmp_path).decode(z), data.heldout)
+
+
 def test_knots_that_do_not_increase_are_refused() -> None:
     good = Marginal((-1.0, 0.0, 1.0), (0.0, 1.0, 4.0), low=-1.0)
     Curves([good.curve])

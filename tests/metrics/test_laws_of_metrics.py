@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from monge.metrics.catalogue import draw
 from monge.metrics.differences import of_student
 from monge.metrics.intervals import GROUPS
+from monge.metrics.power import detectable_gap
 from monge.metrics.spaces import gaussian
 from monge.metrics.table import Row, Table, short
 from monge.metrics.two_sample import classifier_test
@@ -79,3 +82,22 @@ def test_numbers_are_shown_with_three_significant_digits() -> None:
     )
     words = Table([row]).text().replace("[", " ").replace("]", " ").replace(",", " ").split()
     assert {short(v) for v in (*values[:4], values[1] + 1)} <= set(words)
+
+
+@pytest.mark.parametrize("n", [200, 400])
+@pytest.mark.parametrize("level", [0.05, 0.005])
+def test_a_detectable_gap_is_seen_by_four_tests_in_five(n: int, level: float) -> None:
+    """Of areas, from half of the scores; of shares near one half. 4,000 simulated tests each."""
+    rng = np.random.default_rng(n)
+    half, z = n // 2, stats.norm.ppf(1 - level / 2)
+    gap = detectable_gap(n, n, level, "auc")
+    shift = np.sqrt(2) * stats.norm.ppf(0.5 + gap)
+    first, second = rng.normal(shift, size=(4000, half)), rng.normal(size=(4000, half))
+    area = stats.mannwhitneyu(first, second, axis=1).statistic / half**2
+    seen = np.abs(area - 0.5) > z * np.sqrt((2 * half + 1) / (12 * half**2))
+    assert seen.mean() == pytest.approx(0.8, abs=0.03)
+    gap = detectable_gap(n, n, level, "share")
+    shares = [rng.binomial(n, 0.5 + side * gap / 2, size=4000) / n for side in (1, -1)]
+    pooled = (shares[0] + shares[1]) / 2
+    seen = np.abs(shares[0] - shares[1]) > z * np.sqrt(2 * pooled * (1 - pooled) / n)
+    assert seen.mean() == pytest.approx(0.8, abs=0.04)

@@ -151,6 +151,20 @@ def test_the_interval_of_the_worst_gap_covers_it() -> None:
     assert missed <= stats.binom.ppf(0.999, 100, 0.05)
 
 
+@pytest.mark.parametrize("lose", [True, False])
+def test_the_gap_of_two_sets_of_one_law_is_zero_on_average(lose: bool) -> None:
+    """In the direction of the check: what a floor is the mean of."""
+    x, y = (torch.from_numpy(honest(400, k)) for k in (1, 2))
+    more, less = (y, x) if lose else (x, y)
+    less[:, 3] = less[:, 3].clamp(min=0.01)
+    checks = column_checks(x, y, COLUMNS)
+    check = next(c for c in checks if c.column == 3 and c.what == "exactly 0")
+    assert check.gap_between(x, y) == check.gap == float((more[:, 3] == 0).double().mean())
+    sets = [torch.from_numpy(honest(200, k)) for k in range(100, 140)]
+    gaps = np.array([check.gap_between(*pair) for pair in zip(sets[::2], sets[1::2], strict=True)])
+    assert abs(gaps.mean()) < 3 * gaps.std() / len(gaps) ** 0.5 and gaps.min() < 0 < gaps.max()
+
+
 def test_floor_and_baselines_are_of_the_same_set_of_values() -> None:
     x, y, other, wide = (torch.from_numpy(honest(400, k)) for k in range(4))
     lost: Tensor = x.clone()

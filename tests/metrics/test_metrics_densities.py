@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from monge.data.base import Data
 from monge.errors import UserError
+from monge.evaluation import known_target
 from monge.metrics.divergences import Divergences, divergences
+from monge.targets.gaussian import Gaussian
 from monge.tensors import stream
 
 
@@ -66,3 +69,18 @@ def test_too_few_are_refused_and_nan_is_shown() -> None:
     found = divergences(torch.tensor([0.0, math.nan]), torch.zeros(3))
     assert math.isnan(found.forward_kl.value) and found.reverse_kl.value == 0
     assert math.isnan(found.total_variation.value)
+
+
+def test_the_fitted_gaussian_beside_a_known_law_has_the_moments_of_the_training_data() -> None:
+    """Training data of N(m + d, C) against the law N(m, C): both divergences are d' C^-1 d / 2."""
+    mean = torch.tensor([4.0, -2.0], dtype=torch.float64)
+    covariance = torch.tensor([[2.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    shift = torch.tensor([0.8, -0.3], dtype=torch.float64)
+    law = Gaussian(mean, covariance)
+    train = Gaussian(mean + shift, covariance).sample(20_000, stream(0, "train"))
+    real = law.sample(4000, stream(0, "real"))
+    found = known_target._gaussian(law, Data("made", None, "table", train, real), real, 0)
+    truth = float(shift @ torch.linalg.solve(covariance, shift)) / 2
+    for estimate in (found.forward_kl, found.reverse_kl):
+        assert abs(estimate.value - truth) < 4 * estimate.stderr
+        assert estimate.stderr < 0.05 * truth

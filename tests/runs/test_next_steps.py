@@ -80,6 +80,37 @@ def test_the_first_step_fits_what_was_found(tables, tmp_path, case, expected) ->
         assert str(run.folder) in " ".join(shlex.split(command))
 
 
+def planted(n: int, key: str, zeros: float, noise: float = 0.0) -> torch.Tensor:
+    """A normal number, and a positive one that is 0 in a part of the rows."""
+    x = normals(n, key)
+    x[:, 1] = x[:, 1].exp() * (torch.rand(n, generator=stream(1, key)) >= zeros)
+    x[:, 1] += noise * normals(n, key + "noise")[:, 0]
+    return x
+
+
+@pytest.mark.parametrize(
+    ("zeros", "samples", "said"),
+    [
+        (0.5, planted(300, "lost", 0.5, 0.1), "lose the value 0 (in 5"),
+        (0.0, planted(300, "beyond", 0.0, 1.5), "leave the range of column 'claim'"),
+        (0.5, planted(300, "honest", 0.5), ""),
+    ],
+    ids=["lost", "beyond", "honest"],
+)
+def test_lost_values_and_lost_ranges_are_named_with_the_marginals_that_keep_them(
+    tmp_path, zeros: float, samples: torch.Tensor, said: str
+) -> None:
+    train, real = planted(900, "train", zeros), planted(300, "real", zeros)
+    plain = {TRAINING_SET: train}
+    rows = TableOf(Columns(("a", "claim"), (False, False)), samples, train, real, plain)
+    table = evaluate(samples, train, real, table=rows).table
+    why, command = next_steps(run_in(tmp_path / "run"), table, 300, rows)[0]
+    assert ("--marginals auto" in command) == bool(said)
+    assert said in why and parsed(command)
+    bent = next_steps(run_in(tmp_path / "run", marginals="auto"), table, 300, rows)
+    assert not any("--marginals" in command for _, command in bent)
+
+
 @pytest.mark.parametrize(
     ("term", "change", "expected"),
     [

@@ -7,13 +7,16 @@ import itertools
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from test_report import verified
 
+from monge.cli import main
 from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
 from monge.data.tables.tables import from_table
@@ -103,6 +106,29 @@ def test_a_plane_has_the_velocity_and_the_density_of_the_run(table_run: Run) -> 
         values = [-math.inf if v is None else v for v in found["density"][side]]
         assert 0.85 < cell * sum(map(math.exp, values)) < 1.05, side
     json.dumps(found, allow_nan=False)
+
+
+def test_a_plane_is_in_the_units_of_the_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    middles, spread = np.array([2015.0, -3e4]), np.array([0.5, 800.0])
+    rows = middles + spread * rng.normal(size=(300, 2))
+    rows = np.stack([rows[:, 0].round(3), rows[:, 1].round(0)], 1)
+    pd.DataFrame(rows, columns=["a", "b"]).to_csv(tmp_path / "t.csv", index=False)
+    small = ["--network=mlp:width=8,depth=1", "--steps=1", "--grid=uniform:n=4", "--threads=1"]
+    assert main(["train", str(tmp_path / "t.csv"), *small, f"--out={tmp_path / 'run'}"]) == 0
+    run = Run.load(tmp_path / "run")
+    data = run.data()
+    found = shown_plane(run, data, ["a", "b"], 0)
+    assert data.rows is not None
+    held = rows[data.rows[1].numpy()]
+    real = np.array(found["real"])
+    # A year keeps its days: points are written to a ten-thousandth of the picture.
+    assert (np.abs(real - held[: len(real)]).max(0) < spread * 2e-3).all()
+    for walk in (found["walks"][0], found["walks"][-1], found["at"]):
+        away = (np.mean(walk, 0) - middles) / spread
+        assert np.abs(away).max() < 1.5  # an untrained flow is about the data's normal law
+    low, high = np.array(found["box"]).T
+    assert ((low < middles) & (middles < high) & (high - low < 10 * spread)).all()
 
 
 def test_a_film_holds_its_data_as_json_that_ends_no_script() -> None:

@@ -15,7 +15,8 @@ from monge.cli import main
 from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.tensors import stream
-from monge.training import checkpoint
+from monge.training import checkpoint, journal
+from monge.verification import longer_training
 from monge.verification.longer_training import trials_of
 from monge.verification.verify import verify_run
 
@@ -129,3 +130,15 @@ def test_bad_components_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         code, _, told = verified(capsys, *words)
         assert code == 2 and message in told
     assert main(["verify"]) == 2 and "say which run" in capsys.readouterr().err
+
+
+def test_the_trend_of_training_is_that_of_the_last_two_fifths(tmp_path: Path) -> None:
+    """Losses of 9 in three fifths, then 4 in the fourth and 3 in the last: -25 %."""
+    losses = [9.0] * 30 + [4.0] * 10 + [3.0] * 10
+    lines = [json.dumps({"step": k, "loss": v}) for k, v in enumerate(losses)]
+    (tmp_path / journal.NAME).write_text("\n".join(lines) + "\n")
+    assert longer_training._trend(tmp_path).startswith(
+        "its loss changed by -25.0 % from the fourth"
+    )
+    (tmp_path / journal.NAME).write_text("\n".join(lines[:9]) + "\n")
+    assert longer_training._trend(tmp_path) == ""  # too few to tell

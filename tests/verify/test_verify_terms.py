@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -153,6 +154,16 @@ def test_lower_bounds_of_one_law_with_itself_are_often_zero() -> None:
         assert max(values) < 0.45
     # Nor does any of them accuse a pipeline without error.
     assert not [why for bounds in found for why in against(0.0, 0.0, **bounds).violations]
+
+
+def test_the_error_of_a_lower_bound_is_its_spread_over_fresh_examples() -> None:
+    """Of laws a shift of 3 apart: both bounds reach it."""
+    pairs = [(samples(200, 4, 1, k) + 1.5, samples(200, 4, 2, k)) for k in range(60)]
+    found = [lower.bounds(*pair) for pair in pairs]
+    for name in ("Gelbrich", "max-sliced"):
+        values, errors = np.array([bounds[name] for bounds in found]).T
+        assert abs(values.mean() - 3) < 4 * values.std() / math.sqrt(60)
+        assert 0.75 < np.sqrt(np.square(errors).mean()) / values.std() < 1.4, name
 
 
 @pytest.mark.parametrize("n", [40, 200])

@@ -143,13 +143,15 @@ def load(folder: Path | str) -> AutoencoderModule | Standardised:
 BENT = schema.fields(
     {
         marginals.KEY: schema.listed(
-            schema.fields(
-                {
-                    "u": schema.listed(schema.number(), 2),
-                    "x": schema.listed(schema.number(), 2),
-                    "low": schema.maybe(schema.number()),
-                    "high": schema.maybe(schema.number()),
-                }
+            schema.maybe(
+                schema.fields(
+                    {
+                        "u": schema.listed(schema.number(), 2),
+                        "x": schema.listed(schema.number(), 2),
+                        "low": schema.maybe(schema.number()),
+                        "high": schema.maybe(schema.number()),
+                    }
+                )
             ),
             1,
         ),

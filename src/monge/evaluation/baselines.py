@@ -35,20 +35,22 @@ def baselines(run: GenerativeModel, data: Data, latents: Tensor, seed: int) -> d
     """Samples (n, *data_shape) to compare a run's with.
 
     A Gaussian fitted to the training latents and decoded; the reconstructions of training
-    examples, which no sampler through this autoencoder can be expected to beat.
+    examples, which no sampler through this autoencoder can be expected to beat. Those of a
+    bijection are the training examples, and are left out.
 
     Args:
         latents: (n, *latent), of the Gaussian, as `gaussian_latents` draws them.
     """
     gaussian = row_sharing.spread(run.decode_rows, CHUNK, {}, {"z": latents})["x"]
-    n = len(latents)
-    rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))[:n]
-    rebuilt = row_sharing.spread(run.reconstruct_rows, CHUNK, {}, {"x": data.train[rows]})["x"]
+    found = {gaussian_name(run): gaussian}
+    if not run.autoencoder.bijective:
+        rows = torch.randperm(len(data.train), generator=stream(seed, "reconstructions"))
+        drawn = {"x": data.train[rows[: len(latents)]]}
+        rebuilt = row_sharing.spread(run.reconstruct_rows, CHUNK, {}, drawn)["x"]
+        found["reconstructions"] = rebuilt
     if data.kind == "image":
-        gaussian, rebuilt = gaussian.clamp(-1, 1), rebuilt.clamp(-1, 1)
-    elif run.codec is not None:
-        gaussian, rebuilt = run.codec.harden(gaussian), run.codec.harden(rebuilt)
-    return {gaussian_name(run): gaussian, "reconstructions": rebuilt}
+        return {name: x.clamp(-1, 1) for name, x in found.items()}
+    return found if run.codec is None else {k: run.codec.harden(x) for k, x in found.items()}
 
 
 def _moments(posteriors: Iterable[Posterior]) -> tuple[Tensor, Tensor]:

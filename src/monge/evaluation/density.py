@@ -18,13 +18,23 @@ from monge.tensors import stream
 
 MOST_ROWS = 1000
 PROBES = 8
-"""Random signs of Hutchinson's estimator above `EXACT` dimensions."""
+"""Random signs of Hutchinson's estimator for a row, above `EXACT` dimensions."""
+
+MEAN_PROBES = 4
+"""The same for a mean over rows, whose error over rows holds that of the traces."""
 
 POINTS = 8
 """Of each cell of rounded columns."""
 
 MOST_CELLS = 250
 """Rows whose cells the run's density is integrated over."""
+
+FIRST_CELLS, FIRST_POINTS = 64, 2
+"""Rows and points that tell whether that matters. One point in each half of a cell finds 7/8 of a
+small correction."""
+
+SMALL = 0.1
+"""Of the error over rows: a correction of at most this is left as the first rows have it."""
 
 
 def heldout_density(
@@ -47,7 +57,7 @@ def heldout_density(
     if reason := run.without_density(flow.get("solver")):
         return {"refused": reason}
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "density"))[:n]
-    probes = None if math.prod(data.shape) <= EXACT else PROBES
+    probes = None if math.prod(data.shape) <= EXACT else MEAN_PROBES
     label = None if data.heldout_label is None else data.heldout_label[rows]
     vector = None if data.heldout_vector is None else data.heldout_vector[rows]
     x = data.heldout[rows]
@@ -68,10 +78,9 @@ def heldout_density(
     rounding, mean = None, _mean(value)
     if run.codec is not None and spread:
         protocol["dequantised"] = f"uniform noise of one step in {', '.join(spread)}"
-        protocol["rounding"] = (
-            f"integrated over the cells, {POINTS} points in each of {min(MOST_CELLS, len(x))}"
-        )
-        rounding = _rounding(run, x, label, vector, {"probes": probes, "seed": seed, **flow})
+        asked = {"probes": probes, "seed": seed, **flow}
+        rounding, points, cells = _rounding(run, x, label, vector, mean["stderr"], asked)
+        protocol["rounding"] = f"integrated over the cells, {points} points in each of {cells}"
         mean = _sum(mean, rounding)
         if gaussian is not None:
             gaussian = _gaussian_over_cells(run, data, x, label, vector)
@@ -105,18 +114,39 @@ def _rounding(
     x: Tensor,
     label: Tensor | None,
     vector: Tensor | None,
+    stderr: float,
     asked: Mapping[str, Any],
-) -> dict[str, float]:
-    """By how much integrating over cells raises the run's log-density at random points of them."""
+) -> tuple[dict[str, float], int, int]:
+    """By how much integrating over cells raises the run's log-density at random points of them.
+
+    Args:
+        stderr: of the mean log-density over rows. A correction far below it is not refined, and
+            no more cells are taken than make a third of it.
+
+    Returns:
+        The correction with its standard error; points in each cell, and cells.
+    """
     assert run.codec is not None
-    given = [None if c is None else _repeated(c[:MOST_CELLS]) for c in (label, vector)]
+    codec = run.codec
 
-    def of_run(z: Tensor) -> Tensor:
-        return run.log_density(z, *given, **asked).value.double()
+    def over(points: int, cells: int) -> Tensor:
+        given = [None if c is None else c[:cells] for c in (label, vector)]
 
-    rng = stream(asked["seed"], "density", "cells")
-    inside, point = over_cells(of_run, run.codec, x[:MOST_CELLS], POINTS, rng)
-    return _mean(inside - point)
+        def of_run(z: Tensor) -> Tensor:
+            return run.log_density(z, *given, **asked).value.double()
+
+        rng = stream(asked["seed"], "density", "cells", points)
+        inside, point = over_cells(of_run, codec, x[:cells], points, rng)
+        return inside - point
+
+    cells = min(FIRST_CELLS, len(x))
+    first = over(FIRST_POINTS, cells)
+    found = _mean(first)
+    if found["value"] + 2 * found["stderr"] <= SMALL * stderr:
+        return found, FIRST_POINTS, cells
+    needed = math.ceil((3 * float(first.std()) / stderr) ** 2) if stderr > 0 else MOST_CELLS
+    cells = min(max(cells, needed), MOST_CELLS, len(x))
+    return _mean(over(POINTS, cells)), POINTS, cells
 
 
 def _gaussian_over_cells(
@@ -124,10 +154,9 @@ def _gaussian_over_cells(
 ) -> Float64[Tensor, "n"]:
     """The same Gaussian's log-density of rows, integrated over their cells."""
     assert run.codec is not None
-    given = [None if c is None else _repeated(c) for c in (label, vector)]
 
     def of_gaussian(z: Tensor) -> Tensor:
-        found = gaussian_log_density(data, z, *given)
+        found = gaussian_log_density(data, z, label, vector)
         assert found is not None
         return found
 
@@ -139,11 +168,6 @@ def _sum(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
         "value": a["value"] + b["value"],
         "stderr": math.hypot(a["stderr"], b["stderr"]),
     }
-
-
-def _repeated(condition: Tensor) -> Tensor:
-    """Conditions for the points of each row's cell."""
-    return condition.repeat(POINTS, *[1] * (condition.ndim - 1))
 
 
 def which_gaussian(label: bool, vector: bool) -> str:

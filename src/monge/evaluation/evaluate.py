@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monge.data.arrays import in_memory
@@ -320,12 +321,25 @@ def _pictures(
         # Of very many classes, some from the first to the last.
         every = max(1, math.ceil(len(run.label_names) / MOST_CLASSES))
         classes = list(range(0, len(run.label_names), every))
-        many = run.sample(SHOWN_PER_LABEL * len(classes), classes, seed=seed, **sampling)
+        many = _some_of_each(found.samples, classes)
+        if many is None:
+            many = run.sample(SHOWN_PER_LABEL * len(classes), classes, seed=seed, **sampling)
         images.save_png(many.grid(SHOWN_PER_LABEL), home / "by_label.png", text)
     rows = across_classes(found.samples.label, SHOWN_NEIGHBOURS)[: len(x)]
     nearest = found.known[found.evaluation.neighbours[rows]]
     picture = images.neighbour_grid(x[rows], nearest[:, None])
     images.save_png(picture, home / "neighbours.png", text)
+
+
+def _some_of_each(samples: Samples, classes: Sequence[int]) -> Samples | None:
+    """The first samples of each class, in their order; None where a class has too few."""
+    if samples.label is None:
+        return None
+    rows = [(samples.label == k).nonzero()[:SHOWN_PER_LABEL, 0] for k in classes]
+    if min(map(len, rows)) < SHOWN_PER_LABEL:
+        return None
+    chosen = torch.cat(rows)
+    return replace(samples, x=samples.x[chosen], z=samples.z[chosen], label=samples.label[chosen])
 
 
 def _rows_shown(run: Run, data: Data, found: Measured, seed: int) -> None:

@@ -56,22 +56,23 @@ def shown_plane(run: GenerativeModel, data: Data, names: list[str], seed: int) -
     walks = [run.autoencoder.decode(z.float()).cpu() for z in flow.states(x0, times, cond)]
     real = torch.as_tensor(data.heldout[:n])
     box = _box(torch.cat([walks[0], walks[-1], real]))
-    offset = torch.zeros(2) if run.codec is None else _offset(run)
+    offset = torch.zeros(2).double() if run.codec is None else _offset(run)
+    wide = box[:, 1] - box[:, 0]
     free = not run.facts.n_vector
     found: dict[str, Any] = {
         "format_version": 1,
         "names": names,
         "t": [round(t, 4) for t in times],
         "box": (box + offset[:, None]).tolist(),
-        "walks": [_rounded(w + offset) for w in walks],
-        "real": _rounded(real + offset),
+        "walks": [_placed(w, offset, wide) for w in walks],
+        "real": _placed(real, offset, wide),
         "labels": labels is not None,
         "arrows": None,
         "density": None,
     }
     if free and (labels is None or _without_labels(run)):
         at = _grid(box, ARROWS)
-        found["at"] = _rounded(at + offset)
+        found["at"] = _placed(at, offset, wide)
         found["arrows"] = _arrows(run, at, times)
     if free and len(run.label_names) <= MOST_LABELS:
         found["density"] = _densities(run, data, _grid(box, CELLS))
@@ -86,7 +87,7 @@ def _without_labels(run: GenerativeModel) -> bool:
 def _offset(run: GenerativeModel) -> Tensor:
     """What is added to coordinates to have the table's numbers."""
     assert run.codec is not None
-    return torch.as_tensor(run.codec.natural(torch.zeros(1, 2))[0]).float()
+    return torch.as_tensor(run.codec.natural(torch.zeros(1, 2))[0]).double()
 
 
 def _box(x: Tensor) -> Tensor:
@@ -143,6 +144,13 @@ def _densities(run: GenerativeModel, data: Data, at: Tensor) -> dict[str, Any] |
 def _flat(values: Tensor) -> list[float | None]:
     """Logarithms for JSON; None for that of zero."""
     return [round(v, 3) if math.isfinite(v) else None for v in values.double().tolist()]
+
+
+def _placed(x: Tensor, offset: Tensor, wide: Tensor) -> list[list[float]]:
+    """Points in the units of the data, to 1e-4 of the picture's width."""
+    digits = [4 - math.floor(math.log10(float(w))) for w in wide]
+    rows = (x.double() + offset).tolist()
+    return [[round(v, k) for v, k in zip(row, digits, strict=True)] for row in rows]
 
 
 def _rounded(x: Tensor) -> list[list[float]]:

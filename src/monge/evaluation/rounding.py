@@ -51,10 +51,12 @@ def over_cells(
     """log of the mean density over each row's cell, in nats, and the mean log-density there.
 
     Args:
-        log_density: of rows of coordinates; called once with K N of them.
+        log_density: of rows of coordinates; called K times with all N of them. A random error of
+            it must be the same for all points of a row: the logarithm of a mean counts half the
+            variance of an error that is not.
         points: K of each cell.
     """
-    drawn = redrawn(codec, x, points, rng)
-    found = log_density(drawn.flatten(0, 1).to(x)).double().reshape(points, len(x))
+    drawn = redrawn(codec, x, points, rng).to(x)
+    found = torch.stack([log_density(rows).double() for rows in drawn])
     whole = found.logsumexp(0) - math.log(points)
     return whole, found.mean(0)

@@ -90,6 +90,7 @@ class Comparison:
         group: the part of the table that its rows stand in.
         most: examples of each set that it takes; all if None.
         any_size: whether its mean does not depend on the sizes, so that all examples are taken.
+        floors: draws of the floor that it takes, at most; all if None.
         sees: what it is given of an example.
         also: numbers that stand in the protocol only.
         of_parts: the estimate of some rows of two sets, from what all parts share; none: the
@@ -106,6 +107,7 @@ class Comparison:
     group: str = ""
     most: int | None = None
     any_size: bool = False
+    floors: int | None = None
     sees: Sees = "numbers"
     also: tuple[str, ...] = ()
     of_parts: Callable[[Samples, Samples], Callable[[Rows, Rows], tuple[float, ...]]] | None = None
@@ -114,7 +116,8 @@ class Comparison:
 
     def draws(self, draws: Draws, seed: int) -> Draws:
         """The examples that it takes."""
-        return draws.seen(self.sees, self.any_size).cut(self.most, seed)
+        seen = draws.seen(self.sees, self.any_size).cut(self.most, seed)
+        return seen.with_floors(self.floors)
 
     def intervals(
         self,
@@ -162,7 +165,11 @@ class Comparison:
             return [self._without(head, draws, protocol) for head in self.heads]
         values = self.estimate(x, y)
         floors = torch.tensor([self.estimate(*pair) for pair in draws.floors], dtype=torch.float64)
-        baselines = {name: self.estimate(z, y) for name, z in draws.baselines.items()}
+        known = [(z, f) for (z, _), f in zip(draws.floors, floors.tolist(), strict=True)]
+        baselines = {
+            name: next((f for x0, f in known if _one_memory(x0, z)), None) or self.estimate(z, y)
+            for name, z in draws.baselines.items()
+        }
         found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed, values)
         protocol |= dict(zip(self.also, values[len(self.heads) :], strict=True))
         rows = []
@@ -288,6 +295,7 @@ def _classifiers(seed: int, judges: Judges) -> Comparison:
         jackknifed=False,
         group=LAWS,
         any_size=True,
+        floors=1,  # that of equal laws is known: 1/2
         sees="all",
         also=tuple(f"AUC of {name}" for name in judges.names),
     )

@@ -51,8 +51,9 @@ class ColumnReport:
 def column_report(draws: Draws, columns: Columns, group: str, seed: int) -> ColumnReport | None:
     """Every check of every column; None where no column can be checked.
 
-    Floor and baselines are the gaps of the same set of values of the same column. The row's
-    p-value is adjusted for all checks (Holm).
+    Floor and baselines are the gaps of the same set of values of the same column; the floor is the
+    mean over its draws of the gap in the direction of the samples', at least 0. The row's p-value
+    is adjusted for all checks (Holm).
 
     Args:
         draws: of columns in their own units.
@@ -70,8 +71,8 @@ def column_report(draws: Draws, columns: Columns, group: str, seed: int) -> Colu
         value=worst.gap,
         interval=(interval.low, interval.high),
         interval_method=interval.method,
-        floor=sum(floors) / len(floors),
-        baselines={k: worst.gap_between(z, y) for k, z in draws.baselines.items()},
+        floor=max(sum(floors) / len(floors), 0.0),
+        baselines={k: abs(worst.gap_between(z, y)) for k, z in draws.baselines.items()},
         n=len(x),
         protocol={
             "estimator": "distance of two shares of a column's values",
@@ -118,9 +119,11 @@ def in_words(row: Row, first: str = "samples", second: str = "held-out data") ->
     "column 'claim': 0.0 % of samples are exactly 0, 54.0 % of held-out data"
     """
     told = row.protocol
+    values = str(told["values"])
+    are = f"have {values.removeprefix('with ')}" if values.startswith("with ") else f"are {values}"
     shares = [100 * float(told[f"share of {whose}"]) for whose in ("samples", "data")]
     return (
-        f"column '{told['column']}': {shares[0]:.1f} % of {first} are {told['values']}, "
+        f"column '{told['column']}': {shares[0]:.1f} % of {first} {are}, "
         f"{shares[1]:.1f} % of {second}"
     )
 

@@ -100,9 +100,13 @@ class Check:
         return abs(self.shares[0] - self.shares[1])
 
     def gap_between(self, x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> float:
-        """The distance of the shares of two other tables in the same set."""
+        """The difference of the shares of two other tables in the same set.
+
+        Positive where it is in the direction of this check's own, so that its mean over pairs of
+        one law is zero.
+        """
         first, second = (self.mark(z[:, self.column]).double().mean() for z in (x, y))
-        return float((first - second).abs())
+        return float(first - second) * (1 if self.shares[0] >= self.shares[1] else -1)
 
 
 def column_checks(
@@ -181,9 +185,8 @@ def _marks(a: Values, b: Values, categorical: bool) -> list[tuple[str, Mark]]:
         repeated = values[counts > 1]
         marks.append(("at repeated values", lambda v: torch.isin(v, repeated)))
         for k in range(DIGITS):
-            marks.append(
-                (f"with more than {k} decimals", lambda v, k=k: decimals(v.nan_to_num()) > k)
-            )
+            name = f"with more than {k} decimal{'s' * (k != 1)}"
+            marks.append((name, lambda v, k=k: decimals(v.nan_to_num()) > k))
     # A set that holds no value, or all, or the same values as another one or all
     # others, is no test.
     kept: dict[bytes, tuple[str, Mark]] = {}

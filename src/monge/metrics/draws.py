@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, randperm
@@ -52,6 +52,15 @@ class Draws:
             numbers=self.numbers,
         )
 
+    def with_floors(self, most: int | None) -> Draws:
+        """At most so many draws of the floor, the first ones; all if None."""
+        if most is None or most >= len(self.floors):
+            return self
+        told = dict(self.protocol)
+        if "floor" in told:
+            told["floor"] = f"{told['floor']}, of which {most}"
+        return replace(self, floors=self.floors[:most], protocol=told)
+
     def seen(self, sees: Sees, any_size: bool = False) -> Draws:
         """What an estimator is given: a part of each example, and all examples if it takes any
         sizes."""
@@ -86,6 +95,8 @@ def draw(
 ) -> Draws:
     """Draws of n examples without replacement; the floors are disjoint draws of training ones.
 
+    A baseline that is the training set itself (the same tensor) is the first draw of the floor.
+
     Args:
         most: examples of each set in the `wide` draws; none are made if None.
         numbers: as in `Draws`.
@@ -101,11 +112,18 @@ def draw(
         floors = order[: in_floor * min(FLOOR_DRAWS, len(train) // in_floor)].split(in_floor)
         compared = cut(real, "comparison", size_real)
         many = "as many" if in_floor == size else f"{in_floor}"
+        of_training = tuple((_doubles(train, rows), compared) for rows in floors)
+        first = of_training[0][0] if in_floor == size else None
         return Draws(
             cut(samples, "samples", size),
             compared,
-            tuple((_doubles(train, rows), compared) for rows in floors),
-            {name: cut(x, "baseline " + name, size) for name, x in baselines.items()},
+            of_training,
+            {
+                name: first
+                if x is train and first is not None
+                else cut(x, "baseline " + name, size)
+                for name, x in baselines.items()
+            },
             {
                 "compared with": f"{len(compared)} held-out examples",
                 "floor": f"mean of {len(floors)} disjoint draws of {many} training examples",

@@ -258,7 +258,7 @@ class Clock:
 def _sets(given: Given, labels: GivenLabels, seed: int, max_n: int) -> Sets:
     """The sets, checked against each other, and what is measured between them."""
     beside, beside_labels = dict(given.baselines), dict(labels.baselines)
-    if TRAINING_SET not in beside:
+    if own := TRAINING_SET not in beside:
         beside[TRAINING_SET] = given.train
         if labels.train is not None:
             beside_labels[TRAINING_SET] = labels.train
@@ -279,6 +279,8 @@ def _sets(given: Given, labels: GivenLabels, seed: int, max_n: int) -> Sets:
     if table is not None:
         x, known, real = x.double(), known.double(), real.double()
         others = {name: z.double() for name, z in others.items()}
+    if own:
+        others[TRAINING_SET] = known
     draws = _drawn((x, known, real), others, table, shown, (n, max_n), seed)
     columns = table and table.columns
     judges = Judges(image_shape(given.samples), columns and columns.categorical)
@@ -302,7 +304,10 @@ def _drawn(
         return draw(*sets, others, n, seed, most=most)
     columns = table.samples, table.train, table.heldout[shown]
     x, known, real = (torch.cat([z, c.double()], 1) for z, c in zip(sets, columns, strict=True))
-    beside = {name: torch.cat([z, table.baselines[name]], 1) for name, z in others.items()}
+    beside = {
+        name: known if z is sets[1] else torch.cat([z, table.baselines[name]], 1)
+        for name, z in others.items()
+    }
     return draw(x, known, real, beside, n, seed, most=most, numbers=sets[0].shape[1])
 
 

@@ -56,12 +56,11 @@ def kernel_gap(distance: Float[Tensor, "_n _m"], scale: float) -> Float[Tensor, 
 
     From the widest to the next narrower one the exponent grows by 4, so one exponential serves.
     """
-    kernel = (distance.square() / (-2 * (WIDEST * scale) ** 2)).exp()
+    kernel = distance.square().div_(-2 * (WIDEST * scale) ** 2).exp_()
     total = kernel.clone()
     for _ in BANDWIDTHS[1:]:
-        kernel = kernel.square().square()
-        total += kernel
-    return 1 - total / len(BANDWIDTHS)
+        total += kernel.square_().square_()
+    return total.div_(len(BANDWIDTHS)).neg_().add_(1)
 
 
 def mmd_squared(x: Tensor, y: Tensor, scale: float) -> float:

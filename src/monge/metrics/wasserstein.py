@@ -220,7 +220,9 @@ def worst_direction(x: Samples, y: Samples, seed: int = 0) -> Float[Tensor, " d"
 
 def _along(x: Samples, y: Samples, directions: Float[Tensor, "d k"]) -> Float[Tensor, " k"]:
     """W2 squared between the projections on each direction."""
-    return ((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean(0)
+    # numpy sorts without the order, which takes a third of torch's time.
+    along = [np.sort((directions.T @ z.T).numpy(), axis=1) for z in (x, y)]
+    return torch.from_numpy(np.square(along[0] - along[1]).mean(1))
 
 
 def gaussian_w2_squared(x: Tensor, y: Tensor) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from torch import Tensor
+
 from monge.metrics.column_rows import WORST
 from monge.metrics.evaluate import TableOf
 from monge.metrics.findings import Findings, findings
-from monge.metrics.table import Table
+from monge.metrics.table import Row, Table
 from monge.runs import schemas
 from monge.runs.folder import CONFIG
 from monge.runs.layout import COST
@@ -16,6 +18,9 @@ from monge.runs.run import Run
 
 FEW_VALUES = 20
 """A number with so few different values may be learned as a category."""
+
+SHARED = 0.05
+"""Of the rows: a value of so many is not by chance."""
 
 MORE = 2
 """Times the training steps."""
@@ -52,7 +57,7 @@ def next_steps(run: Run, table: Table, n: int, rows: TableOf | None) -> list[Ste
 
 
 def _of_columns(run: Run, table: Table, rows: TableOf | None) -> list[Step]:
-    """What the worst column asks for: a number with few values learned as a category."""
+    """What the worst column asks for: a category of few values, or bent marginals."""
     worst = [row for row in table if row.name == WORST and (row.p_value or 0.0) < 0.05]
     if rows is None or not worst or worst[0].reaches_floor:
         return []
@@ -60,12 +65,36 @@ def _of_columns(run: Run, table: Table, rows: TableOf | None) -> list[Step]:
     if name not in rows.columns.names:
         return []
     j = rows.columns.names.index(name)
-    few = len(rows.train[:, j].unique()) <= FEW_VALUES
-    if rows.columns.categorical[j] or not few:
+    if rows.columns.categorical[j]:
         return []
-    listed = ",".join(filter(None, [run.spec.categorical, f'"{name}"' if "," in name else name]))
-    why = f"learn column {name!r}, which has few values, as a category"
-    return [(why, retrain(run, ["--categorical", listed], "-categories"))]
+    if len(rows.train[:, j].unique()) <= FEW_VALUES:
+        given = [run.spec.categorical, f'"{name}"' if "," in name else name]
+        listed = ",".join(filter(None, given))
+        why = f"learn column {name!r}, which has few values, as a category"
+        return [(why, retrain(run, ["--categorical", listed], "-categories"))]
+    why = _lost_value(rows.train[:, j], rows.samples[:, j]) or _beyond_range(worst[0])
+    if not why or run.spec.marginals != "none":
+        return []
+    why = f"learn numbers as normal scores: samples {why} of column {name!r}"
+    return [(why, retrain(run, ["--marginals", "auto"], "-marginals"))]
+
+
+def _lost_value(known: Tensor, drawn: Tensor) -> str:
+    """That samples lose a value that many rows share; empty where they keep it."""
+    values, counts = known[known.isfinite()].unique(return_counts=True)
+    if not len(values) or int(counts.max()) < SHARED * len(known):
+        return ""
+    value, share = float(values[counts.argmax()]), int(counts.max()) / len(known)
+    kept = float((drawn == value).double().mean())
+    return f"lose the value {value:g} (in {share:.0%} of rows)" if kept < share / 2 else ""
+
+
+def _beyond_range(worst: Row) -> str:
+    """That samples leave the range of the data; empty where they do not."""
+    told = worst.protocol
+    outside = str(told["values"]).startswith(("below", "above"))
+    more = float(told["share of samples"]) > float(told["share of data"])
+    return "leave the range" if outside and more else ""
 
 
 def _of_training(run: Run, found: Findings) -> list[Step]:
