@@ -70,7 +70,7 @@ def _run(name: str, words: list[str]) -> int:
         if processes.is_main():
             print(page(verb, width()), end="")
         return 0
-    words = verb.respelt(words)
+    words = _spell_switches(verb.arguments, verb.respelt(words))
     try:
         refuse_unknown(verb, words)
     except UserError as error:
@@ -137,6 +137,23 @@ def _heard_once() -> Iterator[None]:
             stack.enter_context(redirect_stdout(void))
             stack.enter_context(redirect_stderr(void))
         yield
+
+
+def _spell_switches(arguments: type, words: list[str]) -> list[str]:
+    """Flags of three positions: on where they are given alone, off where ``--no-`` is before."""
+    hints = get_type_hints(arguments)
+    switches = {f"--{name.replace('_', '-')}": get_args(hint) for name, hint in hints.items()}
+    switches = {flag: options for flag, options in switches.items() if "on" in options}
+    spelt: list[str] = []
+    end = len(_before_dashes(words))
+    for word, after in zip(words[:end], [*words[1:end], ""], strict=True):
+        if word in switches and after not in switches[word]:
+            spelt.append(f"{word}=on")
+        elif word.startswith("--no-") and "--" + word.removeprefix("--no-") in switches:
+            spelt.append(f"--{word.removeprefix('--no-')}=off")
+        else:
+            spelt.append(word)
+    return spelt + words[end:]
 
 
 def _spell_none(arguments: type, words: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from monge.components import build
+from monge.components import build, class_of
 from monge.data.base import Data
 from monge.errors import UserError
 from monge.latents.batches import LatentBatches, Latents
@@ -45,12 +45,20 @@ def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> O
     return kind_of(spec.objective).objective(spec, matching, learned)
 
 
+EAGER = {
+    "flow map": "the derivatives of flow maps are dual numbers, which no compiler sees",
+    "chain": "each block of a chain would be compiled anew",
+}
+"""Why the loss of a kind of model is not compiled."""
+
+
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
     """The loop's part of a specification."""
+    eager = EAGER.get(class_of("objective", spec.objective).learns, "")
     names = {f.name for f in dataclasses.fields(LoopSpec)}
     shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
     shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
-    return LoopSpec(**{**shared, **changes})
+    return LoopSpec(**{**shared, "eager": eager, **changes})
 
 
 def latent_batches(

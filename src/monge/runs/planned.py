@@ -1,8 +1,8 @@
-"""What the minutes of a run became: a number of steps, which its configuration then gives.
+"""What a run settled when it began: its steps, and whether it is compiled.
 
 The configuration of a run that was given minutes holds the steps in their place, so that it trains
 the same run again on any machine. ``plan.json`` keeps the minutes, so that the same command goes on
-with the run.
+with the run. That of a run that came to be compiled says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from monge.runs import schemas
-from monge.runs.folder import in_full
+from monge.runs.folder import in_full, read_config
 from monge.runs.layout import AUTOENCODER, CONFIG, PLAN
 from monge.runs.spec import TrainSpec, to_yaml
 from monge.system.files import write_atomic, write_json
@@ -29,16 +29,28 @@ def keep(folder: Path, spec: TrainSpec, steps: int) -> None:
     found = {"minutes": spec.minutes, "steps": steps, "autoencoder_steps": encoder_steps}
     write_json(folder / PLAN, found)
     settled = dataclasses.replace(spec, steps=steps, minutes=None, autoencoder_steps=encoder_steps)
-    write_atomic(folder / CONFIG, to_yaml(in_full(settled)))
+    write_atomic(folder / CONFIG, to_yaml(in_full(_as_compiled(settled, folder))))
+
+
+def keep_compiled(folder: Path, spec: TrainSpec) -> None:
+    """Write into a run's configuration that it is compiled."""
+    write_atomic(folder / CONFIG, to_yaml(in_full(dataclasses.replace(spec, compile="on"))))
+
+
+def _as_compiled(spec: TrainSpec, folder: Path) -> TrainSpec:
+    """A specification that leaves compiling open, with what its folder says of it."""
+    if spec.compile != "auto" or not (folder / CONFIG).is_file():
+        return spec
+    return dataclasses.replace(spec, compile=read_config(folder).compile)
 
 
 def as_planned(spec: TrainSpec, folder: Path) -> TrainSpec:
-    """A specification that gives minutes, with what they became in its folder, if they did.
+    """A specification with what its folder settled: the steps of its minutes, compiling.
 
     Raises:
         UserError: the file that says so is damaged.
     """
-    path = folder / PLAN
+    spec, path = _as_compiled(spec, folder), folder / PLAN
     if spec.minutes is None or not path.is_file():
         return spec
     found = schemas.read(folder, PLAN)

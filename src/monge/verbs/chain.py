@@ -101,8 +101,8 @@ class Chain(Reading):
     """Seed of everything random."""
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
     """Of training; auto: float32 for jko, whose divergences need it."""
-    compile: bool = False
-    """Compile the network."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """As for train, where it has an effect: chains are never compiled."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     threads: int | None = None
