@@ -6,6 +6,7 @@ input, 3 a check failed, 4 training diverged, 130 stopped by a signal.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -146,7 +147,7 @@ def _spell_switches(arguments: type, words: list[str]) -> list[str]:
     switches = {flag: options for flag, options in switches.items() if "on" in options}
     spelt: list[str] = []
     end = len(_before_dashes(words))
-    for word, after in zip(words[:end], [*words[1:end], ""], strict=True):
+    for word, after in itertools.pairwise([*words[:end], ""]):
         if word in switches and after not in switches[word]:
             spelt.append(f"{word}=on")
         elif word.startswith("--no-") and "--" + word.removeprefix("--no-") in switches:
