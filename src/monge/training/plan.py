@@ -74,7 +74,7 @@ class Plan:
         lines = [
             f"{rate}; steps {self.step} to {self.steps} take {clock(self.seconds)}, until {end}",
             f"memory: {size(self.peak_bytes)} at most, micro-batches of {self.micro_batch} rows, "
-            + ("compiled" if self.compiled else "eager"),
+            + (("compiled" if self.compile_s else "to be compiled") if self.compiled else "eager"),
         ]
         if self.free_bytes is not None:
             lines.append(
@@ -149,6 +149,8 @@ def make_plan(
     wanted, compile_s = compile == "on", 0.0
     if wanted and not dry_run:
         compile_s = compiling.compile_loss(engine, batches.draw(step)) or 0.0
+        if engine.loss.compiled:
+            engine.note(f"compiled in {compile_s:.0f} s")
     step_s = _time_steps(engine, batches, step, least_s)
     if compile == "auto":
         left_s = math.inf if steps is None else (steps - step) * step_s
