@@ -421,7 +421,10 @@ def test_batches_are_drawn_ahead_in_order_and_not_past_the_end() -> None:
 
 
 @pytest.mark.parametrize("several", [3, 1], ids=["blocks", "plans"])
-def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(several: int) -> None:
+def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(
+    several: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "cores", lambda: torch.get_num_threads() + 1)
     begun = threading.Event()
 
     class Blocks(Rows):
@@ -442,6 +445,24 @@ def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(several: int) -
     ahead, plain = train(batches=Blocks()), train()
     for ours, theirs in zip(ahead.ema.parameters(), plain.ema.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_nothing_is_planned_ahead_where_the_step_has_all_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drawing, "cores", torch.get_num_threads)
+    threads: set[str] = set()
+
+    class Planned(Rows):
+        plans = True
+
+        def draw(self, step: int) -> Batch:
+            threads.add(threading.current_thread().name)
+            return super().draw(step)
+
+    train(batches=Planned())
+    assert threads == {threading.main_thread().name}
+    assert drawing.cores() >= 1
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(
