@@ -1,7 +1,8 @@
 """The benchmarks, one after another, and one table at the end: ``python -m benchmarks``.
 
 About twenty minutes on two cores. Those that take longer run only when they are asked for:
-``python -m benchmarks defaults --rounds 3``, ``python -m benchmarks.exact_w2 --large`` and
+``python -m benchmarks defaults --rounds 3``, ``python -m benchmarks compiling``,
+``python -m benchmarks.exact_w2 --large`` and
 ``python -m benchmarks.time_to_quality --mnist ... --lenet ...``.
 """
 
@@ -20,7 +21,7 @@ NAMES = (
     "latent_cache",
     "time_to_quality",
 )
-SLOW = ("defaults",)
+SLOW = ("compiling", "defaults")
 
 
 def main() -> None:

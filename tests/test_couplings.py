@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from monge.couplings import Independent, MinibatchOT, optimal_permutation, source_like
+from monge.couplings import MOST_BY_LAP, Independent, MinibatchOT, optimal_permutation, source_like
 from monge.tensors import stream
 
 
@@ -36,6 +36,17 @@ def test_scipy_and_lap_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     by_lap = optimal_permutation(x0, x1)
     monkeypatch.setitem(__import__("sys").modules, "lap", None)
     assert torch.equal(optimal_permutation(x0, x1), by_lap)
+
+
+def test_large_plans_are_left_to_what_lets_other_threads_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lap = pytest.importorskip("lap")
+    monkeypatch.setattr(lap, "lapjv", lambda *_: 1 / 0)
+    n = MOST_BY_LAP + 1
+    assert sorted(optimal_permutation(data(n, 2), data(n, 2)).tolist()) == list(range(n))
+    with pytest.raises(ZeroDivisionError):
+        optimal_permutation(data(n - 1, 2), data(n - 1, 2))
 
 
 def test_optimal_on_the_line_is_monotone() -> None:

@@ -6,6 +6,7 @@ input, 3 a check failed, 4 training diverged, 130 stopped by a signal.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -70,7 +71,7 @@ def _run(name: str, words: list[str]) -> int:
         if processes.is_main():
             print(page(verb, width()), end="")
         return 0
-    words = verb.respelt(words)
+    words = _spell_switches(verb.arguments, verb.respelt(words))
     try:
         refuse_unknown(verb, words)
     except UserError as error:
@@ -137,6 +138,23 @@ def _heard_once() -> Iterator[None]:
             stack.enter_context(redirect_stdout(void))
             stack.enter_context(redirect_stderr(void))
         yield
+
+
+def _spell_switches(arguments: type, words: list[str]) -> list[str]:
+    """Flags of three positions: on where they are given alone, off where ``--no-`` is before."""
+    hints = get_type_hints(arguments)
+    switches = {f"--{name.replace('_', '-')}": get_args(hint) for name, hint in hints.items()}
+    switches = {flag: options for flag, options in switches.items() if "on" in options}
+    spelt: list[str] = []
+    end = len(_before_dashes(words))
+    for word, after in itertools.pairwise([*words[:end], ""]):
+        if word in switches and after not in switches[word]:
+            spelt.append(f"{word}=on")
+        elif word.startswith("--no-") and "--" + word.removeprefix("--no-") in switches:
+            spelt.append(f"--{word.removeprefix('--no-')}=off")
+        else:
+            spelt.append(word)
+    return spelt + words[end:]
 
 
 def _spell_none(arguments: type, words: list[str]) -> list[str]:

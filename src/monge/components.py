@@ -248,6 +248,8 @@ def read_value(text: str, kind: Any, where: str) -> Any:
         return read_value(text, options[-1], where)
     if typing.get_origin(kind) is typing.Literal:
         options = typing.get_args(kind)
+        if "on" in options:  # a switch of three positions takes the words of one of two
+            text = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower(), text)
         for option in options:
             if text == str(option):
                 return option

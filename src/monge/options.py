@@ -61,7 +61,7 @@ class TrainOptions(ReadingOptions, total=False):
     ema: float
     seed: int
     precision: Literal["auto", "float32", "bf16", "float64"]
-    compile: bool
+    compile: Literal["auto", "on", "off"]
     shard: bool
     device: str
     threads: int | None
@@ -121,7 +121,7 @@ class DistilOptions(TypedDict, total=False):
     ema: float | None
     seed: int | None
     precision: Literal["auto", "float32", "bf16", "float64"] | None
-    compile: bool | None
+    compile: Literal["auto", "on", "off"] | None
     shard: bool | None
     device: str | None
     threads: int | None

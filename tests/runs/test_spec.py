@@ -17,7 +17,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_yaml_round_trip_is_exact(tmp_path: Path) -> None:
-    spec = TrainSpec(lr=1e-4, clip=None, path="power:kappa=0.75", minutes=2.5, compile=True)
+    spec = TrainSpec(lr=1e-4, clip=None, path="power:kappa=0.75", minutes=2.5, compile="on")
     assert from_yaml(written(tmp_path / "c.yaml", to_yaml(spec))) == spec
 
 
@@ -25,7 +25,9 @@ def test_yaml_round_trip_is_exact(tmp_path: Path) -> None:
     ("line", "field", "value"),
     [
         ("lr: 1e-4", "lr", 1e-4),  # plain YAML would read a string
-        ("compile: no", "compile", False),
+        ("compile: no", "compile", "off"),
+        ("compile: true", "compile", "on"),
+        ("compile: auto", "compile", "auto"),
         ("steps: none", "steps", None),
         ("error: null", "error", None),
         ("network: no", "network", "no"),  # plain YAML would read False

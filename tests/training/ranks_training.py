@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from toy_training import PRECISE, Net, Rows, squared, toy_spec, train
 
 from monge.errors import Diverged, Stopped
 from monge.objectives.base import Batch, Loss
-from monge.training import plan
+from monge.training import compiling, plan, step
 from monge.training.loop import fit
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -45,6 +46,25 @@ def hungry(net: torch.nn.Module, batch: Batch) -> Loss:
     return squared(net, batch)
 
 
+def no_compiler(graph: Any, _: Any) -> Any:
+    """The second process has none."""
+    if RANK == 1:
+        raise RuntimeError("no compiler")
+    return graph
+
+
+def compiled(home: Path) -> None:
+    """Where compiling pays, with a compiler that leaves all as it is, and with one that fails."""
+    pays, time_step = compiling.pays, plan._time_step
+    compiling.pays = lambda *_: True
+    plan._time_step = lambda e, *_: 0.5 if e.loss.compiled else 1.0
+    for name, backend in (("compiled", "eager"), ("fails", no_compiler)):
+        step.BACKEND = backend
+        spec = toy_spec(**PRECISE, micro_batch=3, compile="auto")
+        fit(Net(), squared, Rows(13), spec, folder=home / name, quiet=True)
+    compiling.pays, plan._time_step = pays, time_step
+
+
 def main(home: Path) -> None:
     torch.set_num_threads(1)
     # The last of 13 rows makes the shares 6 and 7 rows, and the micro-batches unequal.
@@ -61,6 +81,7 @@ def main(home: Path) -> None:
     fitted = fit(Net(), hungry, Rows(13), toy_spec(**PRECISE), folder=home / "hungry", quiet=True)
     assert fitted.plan is not None and fitted.plan.micro_batch == 2
     fit(Idle(), squared, Rows(13), toy_spec(**PRECISE), folder=home / "idle", quiet=True)
+    compiled(home)
     # The processes measure different speeds and clocks; they must agree all the same.
     plan.TIMED_STEPS = 2
     timed = {"steps": None, "minutes": 0.01, "save_every_s": 0.05}

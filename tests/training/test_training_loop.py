@@ -311,24 +311,9 @@ def test_a_finished_run_returns_its_network_and_more_steps_go_on(tmp_path: Path)
     assert_close(longer.network, train(schedule="constant").network, 0.0)
 
 
-def test_compiling_falls_back_to_eager_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def no_compiler(self: nn.Module) -> None:
-        def fails(*_: object) -> None:
-            raise RuntimeError("no C++ compiler found\nlong trace")
-
-        self._compiled_call_impl = fails
-
-    monkeypatch.setattr(engine.Step, "compile", no_compiler)
-    fitted = fit(Net(), squared, Rows(), toy_spec(compile=True))
-    assert "not compiled, RuntimeError: no C++ compiler found" in capsys.readouterr().err
-    assert_close(fitted.network, train().network, 0.0)
-
-
 @pytest.mark.slow
 def test_compiled_is_eager_up_to_rounding() -> None:
-    compiled = fit(Net(), squared, Rows(), toy_spec(**PLAIN, compile=True), quiet=True)
+    compiled = fit(Net(), squared, Rows(), toy_spec(**PLAIN, compile="on"), quiet=True)
     assert_close(compiled.network, plain_loop(20)[0], 1e-10)
 
 
@@ -436,7 +421,10 @@ def test_batches_are_drawn_ahead_in_order_and_not_past_the_end() -> None:
 
 
 @pytest.mark.parametrize("several", [3, 1], ids=["blocks", "plans"])
-def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(several: int) -> None:
+def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(
+    several: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "cores", lambda: torch.get_num_threads() + 1)
     begun = threading.Event()
 
     class Blocks(Rows):
@@ -457,6 +445,24 @@ def test_what_is_planned_is_drawn_ahead_on_a_cpu_and_is_the_same(several: int) -
     ahead, plain = train(batches=Blocks()), train()
     for ours, theirs in zip(ahead.ema.parameters(), plain.ema.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_nothing_is_planned_ahead_where_the_step_has_all_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drawing, "cores", torch.get_num_threads)
+    threads: set[str] = set()
+
+    class Planned(Rows):
+        plans = True
+
+        def draw(self, step: int) -> Batch:
+            threads.add(threading.current_thread().name)
+            return super().draw(step)
+
+    train(batches=Planned())
+    assert threads == {threading.main_thread().name}
+    assert drawing.cores() >= 1
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(

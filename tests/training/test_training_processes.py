@@ -66,6 +66,8 @@ CASES = {
     "hungry": Rows(13),
     "idle": Rows(13),
     "joined": Rows(13),
+    "compiled": Rows(13),
+    "fails": Rows(13),
 }
 
 
@@ -94,3 +96,10 @@ def test_processes_agree_on_the_number_of_steps(home: Path) -> None:
     (manifest,) = (home / "minutes" / "state").glob("*/manifest.json")
     facts = json.loads(manifest.read_text())
     assert facts["step"] == facts["facts"]["steps"] > 1
+
+
+@pytest.mark.parametrize(("case", "expected"), [("compiled", True), ("fails", False)])
+def test_all_processes_compile_or_none(home: Path, case: str, expected: bool) -> None:
+    """In the second case one of them alone has no compiler."""
+    (manifest,) = (home / case / "state").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["facts"]["compiled"] is expected

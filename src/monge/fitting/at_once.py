@@ -91,10 +91,13 @@ def fit_at_once(objective: Objective, job: Job) -> None:
         folder=folder,
         on_sample=show,
         on_plan=lambda steps: planned.keep(folder, spec, steps),
+        on_compiled=lambda: planned.keep_compiled(folder, spec),
         quiet=say is quiet,
     )
     if processes.is_main():
         costs = {"train_s": fitted.seconds, "steps": fitted.step, "parameters": parameters}
+        if fitted.plan and fitted.plan.compiled:
+            costs["compile_s"] = fitted.plan.compile_s
         folders.add_costs(folder, **costs)
 
 

@@ -19,7 +19,7 @@ from monge.system.progress import Say, quiet
 
 OBJECTIVE = "lagrangian"
 
-OWN = ("grid", "steps", "minutes")
+OWN = ("grid", "steps", "minutes", "compile")
 """Settings of a teacher that a map does not inherit."""
 
 

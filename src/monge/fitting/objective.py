@@ -47,10 +47,11 @@ def make_objective(spec: TrainSpec, data: Data, teacher: Run | None = None) -> O
 
 def loop_spec(spec: TrainSpec, **changes: Any) -> LoopSpec:
     """The loop settings of a specification."""
+    eager = kind_of(spec.objective).eager
     names = {f.name for f in dataclasses.fields(LoopSpec)}
     shared = {k: v for k, v in dataclasses.asdict(spec).items() if k in names}
     shared["micro_batch"] = None if spec.micro_batch == "auto" else spec.micro_batch
-    return LoopSpec(**{**shared, **changes})
+    return LoopSpec(**{**shared, "eager": eager, **changes})
 
 
 def latent_batches(

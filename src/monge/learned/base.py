@@ -127,6 +127,9 @@ class Learned(abc.ABC):
     follows_teacher: ClassVar[bool] = False
     """Whether each step of training evaluates the teacher, in the precision of training."""
 
+    eager: ClassVar[str] = ""
+    """The reason why its loss is not compiled; empty where it may be."""
+
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:
         """Refuse settings that this kind does not use.

@@ -89,6 +89,7 @@ class LearnedChain(Learned):
     cheapest = "euler"
     default_steps = 3
     on_path = False
+    eager = "each block of a chain would be compiled anew"
 
     @classmethod
     def check(cls, settings: Settings, teacher: bool) -> None:

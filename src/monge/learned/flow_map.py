@@ -83,6 +83,7 @@ class LearnedFlowMap(Learned):
     default_steps = 4
     cheapest = JUMPS
     follows_teacher = True
+    eager = "the derivatives of flow maps are dual numbers, which no compiler sees"
     velocity_elsewhere = (
         "it is the error of the velocity that the map follows: train that velocity longer (a "
         "teacher by its own command with more --steps, then distil again), since the map cannot be "

@@ -141,8 +141,10 @@ class TrainSpec(Reading):
     # Where and how fast
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
     """auto: bf16 where the device has it, else float32."""
-    compile: bool = False
-    """Compile the network."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the network's loss: on, off, or auto: on where eager steps would take more than half
+    an hour and compiled ones are faster; as before in a run that goes on. Flow maps and chains are
+    never compiled."""
     shard: bool = False
     """Distribute weights, average and optimiser state over the processes (FSDP), for a network
     that does not fit on one; nothing else changes."""

@@ -58,7 +58,11 @@ OF_A_LOOP = schema.fields(
             }
         ),
     },
-    {"asked": schema.maybe(schema.whole(1)), "settled": schema.truth},
+    {
+        "asked": schema.maybe(schema.whole(1)),
+        "settled": schema.truth,
+        "compiled": schema.truth,
+    },
 )
 """What the manifest of a training loop says beside its weights."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,37 +19,13 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from monge.errors import UserError
-from monge.objectives.base import Batch, Loss
+from monge.objectives.base import Batch
 from monge.training.caps import Caps
 from monge.training.ema import Average
 from monge.training.sharding import Piece, own, shard, whole
 from monge.training.spec import LoopSpec
+from monge.training.step import LossFn, Step, autocast_of
 from monge.training.tally import Tally
-
-LossFn: TypeAlias = Callable[[nn.Module, Batch], Loss]
-"""The loss of each row of a batch: a function of the network and the rows alone."""
-
-
-class Step(nn.Module):
-    """A loss as a module, so that every evaluation happens inside one (distributed) forward."""
-
-    def __init__(self, network: nn.Module, loss: LossFn, autocast: torch.autocast) -> None:
-        super().__init__()
-        self.network = network
-        self.loss = loss
-        self.autocast = autocast
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of the loss over the rows, and the sums of its parts, detached."""
-        with self.autocast:
-            loss = self.loss(self.network, batch)
-        rows = len(next(iter(batch.values())))
-        if loss.per_example.shape != (rows,):
-            raise ValueError(
-                f"the loss of {rows} rows has shape {tuple(loss.per_example.shape)}; "
-                "per_example takes one number for each row"
-            )
-        return loss.per_example.sum(), {k: v.detach().sum() for k, v in loss.parts.items()}
 
 
 class Engine:
@@ -96,10 +72,9 @@ class Engine:
         self._caps = Caps(network)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self._dtype = next(iter(self.parameters.values())).dtype
-        self._step = Step(network, loss, autocast_of(spec, self.device))
-        if spec.compile:
-            self._step.compile()
-        self._module: nn.Module = self._step
+        self.loss = Step(network, loss, autocast_of(spec, self.device))
+        """The loss as a module: eager, or compiled."""
+        self._module: nn.Module = self.loss
         # The kernel's gate against overflow (`found_inf`) skips steps without asking the host.
         self._gated = self.device.type in ("cpu", "cuda")
         self._own = {n: own(p) for n, p in self.parameters.items()}
@@ -120,23 +95,12 @@ class Engine:
     def prepare(self, batch: Batch) -> None:
         """Find out, on the first batch, what works here; nothing that a run computes changes.
 
-        That is a micro-batch that fits into memory, whether the loss can be compiled, and
-        whether every parameter takes part in it.
+        That is a micro-batch that fits into memory, and whether every parameter takes part.
         """
         odd = {name: len(x) for name, x in batch.items() if len(x) != self._rows}
         if odd:
             raise ValueError(f"batches have {self._rows} rows, but {odd} in the first of them")
-        share = self._shared(batch)
-        try:
-            self._gradients(share)
-        except UserError:
-            raise
-        except Exception as error:
-            if self._step._compiled_call_impl is None:
-                raise
-            self._step._compiled_call_impl = None
-            self._notes.append(f"not compiled, {type(error).__name__}: {_first_line(error)}")
-            self._gradients(share)
+        self._gradients(self._shared(batch))
         idle = any(p.grad is None for p in self.parameters.values())
         self._forget_gradients()
         if self._world > 1 and not self._sharded:
@@ -145,7 +109,7 @@ class Engine:
             self.micro_batch, idle = -int(agreed[0]), bool(agreed[1])
             accelerator: Any = self.accelerator
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idle)
-            self._module = self.accelerator.prepare_model(self._step)
+            self._module = self.accelerator.prepare_model(self.loss)
 
     def step(self, n: int, lr: float, batch: Batch) -> None:
         """Step n = 0, 1, ... with the whole global batch, of which this process takes its share."""
@@ -154,6 +118,21 @@ class Engine:
         if self._world > 1:
             torch.distributed.all_reduce(totals)
         self._update(n, lr, totals / self._rows)
+
+    def sizes(self, batch: Batch, seed: int) -> Tensor:
+        """The loss of this process's rows of a batch, and the norm of each parameter's gradient.
+
+        Computed without the other processes; what the network itself draws is seeded.
+        """
+        module, self._module = self._module, self.loss
+        try:
+            self._seed(seed)
+            total = self._gradients(self._shared(batch))[:1]
+            gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+            return torch.stack([*total, *(g.norm().to(total) for g in gradients)]).cpu()
+        finally:
+            self._module = module
+            self._forget_gradients()
 
     def anywhere(self, *flags: bool) -> list[bool]:
         """Each flag, true in every process when it is true in one."""
@@ -170,6 +149,10 @@ class Engine:
         shared = torch.tensor(value, device=self.device)
         torch.distributed.broadcast(shared, 0)
         return float(shared)
+
+    def note(self, text: str) -> None:
+        """Add to what a person should know of."""
+        self._notes.append(text)
 
     def taken_notes(self) -> list[str]:
         """What a person should know of, since the last call."""
@@ -269,7 +252,7 @@ class Engine:
                     raise
                 reason = _first_line(error)
             # Here, not in the handler, because the error holds the activations.
-            exchanging = self._module is not self._step or self._sharded
+            exchanging = self._module is not self.loss or self._sharded
             if self._spec.micro_batch is not None or exchanging or self.micro_batch == 1:
                 raise UserError(
                     f"out of memory with micro-batches of {self.micro_batch} rows ({reason}): "
@@ -349,21 +332,6 @@ class Engine:
         self._caps.hold()
         self.average.update(n)
         self.tally.add(means, norm, bad)
-
-
-def autocast_of(spec: LoopSpec, device: torch.device) -> torch.autocast:
-    """bf16 where it is asked for and the device has it.
-
-    Raises:
-        UserError: the device does not have the precision.
-    """
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if spec.precision == "bf16" and not bf16:
-        raise UserError(f"precision bf16 is not supported on {device.type}: use float32")
-    if spec.precision == "float64" and device.type == "mps":
-        raise UserError("precision float64 is not supported on mps: use float32 or another device")
-    used = bf16 and spec.precision in ("auto", "bf16")
-    return torch.autocast(device.type, torch.bfloat16, enabled=used)
 
 
 def _chunks(batch: Batch, size: int) -> Iterator[tuple[Batch, bool]]:

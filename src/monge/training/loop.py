@@ -34,7 +34,7 @@ from monge.training.plan import LOOK_PART, Kept, Plan, make_again, make_plan
 from monge.training.progress import Display
 from monge.training.schedule import learning_rate
 from monge.training.signals import signals
-from monge.training.spec import Batches, LoopSpec
+from monge.training.spec import Batches, Compile, LoopSpec
 
 __all__ = ["Batches", "Fitted", "LoopSpec", "LossFn", "OnSample", "Plan", "fit"]
 
@@ -57,7 +57,7 @@ class Fitted:
         ema: the bare network with averaged weights, from which one samples.
         step: steps done.
         steps: steps to be done in all.
-        seconds: training time, over all interruptions.
+        seconds: training time, over all interruptions, compiling included.
         skipped: steps skipped because their loss or gradient was not finite.
         plan: what was measured before the run; None where nothing was left to do.
     """
@@ -80,6 +80,7 @@ def fit(
     folder: Path | None = None,
     on_sample: OnSample | None = None,
     on_plan: Callable[[int], None] | None = None,
+    on_compiled: Callable[[], None] | None = None,
     quiet: bool = False,
 ) -> Fitted:
     """Train a network, or go on training it from the last checkpoint in the folder.
@@ -97,6 +98,7 @@ def fit(
             process; what it draws does not disturb the run.
         on_plan: called with the number of steps that the minutes became, once it is final, in the
             main process.
+        on_compiled: called before the first step where "auto" came to compile, in the main process.
         quiet: print nothing.
 
     With minutes, the number of steps is planned from timed steps, and compared with what steps
@@ -125,6 +127,8 @@ def fit(
         plan = run.plan(quiet or not main)
         if not spec.dry_run:
             run.on_plan = on_plan if main else None
+            if on_compiled and main and spec.compile == "auto" and run.engine.loss.compiled:
+                on_compiled()
             run.train(stop, on_sample, quiet or not main)
         return run.fitted(plan)
 
@@ -153,6 +157,9 @@ class _Run:
         self.step = 0
         self.saved: int | None = None
         self.steps = spec.steps
+        self.compile: Compile = "off" if sharded or spec.eager else spec.compile
+        if spec.eager and spec.compile == "on":
+            self.engine.note(f"not compiled: {spec.eager}")
         self.planned = self.settled = spec.minutes is None
         self.on_plan: Callable[[int], None] | None = None
         self.home: tuple[int, int] | None = None
@@ -173,6 +180,8 @@ class _Run:
         self.engine.tally.restore(facts["tally"])
         if self.spec.micro_batch is None:
             self.engine.micro_batch = min(self.engine.micro_batch, facts["micro_batch"])
+        if self.compile == "auto":
+            self.compile = "on" if facts.get("compiled") else "off"
         self.step = self.saved = found.step
         self.seconds = facts["seconds"]
         asked, minutes = self.spec.steps, self.spec.minutes
@@ -191,7 +200,10 @@ class _Run:
             minutes=None if self.planned else self.spec.minutes,
             seconds=self.seconds,
             folder=self.folder,
+            compile=self.compile,
+            dry_run=self.spec.dry_run,
         )
+        self.seconds += plan.compile_s
         self.steps, self.settled = plan.steps, self.planned
         with Display(self.step, plan.steps, self.batches.size, quiet, live=False) as display:
             for line in (*self.engine.taken_notes(), *plan.lines()):
@@ -332,6 +344,7 @@ class _Run:
             "minutes": self.spec.minutes,
             "asked": self.spec.steps,
             "micro_batch": self.engine.micro_batch,
+            "compiled": self.engine.loss.compiled,
             "seconds": self.seconds,
             "settled": self.settled,
             "tally": self.engine.tally.state(),

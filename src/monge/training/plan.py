@@ -15,10 +15,11 @@ import torch
 
 from monge.errors import UserError
 from monge.system.progress import size
+from monge.training import compiling
 from monge.training.engine import Engine
 from monge.training.progress import clock
 from monge.training.sharding import Piece
-from monge.training.spec import Batches
+from monge.training.spec import Batches, Compile
 
 TIMED_STEPS = 3
 SURE_AFTER_S = 0.5
@@ -46,6 +47,8 @@ class Plan:
         checkpoint_bytes: size of one checkpoint; two exist while one is written.
         free_bytes: space on the disk of the run folder, or None without one.
         micro_batch: rows evaluated at once in each process.
+        compiled: whether steps are compiled, or would be if it were not a dry run.
+        compile_s: seconds that compiling took.
     """
 
     step: int
@@ -56,6 +59,8 @@ class Plan:
     checkpoint_bytes: int
     free_bytes: int | None
     micro_batch: int
+    compiled: bool = False
+    compile_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -68,7 +73,8 @@ class Plan:
         rate = f"{1 / self.step_s:.3g} steps/s, {self.rows / self.step_s:.0f} samples/s"
         lines = [
             f"{rate}; steps {self.step} to {self.steps} take {clock(self.seconds)}, until {end}",
-            f"memory: {size(self.peak_bytes)} at most, micro-batches of {self.micro_batch} rows",
+            f"memory: {size(self.peak_bytes)} at most, micro-batches of {self.micro_batch} rows, "
+            + (("compiled" if self.compile_s else "to be compiled") if self.compiled else "eager"),
         ]
         if self.free_bytes is not None:
             lines.append(
@@ -123,8 +129,14 @@ def make_plan(
     minutes: float | None,
     seconds: float,
     folder: Path | None,
+    compile: Compile = "off",
+    dry_run: bool = False,
 ) -> Plan:
     """Time a few steps, put everything back, and reckon.
+
+    Args:
+        compile: "auto" compiles where that pays for the steps that are left, and is faster.
+        dry_run: leave compiling out.
 
     Raises:
         UserError: the checkpoints will not fit on the disk.
@@ -134,7 +146,18 @@ def make_plan(
     before = Kept(engine)
     engine.prepare(batches.draw(step))
     least_s = 0.0 if minutes is None else max(SURE_AFTER_S, SURE_PART * 60 * minutes)
+    wanted, compile_s = compile == "on", 0.0
+    if wanted and not dry_run:
+        compile_s = compiling.compile_loss(engine, batches.draw(step)) or 0.0
+        if engine.loss.compiled:
+            engine.note(f"compiled in {compile_s:.0f} s")
     step_s = _time_steps(engine, batches, step, least_s)
+    if compile == "auto":
+        left_s = math.inf if steps is None else (steps - step) * step_s
+        left_s = left_s if minutes is None else min(left_s, 60 * minutes - seconds)
+        wanted = compiling.pays(left_s, engine.device.type)
+        if wanted and not dry_run:
+            compile_s, step_s = _tried(engine, batches, step, step_s)
     copied = sum(t.nbytes for t in before.tensors)
     # The copies made here are no part of the run.
     peak = _peak_bytes(engine.device) - (copied if engine.device.type == "cpu" else 0)
@@ -147,10 +170,30 @@ def make_plan(
             "room or choose another folder"
         )
     if minutes is not None:
-        within = max(step + int((60 * minutes - seconds) / step_s), step, 1)
+        within = max(step + int((60 * minutes - seconds - compile_s) / step_s), step, 1)
         steps = within if steps is None else min(steps, within)
     assert steps is not None
-    return Plan(step, steps, batches.size, step_s, peak, kept, free, engine.micro_batch)
+    how = engine.micro_batch, wanted if dry_run else engine.loss.compiled, compile_s
+    return Plan(step, steps, batches.size, step_s, peak, kept, free, *how)
+
+
+def _tried(engine: Engine, batches: Batches, step: int, step_s: float) -> tuple[float, float]:
+    """Compile, and keep it where it is faster: the seconds that took, and those of a step."""
+    took_s = compiling.compile_loss(engine, batches.draw(step))
+    if took_s is None:
+        return 0.0, step_s
+    return took_s, compiling.keep_if_faster(
+        engine, took_s, lambda: engine.agreed(_time_step(engine, batches, step))
+    )
+
+
+def _time_step(engine: Engine, batches: Batches, step: int) -> float:
+    """Seconds of a step that moves nothing."""
+    start = time.perf_counter()
+    engine.step(step, 0.0, batches.draw(step))
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def _time_steps(engine: Engine, batches: Batches, step: int, least_s: float) -> float:
@@ -158,11 +201,7 @@ def _time_steps(engine: Engine, batches: Batches, step: int, least_s: float) -> 
     times: list[float] = []
     count = TIMED_STEPS
     while len(times) < count:
-        start = time.perf_counter()
-        engine.step(step, 0.0, batches.draw(step))
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(_time_step(engine, batches, step))
         if len(times) == TIMED_STEPS:
             count = max(count, math.ceil(least_s / engine.agreed(statistics.median(times))))
     return engine.agreed(statistics.median(times))

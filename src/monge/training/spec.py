@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from monge.errors import UserError
 from monge.objectives.base import Batch
 from monge.training.schedule import Schedule
+
+Compile: TypeAlias = Literal["auto", "on", "off"]
 
 
 @runtime_checkable
@@ -39,7 +41,10 @@ class LoopSpec:
         clip: largest norm of the gradient of the mean loss, or None.
         ema: final decay of the average of the weights.
         precision: "auto" is bf16 on a CUDA device that has it and float32 elsewhere.
-        compile: compile the loss as a whole; eager when that fails.
+        compile: the loss as a whole: "on" (eager where that fails), "off", or "auto": where it
+            clearly saves more time than it takes (see `compiling`), but as before in a run that
+            goes on.
+        eager: why this loss is not compiled, whatever is asked for; empty where it can be.
         shard: share out weights, average and optimiser state over the processes (FSDP).
         seed: of what the network itself draws (dropout); batches carry their own.
         device: "auto", "cpu", "cuda" or "mps".
@@ -62,7 +67,8 @@ class LoopSpec:
     clip: float | None = 1.0
     ema: float = 0.999
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
-    compile: bool = False
+    compile: Compile = "off"
+    eager: str = ""
     shard: bool = False
     seed: int = 0
     device: str = "auto"
@@ -86,7 +92,7 @@ class LoopSpec:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be greater than 0, not {value}")
-        if self.shard and self.compile:
+        if self.shard and self.compile == "on":
             raise UserError("a sharded network is not compiled: leave out shard or compile")
         if self.warmup < 0:
             raise UserError(f"warmup must be 0 steps or more, not {self.warmup}")

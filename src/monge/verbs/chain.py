@@ -24,7 +24,7 @@ CHAIN = ("blocks", "refine", "reparametrise", "merge", "block", "gamma", "time",
 SHARED = (
     *("data", "network", "autoencoder", "autoencoder_steps", "path", "coupling", "flip"),
     *("steps", "minutes", "batch", "micro_batch", "lr", "schedule", "warmup", "weight_decay"),
-    *("clip", "ema", "seed", "precision", "compile", "device", "threads", "save_every"),
+    *("clip", "ema", "seed", "precision", "device", "threads", "save_every"),
     *("log_every", "changed_data"),
 )
 """Flags that are settings of a run."""
@@ -102,8 +102,6 @@ class Chain(Reading):
     """Seed of everything random."""
     precision: Literal["auto", "float32", "bf16", "float64"] = "auto"
     """Precision of training; auto: float32 for jko, whose divergences need it."""
-    compile: bool = False
-    """Compile the network."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     threads: int | None = None

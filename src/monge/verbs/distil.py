@@ -51,8 +51,8 @@ class Distil:
     """Decay of the weights' moving average; none: the teacher's."""
     precision: Literal["auto", "float32", "bf16", "float64"] | None = None
     """Precision of training; none: the teacher's."""
-    compile: bool = False
-    """Compile the network."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """As for train; of reflow alone, as flow maps are never compiled."""
     shard: bool = False
     """Distribute weights, average and optimiser state over the processes (FSDP)."""
     save_every: int | None = None
@@ -81,7 +81,7 @@ def act(arguments: Distil) -> dict[str, Any]:
     skipped = ("run", "out", "json", "trust_code")
     names = [f.name for f in dataclasses.fields(arguments) if f.name not in skipped]
     settings = {name: getattr(arguments, name) for name in names}
-    # Flags that are not given keep the teacher's setting.
-    settings |= {name: settings[name] or None for name in ("compile", "shard")}
+    # A flag that is not given keeps the teacher's setting.
+    settings["shard"] = settings["shard"] or None
     run = distil_run(arguments.run, arguments.out, say=say(), **settings)
     return trained(arguments, run)
