@@ -52,6 +52,7 @@ from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.system import lock, processes
 from monge.system.files import write_atomic, write_json
+from monge.system.own_faults import blamed
 from monge.system.progress import Say, quiet, survived
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -64,6 +65,7 @@ FEWEST_BETWEEN = 100
 """Steps between them at least: one takes as long as several steps."""
 
 
+@blamed(anywhere=True)
 def train(
     spec: TrainSpec,
     data: Data | None = None,
@@ -186,6 +188,7 @@ def _keep_reading(folder: Path, data: Data) -> None:
     conditions.keep(folder, data)
 
 
+@blamed(anywhere=True)
 def train_autoencoder(
     spec: TrainSpec, out: Path | None = None, say: Say = quiet
 ) -> tuple[Path, dict[str, Any]]:
