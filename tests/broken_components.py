@@ -100,7 +100,8 @@ PLAIN = """class Broken(BASE):
 
 KINDS = {
     "path": Kind(
-        "--path", "Path", "scales(self, t)", "t, 1 - t", "t[:1], t[:1]", "t * torch.nan, t", "scales"
+        "--path", "Path", "scales(self, t)", "t, 1 - t", "t[:1], t[:1]", "t * torch.nan, t",
+        "scales",
     ),
     "coupling": Kind(
         "--coupling", "Coupling", "pair(self, x1, label, rng)", "torch.zeros_like(x1), x1",

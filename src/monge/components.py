@@ -263,7 +263,8 @@ def build(family: str, text: str | Component) -> Any:
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
         raise UserError(
             f"{own_code.shown_name(name)} does not define {', '.join(lacking)}, which every "
-            f"component for {family} has to: write {'it' if len(lacking) == 1 else 'them'} in the class"
+            f"component for {family} has to: write {'it' if len(lacking) == 1 else 'them'} in the "
+            "class"
         )
     try:
         with own_faults.blamed():

@@ -72,7 +72,7 @@ def _try_path(path: Any, data: Data, shape: tuple[int, ...]) -> None:
 
 def _try_coupling(coupling: Any, data: Data, shape: tuple[int, ...]) -> None:
     x1 = torch.randn(ROWS, *shape, generator=stream(0, "trial"))
-    label = None if data.train_label is None else data.train_label[:ROWS]
+    label = None if data.train_label is None else torch.zeros(ROWS, dtype=torch.int64)
     expect(coupling, "pair", coupling.pair(x1, label, stream(0, "trial")), [x1, x1])
 
 
@@ -117,10 +117,11 @@ def built_autoencoder(autoencoder: Any, data_shape: tuple[int, ...]) -> Any:
 
 
 def _try_autoencoder(autoencoder: Any, data: Data, shape: tuple[int, ...]) -> None:
-    built = built_autoencoder(autoencoder, data.shape)
+    built: Any = built_autoencoder(autoencoder, data.shape)
     if hasattr(built, "fit"):
         built.fit(data.train[torch.arange(min(len(data.train), FITTED))])
-    x, z = data.train[torch.arange(ROWS)], torch.zeros(ROWS, *built.latent_shape)
+    x = data.train[torch.arange(min(len(data.train), ROWS))]
+    z = torch.zeros(len(x), *built.latent_shape)
     with torch.no_grad():
         posterior = built.eval().encode(x)
         if not isinstance(posterior, Posterior):
@@ -189,7 +190,7 @@ def _try_loss(objective: Objective, network: nn.Module, data: Data, shape: tuple
     batch = {"x1": torch.randn(ROWS, *shape, generator=stream(0, "trial"))}
     for name, condition in given.items():
         if condition is not None:
-            rows = condition[:ROWS]
+            rows = condition[torch.arange(ROWS) % len(condition)]
             batch[name] = rows.float() if rows.is_floating_point() else rows
     loss = _watched(objective).loss(network, objective.draw(batch, stream(0, "trial", "draw")))
     if not isinstance(loss, Loss):

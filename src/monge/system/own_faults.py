@@ -56,7 +56,8 @@ def fault(component: Any, method: str, what: str) -> UserError:
         if method in vars(base) and (file := _file_of(base)) is not None:
             return UserError(_place(file, base.__name__, method) + f" {what}")
     file = _file_of(kind)
-    where = kind.__name__ if file is None else _place(file, kind.__name__, None)
+    plain = str(getattr(component, "__name__", kind.__name__))
+    where = plain if file is None else _place(file, kind.__name__, None)
     return UserError(f"{where}: {method} {what}")
 
 
@@ -77,6 +78,20 @@ def expect(component: Any, method: str, found: Any, like: Sequence[Tensor]) -> N
             raise fault(component, method, f"returns {said(one)}; {wanted}")
         if not bool(one.isfinite().all()):
             raise fault(component, method, "returns numbers that are not finite")
+
+
+def shaped_like(found: Any, x: Tensor, network: Any) -> Any:
+    """What a network has returned for states x, which is shaped like them.
+
+    Another shape would be broadcast, and a walk of many steps would then fill the memory.
+
+    Raises:
+        UserError: it is not.
+    """
+    if getattr(found, "shape", None) != x.shape:
+        wanted = f"it returns a tensor shaped like its states, {tuple(x.shape)}"
+        raise fault(network, "forward", f"returns {said(found)}; {wanted}")
+    return found
 
 
 def said(found: Any) -> str:
