@@ -103,7 +103,7 @@ def _try_solver(solver: Any, data: Data, shape: tuple[int, ...]) -> None:
 
 def built_autoencoder(autoencoder: Any, data_shape: tuple[int, ...]) -> Any:
     """What an autoencoder's component builds; one of the user's own is an autoencoder indeed."""
-    built = autoencoder.build(data_shape)
+    built: Any = autoencoder.build(data_shape)
     if not own_code.is_own(autoencoder.name):
         return built
     if not isinstance(built, nn.Module):
@@ -111,7 +111,7 @@ def built_autoencoder(autoencoder: Any, data_shape: tuple[int, ...]) -> Any:
     for name in ("encode", "decode", "data_shape", "latent_shape"):
         if not hasattr(built, name):
             raise fault(built, name, "is missing, which every autoencoder has")
-    if tuple(built.data_shape) != tuple(data_shape):
+    if tuple(built.data_shape) != tuple(data_shape):  # type: ignore[arg-type]
         raise fault(built, "data_shape", f"is {built.data_shape}, but the data are {data_shape}")
     return built
 
