@@ -89,7 +89,8 @@ def many_classes(per_class: int, key: int, count: int) -> Labelled:
 
 def nearest_centre(examples: Labelled, count: int) -> float:
     """How often the best rule is right: these classes are round and equally wide."""
-    return agreement(torch.cdist(examples.x, normal(count, 16, 0)).argmin(1), examples.label).overall
+    nearest = torch.cdist(examples.x, normal(count, 16, 0)).argmin(1)
+    return agreement(nearest, examples.label).overall
 
 
 def test_many_classes_are_told_apart_by_a_classifier_whose_time_is_linear_in_them() -> None:
