@@ -75,13 +75,16 @@ def test_arrays_keep_it_on_request(tmp_path: Path) -> None:
     assert {i.tobytes() for i in found} == {i.tobytes() for i in x.transpose(0, 3, 1, 2)}
 
 
+LEVELS = np.arange(20 * 8 * 8 * 4).reshape(20, 8, 8, 4) % 251
+
+
 @pytest.mark.parametrize(
     ("x", "mode", "channels", "told"),
     [
-        (np.full((20, 8, 8, 4), 99, np.uint8), "RGB", 3, "taken for transparency: on white"),
-        (np.full((20, 8, 8, 4), 99, np.uint8), "RGBA", 4, "transparency, which is learned"),
-        (np.full((20, 4, 8, 8), 0.5, np.float32), "RGB", 4, "all of which are learned"),
-        (np.full((20, 8, 8, 3), 99, np.uint8), "RGB", 3, ""),
+        (LEVELS.astype(np.uint8), "RGB", 3, "taken for transparency: on white"),
+        (LEVELS.astype(np.uint8), "RGBA", 4, "transparency, which is learned"),
+        (LEVELS.transpose(0, 3, 1, 2) / 250, "RGB", 4, "all of which are learned"),
+        (LEVELS[..., :3].astype(np.uint8), "RGB", 3, ""),
     ],
 )
 def test_what_becomes_of_a_fourth_channel_is_told(
