@@ -18,7 +18,7 @@ from typing import get_args, get_type_hints
 
 from monge.data.images.raw import shown_lines
 from monge.errors import CheckFailed, Stopped, UserError
-from monge.system import own_code, processes
+from monge.system import own_code, own_faults, processes
 from monge.verbs import table
 from monge.verbs.near_misses import refuse_unknown
 
@@ -93,7 +93,8 @@ def _run(name: str, words: list[str]) -> int:
         return 0
     if getattr(arguments, "trust_code", False):
         own_code.trust_all()
-    result = verb.act(arguments)
+    with own_faults.blamed(anywhere=True):
+        result = verb.act(arguments)
     if "--json" in words and processes.is_main():
         print(json.dumps(result, indent=1, default=str))
     return result.get("exit_code", 0) if isinstance(result, dict) else 0

@@ -19,7 +19,7 @@ from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 from monge.errors import UserError, nearest
-from monge.system import own_code
+from monge.system import own_code, own_faults
 
 FAMILIES: dict[str, dict[str, str]] = {
     "path": {
@@ -108,6 +108,21 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
 }
 
+BASES: dict[str, str] = {
+    "path": "monge.paths:Path",
+    "coupling": "monge.couplings:Coupling",
+    "times": "monge.times:TimeLaw",
+    "grid": "monge.times:Grid",
+    "pairs": "monge.time_pairs:PairLaw",
+    "solver": "monge.solvers:Solver",
+    "autoencoder": "monge.autoencoders.base:AutoencoderSpec",
+    "target": "monge.targets.base:TargetSpec",
+}
+"""The base class of each family that has one: all but networks and objectives."""
+
+WANTED = {"network": "build", "objective": "learns"}
+"""What the classes of the other families have."""
+
 
 class Component:
     """Base of every component: a frozen dataclass with a `name`, whose `repr` is its text."""
@@ -144,13 +159,42 @@ def class_of(family: str, text: str) -> Any:
         UserError: unknown name (with the nearest one).
     """
     if own_code.is_own(text):
-        return own_code.class_of(own_code.split(text)[0])
+        return _own_class(family, own_code.split(text)[0])
     name = text.partition(":")[0]
     table = FAMILIES[family]
     if name not in table:
         raise UserError(f"unknown {family} {name!r}: {nearest(name, table)}")
-    module, _, attribute = table[name].partition(":")
+    return _imported(table[name])
+
+
+def _imported(home: str) -> Any:
+    module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _own_class(family: str, name: str) -> Any:
+    """A class of the user's own, of the family that it is to fill a place in."""
+    cls, shown = own_code.class_of(name), own_code.shown_name(name)
+    bases = {other: _imported(home) for other, home in BASES.items()}
+    if family in bases and not issubclass(cls, bases[family]):
+        raise UserError(
+            f"{shown} is no component for {family}: derive it from {_dotted(BASES[family])}"
+        )
+    if family in bases:
+        return cls
+    other = next((other for other, base in bases.items() if issubclass(cls, base)), None)
+    if other is not None:
+        raise UserError(f"{shown} is a component for {other}, not for {family}")
+    if not hasattr(cls, WANTED[family]):
+        raise UserError(
+            f"{shown} is no component for {family}: it has no {WANTED[family]}, which all of them "
+            "have"
+        )
+    return cls
+
+
+def _dotted(home: str) -> str:
+    return home.replace(":", ".")
 
 
 def text_of(family: str, value: Any) -> str:
@@ -197,7 +241,7 @@ def build(family: str, text: str | Component) -> Any:
         name, rest = own_code.split(text)
     cls = class_of(family, text)
     settings = {}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls, name)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for number, item in enumerate(filter(None, rest.split(","))):
         key, equals, value = item.partition("=")
@@ -216,10 +260,27 @@ def build(family: str, text: str | Component) -> Any:
         if key not in settings:
             short = f"{name}:" if key == cls.positional else f"{name}:{key}="
             raise UserError(f"{family} {name!r} needs a {key}: write {short}{key.upper()}")
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise UserError(
+            f"{own_code.shown_name(name)} does not define {', '.join(lacking)}, which every "
+            f"component for {family} has to: write {'it' if len(lacking) == 1 else 'them'} in the "
+            "class"
+        )
     try:
-        return cls(**settings)
+        with own_faults.blamed():
+            return cls(**settings)
     except TypeError as error:
         raise UserError(f"{family} {text!r}: {error}") from None
+
+
+def _hints(cls: Any, name: str) -> dict[str, Any]:
+    """The types of a component's settings."""
+    try:
+        return typing.get_type_hints(cls)
+    except Exception as error:  # a name in a user's annotation that is none
+        raise UserError(
+            f"{own_code.shown_name(name)}: its annotations cannot be read: {error}"
+        ) from None
 
 
 def _required(cls: Any) -> list[str]:

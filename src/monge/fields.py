@@ -24,6 +24,7 @@ from torch import Tensor
 from monge.couplings import Coupling
 from monge.errors import UserError
 from monge.paths import MARGIN, Kind, Path
+from monge.system.own_faults import shaped_like
 from monge.tensors import as_time, expand
 from monge.types import Cond, State, Time, VelocityField, breakpoints_of, domain_of
 
@@ -69,7 +70,8 @@ class Predict:
     def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
         if not isinstance(t, Tensor):  # flows check those, once per walk
             check_time(t, self.domain, self)
-        return self.path.to_velocity(self.output, self.net(x, t, cond), x, t)
+        output = shaped_like(self.net(x, t, cond), x, self.net)
+        return self.path.to_velocity(self.output, output, x, t)
 
     def __repr__(self) -> str:
         net = getattr(self.net, "name", type(self.net).__name__)

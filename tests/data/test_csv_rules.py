@@ -56,6 +56,14 @@ VALUES: list[Any] = [
     ("a,b\n89000000000000000001,1\n7,2\n", "a", ["89000000000000000001", "7"], "64 bits"),
     ("a,b\n123456789012345678,1\n7,2\n", "a", [123456789012345678, 7], ""),
     ("a,b\n12345678901234567890,1\n7.5,2\n", "a", [12345678901234567890.0, 7.5], "16 digits"),
+    ("a,b\n1e5,1\n2e4,2\n", "a", [1e5, 2e4], "'1e5' is read as a number with an exponent"),
+    ("a,b\n1.10,1\n1.9,2\n", "a", [1.1, 1.9], "'1.10' is read as a number, without the zero"),
+    ("a,b\n2.0,1\n1.95,2\n", "a", [2.0, 1.95], ""),
+    ("a,b\n1.10,1\n1.90,2\n", "a", [1.1, 1.9], ""),
+    ("a;b\n1.636;x\n12.899;y\n", "a", [1.636, 12.899], "is read as a decimal point, not as"),
+    ("a;b\n0.636;x\n12.899;y\n", "a", [0.636, 12.899], ""),
+    ("a;b\n1.636;0,5\n12.899;1,25\n", "a", ["1.636", "12.899"], ""),
+    ("a;b\n1.6;0,5\n12.899;1,25\n", "a", [1.6, 12.899], ""),
     # Missing values.
     ("a,b\n?,1\n18,2\n-,3\n", "a", [None, 18, None], "'?' 1 times, first in row 0, '-' 1 times"),
     ("a,b\nNA,1\n18,2\n,3\n", "a", [None, 18, None], ""),
@@ -126,6 +134,8 @@ ADVICE = [
     ("31.12.2020", "dates that do not begin with the year"),
     ("2020/12/31", "dates with strokes"),
     ("$4.50", "amounts of money"),
+    ("(4.50)", "negative numbers in brackets, such as '(4.50)'"),
+    ("\u22124.50", "minus signs that are none, such as '\u22124.50'"),
 ]
 
 
@@ -137,6 +147,19 @@ def test_foreign_numbers_are_named(tmp_path: Path, cell: str, message: str) -> N
     with pytest.raises(UserError) as raised:
         load(str(path))
     assert message in str(raised.value) and "--drop odd" in str(raised.value)
+
+
+def test_thousands_are_named_where_another_column_has_decimal_commas(tmp_path: Path) -> None:
+    path = written(tmp_path, "a;b\n1.636;0,5\n12.899;1,25\n7;2,5\n")
+    told = advice_of(read_csv(path))["a"]
+    assert "numbers with thousands separators, such as '1.636'" in told
+
+
+def test_a_typographic_minus_among_numbers_is_named(tmp_path: Path) -> None:
+    minus = "\u2212"
+    rows = [f"{k},{minus * (k % 3 == 0)}{k}.5" for k in range(30)]
+    told = advice_of(read_csv(written(tmp_path, "k,a\n" + "\n".join(rows))))["a"]
+    assert "minus signs that are none, such as '\u22120.5'" in told
 
 
 def test_the_cell_that_makes_a_column_text_is_named(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from monge.data.array_data import from_arrays
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.runs.spec import TrainSpec
@@ -71,6 +73,27 @@ def test_arrays_keep_it_on_request(tmp_path: Path) -> None:
     data = load(str(tmp_path / "x.npz"), RGBA)
     found = np.concatenate([_bytes(data.train[:]), _bytes(data.heldout[:])])
     assert {i.tobytes() for i in found} == {i.tobytes() for i in x.transpose(0, 3, 1, 2)}
+
+
+LEVELS = np.arange(20 * 8 * 8 * 4).reshape(20, 8, 8, 4) % 251
+
+
+@pytest.mark.parametrize(
+    ("x", "mode", "channels", "told"),
+    [
+        (LEVELS.astype(np.uint8), "RGB", 3, "taken for transparency: on white"),
+        (LEVELS.astype(np.uint8), "RGBA", 4, "transparency, which is learned"),
+        (LEVELS.transpose(0, 3, 1, 2) / 250, "RGB", 4, "all of which are learned"),
+        (LEVELS[..., :3].astype(np.uint8), "RGB", 3, ""),
+    ],
+)
+def test_what_becomes_of_a_fourth_channel_is_told(
+    x: np.ndarray, mode: Any, channels: int, told: str
+) -> None:
+    data = from_arrays(x, reading=Reading(image_mode=mode))
+    notes = [line for line in data.summary if "channel" in line]
+    assert data.shape == (channels, 8, 8)
+    assert [told in note for note in notes] == [True] * bool(told)
 
 
 def test_runs_without_the_setting_keep_their_names() -> None:

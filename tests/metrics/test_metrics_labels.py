@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from scipy import stats
@@ -14,6 +16,7 @@ from monge.metrics.labels import (
     TooFewPerClass,
     agreement,
     agreement_if_shuffled,
+    classifier_name,
     fit_classifier,
     within_class_diversity,
 )
@@ -75,6 +78,40 @@ def test_classifier_reaches_98_percent_on_held_out_digits() -> None:
     label = torch.from_numpy(y).long()[order]
     classify = fit_classifier(images[360:], label[360:])
     assert agreement(classify(images[:360]), label[:360]).overall >= 0.98
+
+
+def many_classes(per_class: int, key: int, count: int) -> Labelled:
+    """Classes around centres in 16 dimensions, a few times farther apart than they are wide."""
+    label = torch.arange(count).repeat(per_class)
+    centres = normal(count, 16, 0)
+    return Labelled(centres[label] + 0.5 * normal(len(label), 16, key), label)
+
+
+def nearest_centre(examples: Labelled, count: int) -> float:
+    """How often the best rule is right: these classes are round and equally wide."""
+    nearest = torch.cdist(examples.x, normal(count, 16, 0)).argmin(1)
+    return agreement(nearest, examples.label).overall
+
+
+def test_many_classes_are_told_apart_by_a_classifier_whose_time_is_linear_in_them() -> None:
+    train, test = many_classes(8, 1, 60), many_classes(8, 2, 60)
+    assert "ridge" in classifier_name(train.label)
+    assert "SVM" in classifier_name(train.label[train.label < 50])
+    classify = fit_classifier(train.x, train.label)
+    found, best = agreement(classify(test.x), test.label).overall, nearest_centre(test, 60)
+    assert best - 0.1 < found <= best + 0.02
+    assert torch.equal(classify(test.x), fit_classifier(train.x, train.label)(test.x))
+    asked = train.label[torch.randperm(len(train.label), generator=stream(0, "shuffled"))]
+    assert agreement(fit_classifier(train.x, asked)(test.x), test.label).overall < 0.1
+
+
+def test_a_thousand_classes_take_seconds() -> None:
+    """A machine for each pair of them would be half a million. Chance is 0.001."""
+    train, test = many_classes(10, 1, 1000), many_classes(1, 2, 1000)
+    begun = time.process_time()
+    found = agreement(fit_classifier(train.x, train.label)(test.x), test.label).overall
+    assert time.process_time() - begun < 60
+    assert nearest_centre(test, 1000) - 0.1 < found < 1
 
 
 def test_classifier_ignores_unlabelled_examples() -> None:

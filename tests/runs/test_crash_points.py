@@ -9,6 +9,7 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ import pytest
 import crash_points
 from conftest import TINY_TABLE
 from monge.cli import main
+from monge.data.base import Data
+from monge.evaluation import evaluate
 from monge.fitting.train import train
+from monge.report import figures
 from monge.runs.run import Run
 from monge.runs.spec import to_yaml
 
@@ -98,11 +102,29 @@ def test_a_verb_does_its_work_after_a_crash(verb: str, tmp_path: Path, trained: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_does_its_work_after_every_crash(verb: str, tmp_path: Path, trained: Run) -> None:
+def test_a_verb_does_its_work_after_every_crash(
+    verb: str, tmp_path: Path, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = command(*VERBS[verb](tmp_path / "run"))
+    if verb == "evaluate":
+        _measured_once(monkeypatch)
     if verb == "export":  # it refuses what is there, so the last crash leaves the export itself
         work = _export(tmp_path / "run")
     assert survives(trained.folder, tmp_path / "run", work, every=1) >= 1
+
+
+def _measured_once(patch: pytest.MonkeyPatch) -> None:
+    """What an evaluation measures and draws is computed once, not after each of the crashes."""
+    measure = evaluate.measure
+
+    def known(run: Run, data: Data, n: int, *rest: Any) -> evaluate.Measured:
+        if not found:
+            found.append(measure(run, data, n, *rest))
+        return found[0]
+
+    found: list[evaluate.Measured] = []
+    patch.setattr(evaluate, "measure", known)
+    patch.setattr(figures, "svg", lambda *_, **__: "<svg/>")
 
 
 def _export(root: Path) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from monge.runs.restore import pick_device
 from monge.sampling import images
 from monge.system import ownership
 from monge.system.files import write_json
-from monge.system.progress import Say, counting, quiet
+from monge.system.progress import Say, counting, quiet, survived
 
 SHOWN = 64
 """Examples of each set in a grid."""
@@ -136,7 +136,8 @@ def _keep(out: Path, found: dict[str, Any], taken: Sequence[Taken]) -> None:
     """The comparison's files, made elsewhere and then put in the place of an earlier one's."""
     with tempfile.TemporaryDirectory() as made:
         write_json(Path(made) / COMPARISON, found)
-        _pictures(Path(made), taken)
+        with survived("the pictures of the comparison were not drawn"):
+            _pictures(Path(made), taken)
         write_page(Path(made))
         ownership.write(out, {p.name: p.read_bytes() for p in sorted(Path(made).iterdir())})
 

@@ -85,8 +85,10 @@ def _name_of(component: Any) -> str:
         return plain
     if name := getattr(component, "__name__", None):
         return str(name)
+    if getattr(component, "name", plain) == Component.name:  # it has none of its own
+        return plain
     try:
-        return repr(component)
+        return plain if type(component).__repr__ is object.__repr__ else repr(component)
     except Exception:  # a stranger's
         return plain
 
@@ -110,6 +112,11 @@ def family_of(component: Any) -> str:
         return "network" if isinstance(component, nn.Module) else "field"
     if isinstance(component, Component) and hasattr(component, "build"):
         return "network"
+    if hasattr(component, "learns"):
+        raise UserError(
+            f"{type(component).__name__} is an objective, for which there are no laws: monge train "
+            "--objective tries it on a few rows before it trains"
+        )
     raise UserError(
         f"{_name_of(component)} is no component that monge knows: derive it from "
         + ", ".join(base.__name__ for bases in BASES.values() for base in bases)

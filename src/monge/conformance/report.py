@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
 from monge.conformance.measuring import Broken, DoesNotApply, Outcome
+from monge.system.loading import last_line
 
 Law = Callable[[Any], Outcome]
 
@@ -91,7 +93,16 @@ def apply(law: Law, component: Any) -> Row:
     except Broken as broken:
         return Row(name, statement, False, broken.measured, broken.tolerance, str(broken))
     except Exception as error:  # the component is a stranger's; whatever it raises is the finding
-        return Row(name, statement, False, None, None, f"raised {type(error).__name__}: {error}")
+        said = f"raised {type(error).__name__}: {error}{_place(error, component)}"
+        return Row(name, statement, False, None, None, said)
     if isinstance(outcome, DoesNotApply):
         return Row(name, statement, True, None, None, outcome.reason)
     return Row(name, statement, True, outcome.value, outcome.tolerance)
+
+
+def _place(error: Exception, component: Any) -> str:
+    """Where in the component's own file an error was raised."""
+    kind = component if hasattr(component, "__module__") else type(component)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    line = last_line(error, file)
+    return f" ({file}, line {line})" if line else ""

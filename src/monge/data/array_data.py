@@ -53,6 +53,8 @@ def from_arrays(
     labels, names, notes = _as_labels(label, len(given[0]), label_names)
     if scale:
         notes = [f"images of {scale}", *notes]
+    if kind == "image" and given[0].ndim == 4 and 4 in (given[0].shape[1], given[0].shape[3]):
+        notes = [*notes, *_of_four_channels(examples[0], reading)]
     if heldout is not None:
         held_labels, _, more = _as_labels(heldout_label, len(given[1]), names)
         sides = (examples[0], examples[1], labels, held_labels)
@@ -173,6 +175,15 @@ def _fitted(x: np.ndarray, reading: Reading) -> np.ndarray:
         pixels = np.asarray(resize(shown, (side, side), reading.image_fit))
         fitted[i] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return fitted
+
+
+def _of_four_channels(x: Examples, reading: Reading) -> list[str]:
+    """What became of a fourth channel, where the images have one."""
+    if x.shape[1] == 4 and reading.image_mode == "RGBA":
+        return ["the fourth channel is transparency, which is learned"]
+    if x.shape[1] == 4:
+        return ["images of four channels, all of which are learned as they are"]
+    return ["the fourth channel is taken for transparency: on white (--image-mode RGBA learns it)"]
 
 
 def _as_labels(

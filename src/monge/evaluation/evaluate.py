@@ -42,6 +42,7 @@ from monge.sampling.class_rows import MOST_CLASSES, across_classes
 from monge.sampling.model import GenerativeModel
 from monge.sampling.samples import Samples
 from monge.system.files import write_json
+from monge.system.progress import survived
 from monge.tensors import stream
 
 SHOWN_PER_LABEL = 10
@@ -89,15 +90,17 @@ def evaluate_run(
     card = _card(run, n, seed, features, found.network, data, given, sampling)
     content = found.content(run.label_names)
     write_json(home / "evaluation.json", {"format_version": 1, "card": card, **content})
-    _pictures(run, data, found, seed, sampling, home)
+    with survived("the pictures of the evaluation were not drawn"):
+        _pictures(run, data, found, seed, sampling, home)
     add_costs(
         run.folder,
         sample_s=found.sample_s,
         evaluate_s=found.evaluate_s,
         evaluations_per_sample=found.samples.info["evaluations_per_sample"],
     )
-    write_card(run.folder)
-    write_report(run.folder)
+    with survived("the card and the report were not written"):
+        write_card(run.folder)
+        write_report(run.folder)
     return found.evaluation
 
 

@@ -29,7 +29,7 @@ from monge.runs.run import Run
 from monge.sampling import images
 from monge.sampling.samples import Samples
 from monge.system.files import write_json
-from monge.system.progress import Say, counted, quiet
+from monge.system.progress import Say, counted, quiet, survived
 from monge.system.shown import aligned, wrapped
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -194,8 +194,9 @@ def _guidance(run: Run, guidance: float | None) -> float | None:
 
 def _draw(run: Run, shown: Mapping[str, Tensor], columns: int) -> None:
     """A row of samples for each number of steps."""
-    picture = images.grid(torch.cat(list(shown.values())), columns)
-    images.save_png(picture, run.folder / BY_STEPS, {"run": run.folder.name})
+    with survived("the samples by number of steps were not drawn"):
+        picture = images.grid(torch.cat(list(shown.values())), columns)
+        images.save_png(picture, run.folder / BY_STEPS, {"run": run.folder.name})
 
 
 def _floors(judge: Judge, run: Run, data: Data, seed: int) -> dict[str, dict[str, float | None]]:

@@ -34,7 +34,7 @@ from monge.sampling import images
 from monge.sampling.class_rows import across_classes
 from monge.system import own_code, processes
 from monge.system.files import copy_new, refuse_links, remove, write_json
-from monge.system.progress import Say, quiet
+from monge.system.progress import Say, quiet, survived
 from monge.system.schema import read_json
 from monge.tensors import stream
 from monge.training import checkpoint
@@ -235,13 +235,11 @@ def _keep(
     write_json(home / "quality.json", quality)
     if data.kind == "image":
         shown = data.heldout[across_classes(data.heldout_label, 16)[: len(data.heldout)]]
-        images.save_png(
-            images.reconstruction_grid(
+        with survived("the reconstructions were not drawn", say):
+            grid = images.reconstruction_grid(
                 shown, reconstruct(wrapped, shown.to(device)).detach().cpu()
-            ),
-            home / "reconstructions.png",
-            {"run": folder.name},
-        )
+            )
+            images.save_png(grid, home / "reconstructions.png", {"run": folder.name})
     autoencoders.save(wrapped, home)
     # The files of its training are no longer needed: the autoencoder is saved above.
     shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)

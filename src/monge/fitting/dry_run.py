@@ -24,6 +24,7 @@ from monge.runs import folder as folders
 from monge.runs.restore import build_network, set_threads
 from monge.runs.spec import TrainSpec
 from monge.sampling.facts import DataFacts
+from monge.system.own_faults import blamed
 from monge.system.progress import Say, quiet, size
 from monge.training.loop import fit
 from monge.training.plan import Plan
@@ -32,6 +33,7 @@ ROWS = 512
 """Training examples in a dry run."""
 
 
+@blamed(anywhere=True)
 def rehearse(spec: TrainSpec, say: Say = quiet) -> dict[str, dict[str, Any]]:
     """Time a few steps of autoencoder and network; returns the estimated cost of each.
 

@@ -18,6 +18,7 @@ from monge.fitting.autoencoding import (
     is_folder,
 )
 from monge.fitting.objective import loop_spec
+from monge.fitting.trial import built_autoencoder, try_parts, try_training
 from monge.learned import kind_of
 from monge.runs import folder as folders
 from monge.runs.folder import read_config
@@ -40,6 +41,7 @@ def resolve(spec: TrainSpec, data: Data, folder: Path | None = None) -> TrainSpe
     Args:
         folder: of the run, if known; see `check`.
     """
+    try_parts(spec, data)
     image, few = data.kind == "image", len(data.train) < FEW
     changes: dict[str, Any] = {"data": plain_source(spec.data)}
     if spec.steps is None and spec.minutes is None:
@@ -123,7 +125,9 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
     build("solver", spec.solver)
     build("grid", spec.grid)
     shape = _latent_shape(spec, data, folder)
-    if spec.network != "exact":
+    try_training(spec, data, shape)
+    # A network of the user's own may know no meta device; it was built above.
+    if spec.network != "exact" and not own_code.is_own(spec.network):
         with torch.device("meta"):  # shapes only, without memory
             component = build("network", spec.network)
             component.build(shape, len(data.label_names) or None, n_vector_of(data))
@@ -150,4 +154,4 @@ def _built_shape(spec: TrainSpec, data: Data) -> tuple[int, ...]:
     if name not in FAMILIES["autoencoder"] and not own_code.is_own(spec.autoencoder):
         hint = nearest(name, FAMILIES["autoencoder"])
         raise UserError(f"autoencoder {spec.autoencoder!r} is no folder and no component: {hint}")
-    return build("autoencoder", spec.autoencoder).build(data.shape).latent_shape
+    return built_autoencoder(build("autoencoder", spec.autoencoder), data.shape).latent_shape

@@ -42,6 +42,7 @@ from monge.sampling import conditions
 from monge.sampling.facts import DataFacts
 from monge.system import lock, processes
 from monge.system.files import write_atomic, write_json
+from monge.system.own_faults import blamed
 from monge.system.progress import Say, quiet, survived
 from monge.training import checkpoint
 
@@ -52,6 +53,7 @@ fit_learned = singledispatch(fit_at_once)
 fit_learned.register(ChainObjective, fit_chain)
 
 
+@blamed(anywhere=True)
 def train(
     spec: TrainSpec,
     data: Data | None = None,
@@ -166,6 +168,7 @@ def _keep_reading(folder: Path, data: Data) -> None:
     conditions.keep(folder, data)
 
 
+@blamed(anywhere=True)
 def train_autoencoder(
     spec: TrainSpec, out: Path | None = None, say: Say = quiet
 ) -> tuple[Path, dict[str, Any]]:

@@ -18,6 +18,7 @@ from monge.errors import UserError
 from monge.flows.integrated import Integrated, check_span
 from monge.flows.walk import Walk
 from monge.paths import Kind, Path
+from monge.system.own_faults import shaped_like
 from monge.tensors import as_time, expand, forward_mode
 from monge.times import Grid, Uniform
 from monge.types import Cond, FlowMap, State, Time, VelocityField, domain_of
@@ -40,7 +41,8 @@ class MeanVelocity:
     output: Kind = "velocity"
 
     def __call__(self, x: State, s: Time, t: Time, cond: Cond = None) -> State:
-        return self.path.to_velocity(self.output, self.net(x, t, cond, s), x, s)
+        output = shaped_like(self.net(x, t, cond, s), x, self.net)
+        return self.path.to_velocity(self.output, output, x, s)
 
 
 @dataclass(frozen=True)

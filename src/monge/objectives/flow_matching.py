@@ -24,6 +24,7 @@ from monge.couplings import Coupling, Independent
 from monge.errors import UserError
 from monge.objectives.base import Batch, Learns, Loss, Objective
 from monge.paths import Kind, Linear, Path
+from monge.system.own_faults import shaped_like
 from monge.tensors import expand, stream
 from monge.times import TimeLaw, UniformTimes
 from monge.types import Cond, VelocityField
@@ -148,7 +149,7 @@ class FlowMatching(Objective):
     def loss(self, network: nn.Module | VelocityField, batch: Batch) -> Loss:
         x0, x1, t = batch["x0"], batch["x1"], batch["t"]
         xt, velocity = self.path.interpolate(x0, x1, t)
-        prediction = network(xt, t, conditions(batch))
+        prediction = shaped_like(network(xt, t, conditions(batch)), xt, network)
         if self.output == "score":
             prediction = -expand(self.path.scales(t)[1], xt) * prediction
         target = {"velocity": velocity, "data": x1, "noise": x0}[self._regressed]

@@ -85,8 +85,16 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
     # Paths that were moved together with the run are unchanged.
     changed = difference(places.resolved(folder, before), places.resolved(folder, now))
     free = MAY_CHANGE
-    if not (folder / "autoencoder" / autoencoders.SETTINGS).exists():
+    encoded = (folder / "autoencoder" / autoencoders.SETTINGS).exists()
+    if not encoded:
         free |= {"autoencoder_steps"}  # the autoencoder is still in training
+    if not done:  # nothing has been trained by code that was mended since
+        free |= {
+            name
+            for name, pair in changed.items()
+            if own_code.mended(*map(str, pair))
+            and not (encoded and name in ("autoencoder", "data"))
+        }
     refused = {k: pair for k, pair in changed.items() if k not in free}
     if refused:
         rows = [("field", "this folder", "this command")]
@@ -106,6 +114,7 @@ def open_folder(folder: Path, spec: TrainSpec, done: int = 0) -> dict[str, tuple
             "another folder with --out"
         )
     if changed:
+        own_code.keep(folder, texts_of(spec))
         write_atomic(config, to_yaml(in_full(places.as_kept(spec, before))))
     return changed
 

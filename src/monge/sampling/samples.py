@@ -19,6 +19,7 @@ from monge.errors import UserError, nearest
 from monge.sampling import images
 from monge.sampling.class_rows import by_class, worth_rows
 from monge.system import ownership
+from monge.system.progress import survived
 
 LIST = "labels.csv"
 """The file of labels beside png files, which `monge train` reads."""
@@ -135,7 +136,9 @@ class Samples:
         """
         folder, formats = Path(folder), self.origin.check_formats(formats)
         ownership.refuse_foreign(folder)
-        contents = {"grid.png": self.grid_png(), **(more or {})}
+        contents = dict(more or {})
+        with survived("grid.png was not drawn"):
+            contents = {"grid.png": self.grid_png(), **contents}
         for form in formats:
             contents |= self._contents(form)
         return ownership.write(folder, contents)

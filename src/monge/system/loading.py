@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -99,18 +100,35 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        line = getattr(error, "lineno", None) or _last_line(error, what)
+        line = getattr(error, "lineno", None) or last_line(error, what)
         where = f"{what}, line {line}" if line else what
         raise UserError(f"cannot import {where}: {type(error).__name__}: {error}") from error
 
 
-def _last_line(error: BaseException, file: str) -> int | None:
+def last_line(error: BaseException, file: str) -> int | None:
+    """The last line of a file that an error came through."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
+
+
+def as_dataclass(cls: type, file: str) -> Any:
+    """A component's class as the frozen dataclass that every component is.
+
+    Raises:
+        UserError: it cannot be made one.
+    """
+    if not dataclasses.is_dataclass(cls):
+        try:
+            return dataclasses.dataclass(frozen=True, repr=False)(cls)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{file}: {cls.__name__} is no frozen dataclass: {error}") from None
+    if "__repr__" in vars(cls):  # made by @dataclass: a component's text is its own
+        del cls.__repr__
+    return cls
 
 
 def _instantiate(cls: type, what: str) -> Any:
@@ -120,6 +138,8 @@ def _instantiate(cls: type, what: str) -> Any:
             f"{what} does not define {', '.join(lacking)}, which every {bases} has to: write "
             f"{'it' if len(lacking) == 1 else 'them'} in the class"
         )
+    if hasattr(cls, "in_full"):
+        cls = as_dataclass(cls, what.rpartition(":")[0])
     parameters = inspect.signature(cls).parameters.values()
     needed = [
         p.name
@@ -134,4 +154,7 @@ def _instantiate(cls: type, what: str) -> Any:
     try:
         return cls()
     except Exception as error:
-        raise UserError(f"{what}() fails: {type(error).__name__}: {error}") from error
+        source, _, name = what.rpartition(":")
+        line = last_line(error, source)
+        where = f"{source}, line {line}: {name}" if line else what
+        raise UserError(f"{where}() fails: {type(error).__name__}: {error}") from error

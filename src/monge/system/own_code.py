@@ -9,7 +9,6 @@ after `trust` was called with the folder, or `trust_all` for the whole process.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import sys
@@ -17,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from monge.errors import UserError
+from monge.errors import UserError, nearest
 from monge.system.files import is_regular, write_atomic
-from monge.system.loading import load_file
+from monge.system.loading import as_dataclass, load_file
 
 FOLDER = "code"
 """Subfolder of a run with copies of the files of its own components."""
@@ -32,6 +31,7 @@ ADOPTED = re.compile(rf"{FOLDER}/[^/:]+-[0-9a-f]{{{DIGITS}}}\.py")
 OWN = re.compile(r"(?P<file>[^:]+\.py):(?P<name>[^:]+)(?P<rest>:.*)?", re.DOTALL)
 
 _contents: dict[str, bytes] = {}
+_places: dict[str, str] = {}
 _classes: dict[str, Any] = {}
 _trust_all = False
 
@@ -62,8 +62,8 @@ def adopt(text: str) -> str:
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     stem = re.sub(r"\W+", "_", Path(file).stem)
     own = f"{FOLDER}/{stem}-{digest}.py"
-    _contents[own] = content
-    class_of(f"{own}:{kind}", Path(file))
+    _contents[own], _places[own] = content, file
+    class_of(f"{own}:{kind}")
     return f"{own}:{kind}" + (f":{settings}" if settings else "")
 
 
@@ -84,11 +84,42 @@ def name_of(kind: type) -> str:
     return f"{file}:{kind.__qualname__}"
 
 
-def class_of(name: str, file: Path | None = None) -> Any:
-    """The class of ``code/FILE.py:CLASS``, if its file is trusted.
+def source_at(file: str) -> str | None:
+    """The name that a run gives to a file of the user's own; None for any other file."""
+    return next((source for source, place in _places.items() if place == file), None)
 
-    Args:
-        file: the user's file, for errors; None for the copy in a run.
+
+def content_of(source: str) -> bytes:
+    """The content of a file of the user's own, by the name that a run gives it."""
+    return _contents[source]
+
+
+def shown(source: str) -> str:
+    """Where such a file lies, for messages."""
+    return _places.get(source, source)
+
+
+def shown_name(name: str) -> str:
+    """``FILE.py:CLASS`` of a component, with the file as the user knows it."""
+    source, _, kind = name.rpartition(":")
+    return f"{shown(source)}:{kind}"
+
+
+def names_in_use() -> list[str]:
+    """The components of the user's own that this process has executed."""
+    return list(_classes)
+
+
+def mended(before: str, now: str) -> bool:
+    """Whether two texts name the same component of two states of one file."""
+    stripped = [
+        re.sub(rf"-[0-9a-f]{{{DIGITS}}}\.py:", ".py:", text, count=1) for text in (before, now)
+    ]
+    return is_own(before) and is_own(now) and stripped[0] == stripped[1]
+
+
+def class_of(name: str) -> Any:
+    """The class of ``code/FILE.py:CLASS``, if its file is trusted.
 
     Raises:
         UserError: the file is not trusted, fails, or has no such class.
@@ -101,18 +132,23 @@ def class_of(name: str, file: Path | None = None) -> Any:
             f"{name} is code that belongs to a run: open the run with --trust-code (Python: "
             "trust_code=True) if you know what it does"
         )
-    found = getattr(load_file(_contents[source], source, file), kind, None)
+    file = shown(source)
+    module = load_file(_contents[source], source, Path(file))
+    found = getattr(module, kind, None)
     if not isinstance(found, type):
-        raise UserError(f"{file or source} has no class {kind!r}")
+        known = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        hint = f": {nearest(kind, known)}" if known else ""
+        raise UserError(f"{file} has no class {kind!r}{hint}")
     if not hasattr(found, "in_full"):
         raise UserError(
-            f"{file or source}: {kind} is no component: derive it from monge's base class of its "
+            f"{file}: {kind} is no component: derive it from monge's base class of its "
             "kind (paths.Path, solvers.Solver, ...) or from monge.components.Component"
         )
-    if not dataclasses.is_dataclass(found):
-        found = dataclasses.dataclass(frozen=True, repr=False)(found)
-    elif "__repr__" in vars(found):  # made by @dataclass: a component's text is its own
-        del found.__repr__
+    found = as_dataclass(found, file)
     found.name = name  # type: ignore[attr-defined]
     _classes[name] = found
     return found
@@ -137,7 +173,7 @@ def trust(folder: Path) -> None:
             digest = hashlib.sha256(content).hexdigest()[:DIGITS]
             if not ADOPTED.fullmatch(name) or not path.stem.endswith(f"-{digest}"):
                 raise UserError(f"{path} is not the code that the run was trained with")
-            _contents[name] = content
+            _contents[name], _places[name] = content, str(path)
 
 
 def require(folder: Path, texts: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,13 @@ def quiet(_: str) -> None:
     """Print nothing."""
 
 
+def aloud(text: str) -> None:
+    """Say it on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def survived(what: str, say: Say) -> Iterator[None]:
+def survived(what: str, say: Say = aloud) -> Iterator[None]:
     """Continue after a failure to draw or report something, and print a note.
 
     Args:

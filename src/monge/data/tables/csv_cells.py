@@ -10,6 +10,7 @@ The rules for ambiguous cells:
 - whole numbers that do not fit 64 bits are text, digit for digit;
 - a comma is the decimal mark if all cells are numbers with commas or whole numbers. In a file
   delimited by commas, three digits after every comma are thousands instead, and the column is text;
+  likewise three digits after every point, if another column has decimal commas;
 - signs such as ? and - are missing values among numbers, and values among words.
 """
 
@@ -22,33 +23,23 @@ import pyarrow as pa
 
 from monge.data.columns.arrow import compute
 from monge.data.columns.spelling import NULLS, PLAIN, Spelling
-
-MARKS = ("?", "-", "--", "---", ".", "..", "*", "\u2013", "\u2014", "none", "None", "NONE",
-         "missing", "Missing", "unknown", "Unknown", "N.A.", "n.a.", "nil", "#DIV/0!", "#VALUE!",
-         "#REF!", "#N/D", "#NULL!")  # fmt: skip
-"""Cells that are missing values among numbers."""
-
-POINT = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
-COMMA = r"^[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?$"
-WHOLE = r"^[+-]?\d+$"
-ZEROS = r"^0\d+$"
-DIALLED = r"^\+\d{7,}$"
-LETTERED = r"^\d+[eE]\d+$"
-THREE = r"^[+-]?[1-9]\d{0,2},\d{3}$"
-TRUTH = r"^(?i:true|false)$"
-DATE = r"^\d{4}-\d{2}-\d{2}$"
-TIME = r"^\d{2}:\d{2}(:\d{2})?$"
-CLOCK = r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$"
-STAMP = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}(:?\d{2}(:?\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}:?\d{2})?$"
-
-FOREIGN = {
-    "percentages": r"^[+-]?\d+([.,]\d+)?\s*%$",
-    "numbers with thousands separators": r"^[+-]?\d{1,3}([ .,'\x{00a0}\x{202f}]\d{3})+([.,]\d+)?$",
-    "dates that do not begin with the year": r"^\d{1,2}[./-]\d{1,2}[./-]\d{2}(\d{2})?( .*)?$",
-    "dates with strokes": r"^\d{4}/\d{1,2}/\d{1,2}( .*)?$",
-    "amounts of money": r"^[$€£¥]\s*[+-]?[\d.,]+$|^[+-]?[\d.,]+\s*[$€£¥]$",
-}
-"""Patterns that other programs read as numbers or dates, by their description."""
+from monge.data.tables.cell_forms import (
+    CLOCK,
+    COMMA,
+    DATE,
+    DIALLED,
+    ENDS_IN_ZERO,
+    FOREIGN,
+    LETTERED,
+    MARKS,
+    POINT,
+    STAMP,
+    THREE,
+    TIME,
+    TRUTH,
+    WHOLE,
+    ZEROS,
+)
 
 ODD = 64
 """Most distinct cells, neither numbers nor dates, whose rows are recorded."""
@@ -65,7 +56,7 @@ class Cells:
         total: cells that are neither missing nor quoted words for missing values.
         quoted: quoted words for missing values.
         point, comma, truth, date, time, stamp: cells of that form; each cell has one form.
-        whole, zeros, dialled, lettered, three: special kinds of those numbers.
+        whole, zeros, dialled, lettered, three, trailing: special kinds of those numbers.
         odd: other cells, up to `ODD` distinct ones: the count, and the row of the first.
         foreign: other cells by the meaning in other programs, with an example.
     """
@@ -83,6 +74,7 @@ class Cells:
     dialled: int = 0
     lettered: int = 0
     three: int = 0
+    trailing: int = 0
     exponents: int = 0
     overflow: bool = False
     widths: set[int] = field(default_factory=set)
@@ -153,12 +145,12 @@ class Cells:
                 long = compute.greater(compute.utf8_length(whole), 18)
                 self.examples.setdefault("long", whole.filter(long)[0].as_py())
         if kind == "comma":
-            self.three += compute.match_substring_regex(found, THREE).true_count
             self.examples.setdefault("comma", found[0].as_py())
-        lettered = compute.match_substring_regex(found, LETTERED)
-        if lettered.true_count:
-            self.lettered += lettered.true_count
-            self.examples.setdefault("lettered", found.filter(lettered)[0].as_py())
+        for name, pattern in (("lettered", LETTERED), ("three", THREE), ("trailing", ENDS_IN_ZERO)):
+            special = compute.match_substring_regex(found, pattern)
+            if special.true_count:
+                setattr(self, name, getattr(self, name) + special.true_count)
+                self.examples.setdefault(name, found.filter(special)[0].as_py())
         self._look_at_decimals(found, "." if kind == "point" else ",")
 
     def _look_at_decimals(self, found: pa.Array, mark: str) -> None:
@@ -225,8 +217,12 @@ class Kind:
     advice: str = ""
 
 
-def decide(cells: Cells, name: str, delimiter: str) -> Kind:
-    """The type of a column, by its cells."""
+def decide(cells: Cells, name: str, delimiter: str, commas: bool = False) -> Kind:
+    """The type of a column, by its cells.
+
+    Args:
+        commas: whether a column of the same file has decimal commas.
+    """
     marks = cells.marks
     n_marks = sum(n for n, _ in marks.values())
     n = cells.total - n_marks
@@ -238,7 +234,7 @@ def decide(cells: Cells, name: str, delimiter: str) -> Kind:
         told.append(f"column {name!r}: cells that count as missing values: {listed}")
     kind = None
     if n and cells.point + cells.comma == n:
-        kind = _number(cells, name, delimiter, n)
+        kind = _number(cells, name, delimiter, n, commas)
     elif n and cells.truth == n:
         low, high = (
             sorted(word for word in cells.words if word.lower() == truth)
@@ -264,7 +260,7 @@ def decide(cells: Cells, name: str, delimiter: str) -> Kind:
     )
 
 
-def _number(cells: Cells, name: str, delimiter: str, n: int) -> Kind | None:
+def _number(cells: Cells, name: str, delimiter: str, n: int, commas: bool) -> Kind | None:
     def code(why: str, example: str) -> Kind:
         note = f"column {name!r} is read as text, not as numbers: {why}, such as {example!r}"
         return Kind(pa.string(), notes=(note,))
@@ -275,22 +271,17 @@ def _number(cells: Cells, name: str, delimiter: str, n: int) -> Kind | None:
         return code("it has numbers that begin with a plus", cells.examples["dialled"])
     if cells.lettered and cells.lettered < n and len(cells.widths) == 1:
         return code("it has codes of one width, some with an E", cells.examples["lettered"])
+    pointed = cells.point - cells.whole - cells.lettered
     if cells.comma:
-        pointed = cells.point - cells.whole - cells.lettered
         if pointed > cells.exponents or (delimiter == "," and cells.three == cells.comma):
-            n_before, example = cells.foreign.get(THOUSANDS, (0, cells.examples["comma"]))
-            cells.foreign[THOUSANDS] = n_before + cells.comma, example
-            return None
+            return _with_thousands(cells, cells.comma, cells.examples["comma"])
+    elif commas and 0 < pointed == cells.three:
+        return _with_thousands(cells, pointed, cells.examples["three"])
     if cells.whole == n:
         if cells.overflow:
             return code("it has whole numbers of more than 64 bits", cells.examples["long"])
         return Kind(pa.int64())
-    notes: tuple[str, ...] = ()
-    if cells.longest_whole > 17:
-        notes = (
-            f"column {name!r} has numbers of {cells.longest_whole} digits beside fractions: of "
-            "each 16 digits are kept",
-        )
+    notes = _doubts(cells, name, delimiter, n)
     spelling = PLAIN
     if cells.exponents == n and len(cells.mantissas) == 1:
         spelling = Spelling(exponent=next(iter(cells.mantissas)))
@@ -300,6 +291,34 @@ def _number(cells: Cells, name: str, delimiter: str, n: int) -> Kind | None:
 
 
 THOUSANDS = "numbers with thousands separators"
+
+
+def _with_thousands(cells: Cells, count: int, example: str) -> None:
+    """Note that numbers are written with thousands separators, which makes them text."""
+    n_before, example = cells.foreign.get(THOUSANDS, (0, example))
+    cells.foreign[THOUSANDS] = n_before + count, example
+
+
+def _doubts(cells: Cells, name: str, delimiter: str, n: int) -> tuple[str, ...]:
+    """What is said of fractions that may be meant as something else."""
+    if cells.longest_whole > 17:
+        return (
+            f"column {name!r} has numbers of {cells.longest_whole} digits beside fractions: of "
+            "each 16 digits are kept",
+        )
+    kept = f"(--categorical {name!r} keeps them as they are written)"
+    if cells.lettered == n:
+        example = cells.examples["lettered"]
+        return (f"column {name!r}: {example!r} is read as a number with an exponent {kept}",)
+    if cells.trailing and len(cells.decimals) > 1 and not cells.exponents:
+        example = cells.examples["trailing"]
+        told = f"{example!r} is read as a number, without the zero at its end {kept}"
+        return (f"column {name!r}: {told}",)
+    if delimiter == ";" and not cells.comma and cells.three == n - cells.whole > 0:
+        example = cells.examples["three"]
+        told = f"the point of {example!r} is read as a decimal point, not as that of thousands"
+        return (f"column {name!r}: {told}",)
+    return ()
 
 
 def _stamp(cells: Cells) -> Kind | None:
@@ -322,7 +341,8 @@ def _advice(cells: Cells, name: str) -> str:
     n_marks = sum(n for n, _ in cells.marks.values())
     others = {cell: found for cell, found in cells.odd.items() if cell not in MARKS}
     for what, (n, example) in cells.foreign.items():
-        if n >= 0.5 * (cells.total - n_marks):
+        others_fit = n + cells.point + cells.comma == cells.total - n_marks
+        if others_fit or n >= 0.5 * (cells.total - n_marks):
             plain = "2020-12-31" if "dates" in what else "plain numbers with a decimal point"
             return f"column {name!r} has {what}, such as {example!r}: write {plain}"
     strange = cells.n_odd - n_marks
@@ -333,46 +353,6 @@ def _advice(cells: Cells, name: str) -> str:
             f"{row}: correct them, or leave them empty, which counts as missing"
         )
     return ""
-
-
-def without_blanks(column: pa.Array) -> pa.Array:
-    """Cells without blanks around them."""
-    blank = compute.match_substring_regex(column, r"^\s|\s$")
-    return compute.utf8_trim_whitespace(column) if blank.true_count else column
-
-
-def convert(column: pa.Array, kind: Kind) -> pa.Array:
-    """A block of text converted to its column's type; only words keep their blanks.
-
-    Raises:
-        pyarrow.ArrowInvalid: an impossible date.
-    """
-    if pa.types.is_string(kind.dtype):
-        return column
-    if pa.types.is_null(kind.dtype):
-        return pa.nulls(len(column))
-    column = without_blanks(column)
-    holes = compute.is_in(column, value_set=pa.array([*NULLS, *kind.marks]))
-    column = compute.if_else(holes, pa.scalar(None, pa.string()), column)
-    if pa.types.is_boolean(kind.dtype):
-        return compute.equal(compute.utf8_lower(column), "true")
-    if pa.types.is_integer(kind.dtype) or pa.types.is_floating(kind.dtype):
-        column = compute.utf8_ltrim(column, "+")
-    if kind.comma:
-        column = compute.replace_substring(column, ",", ".")
-    return _time(column) if pa.types.is_time(kind.dtype) else column.cast(kind.dtype)
-
-
-def _time(column: pa.Array) -> pa.Array:
-    """Times such as 12:30 or 12:30:15 as seconds of the day."""
-    whole = compute.if_else(
-        compute.equal(compute.utf8_length(column), 5),
-        compute.binary_join_element_wise(column, ":00", ""),
-        column,
-    )
-    parts = [compute.utf8_slice_codeunits(whole, at, at + 2).cast(pa.int32()) for at in (0, 3, 6)]
-    seconds = compute.add(compute.multiply(parts[0], 3600), compute.multiply(parts[1], 60))
-    return compute.add(seconds, parts[2]).cast(pa.int32()).cast(pa.time32("s"))
 
 
 def _is_temporal(kind: str, found: pa.Array) -> bool:

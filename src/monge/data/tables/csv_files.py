@@ -23,7 +23,8 @@ from pyarrow import csv as arrow_csv
 from monge.data.columns.arrow import compute
 from monge.data.columns.spelling import NULLS, spelt
 from monge.data.tables import csv_cells
-from monge.data.tables.csv_cells import Cells, Kind, without_blanks
+from monge.data.tables.cell_values import convert, without_blanks
+from monge.data.tables.csv_cells import Cells, Kind
 from monge.data.tables.csv_dialect import BLANK, Dialect, not_utf8, open_regular, sniff, zero_byte
 from monge.errors import UserError, reason
 
@@ -69,7 +70,8 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
     if len(kept) < n:
         what = "a column" if n - len(kept) == 1 else f"{n - len(kept)} columns"
         notes.append(f"{what} with neither a name nor a value: left out")
-    kinds = [csv_cells.decide(c, name, dialect.delimiter) if row else Kind(pa.null())
+    commas = any(c.comma for c in cells if c.comma + c.point + len(c.marks) >= c.total)
+    kinds = [csv_cells.decide(c, name, dialect.delimiter, commas) if row else Kind(pa.null())
              for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
     table = source.converted(kinds, kept)
     table, more = _with_codes_of_na(table, source, kept)
@@ -166,7 +168,7 @@ class _Source:
         made: list[list[pa.Array]] = [[] for _ in columns]
         for block in self.blocks(columns):
             for chunks, column, j in zip(made, block, columns, strict=True):
-                chunks.append(csv_cells.convert(column, kinds[j]))
+                chunks.append(convert(column, kinds[j]))
         fields = [
             spelt(pa.field(self.dialect.names[j], kinds[j].dtype), kinds[j].spelling)
             for j in columns
