@@ -16,6 +16,9 @@ REAL = ("training set", "reconstructions")
 """Baselines that may be as good as real data: an interval need not exclude them."""
 
 LAWS = "Same law as the data?"
+NOT_INDEPENDENT = "not independent"
+"""In the protocol of the first row: why samples and held-out data are not."""
+
 CLOSE = 0.9
 """A coverage above this part of real data's is called good."""
 
@@ -78,7 +81,12 @@ def findings(table: Table) -> Findings:
     """What the rows of an evaluation say together."""
     good, bad, unclear = [], [], []
     differs, law = _law(table)
-    (bad if differs else good).append(law)
+    dependent = next(
+        (r.protocol[NOT_INDEPENDENT] for r in table if NOT_INDEPENDENT in r.protocol), ""
+    )
+    if dependent:
+        bad.append(str(dependent))
+    (bad if differs else unclear if dependent else good).append(law)
     if not differs and any(standing(r) == "cannot tell" for r in table if r.group == LAWS):
         energy = table["energy distance"]
         if standing(energy) == "cannot tell":
