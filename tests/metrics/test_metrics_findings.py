@@ -182,3 +182,12 @@ def test_the_floor_of_a_known_null_is_it_unless_real_sets_are_told_apart() -> No
     assert area.floor(0.65, 400) == 0.65 and area.floor(0.52, 40_000) == 0.52
     energy = comparisons(2, 0, 1.0)[0].heads[0]
     assert energy.floor(0.01, 400) == 0.01
+
+
+def test_a_difference_that_training_data_show_too_is_open() -> None:
+    """Held-out data of another law than the training data: real and honest samples differ alike."""
+    x, train, real = normals(300, 2, "x"), normals(900, 2, "t"), normals(300, 2, "r") + 0.5
+    found = findings(evaluate(x, train, real).table)
+    open_line = next(line for line in found.unclear if "no more than training data may" in line)
+    assert "C2ST AUC" in open_line and not found.differs
+    assert not any("cannot be told" in line for line in found.good)
