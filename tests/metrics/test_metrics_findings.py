@@ -153,3 +153,41 @@ def test_honest_samplers_are_accused_in_at_most_one_of_twenty(n: int, m: int) ->
         accused += findings(evaluate(x, train, real, baselines=beside, seed=k).table).differs
     print("accused", accused, "of 60")
     assert accused <= stats.binom.ppf(0.999, 60, 0.05)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2])
+@pytest.mark.parametrize("levels", [0, 6])
+def test_samples_that_hold_heldout_examples_are_told_and_repeated_values_are_not(
+    part: float, levels: int
+) -> None:
+    """Of numbers, and of a table of two columns with few levels, whose rows repeat by chance."""
+    sizes = {"x": 200, "train": 400, "real": 150}
+    x, train, real = (normals(n, 2, "shared", key) for key, n in sizes.items())
+    if levels:
+        x, train, real = ((z * levels).round() / levels for z in (x, train, real))
+    common = round(part * len(x))
+    x[:common] = real[:common]
+    found = findings(evaluate(x, train, real).table)
+    told = [line for line in found.bad if "are not independent" in line]
+    assert bool(told) == bool(part)
+    if part:
+        assert "occur in the held-out data" in told[0]
+        assert not any("cannot be told from" in line for line in found.good)
+
+
+def test_the_floor_of_a_known_null_is_it_unless_real_sets_are_told_apart() -> None:
+    """An area of .52 of 400 scores is chance (its deviation is .029); one of .65 is none."""
+    area = comparisons(2, 0, 1.0)[1].heads[0]
+    assert area.floor(0.52, 400) == area.floor(0.46, 400) == 0.5
+    assert area.floor(0.65, 400) == 0.65 and area.floor(0.52, 40_000) == 0.52
+    energy = comparisons(2, 0, 1.0)[0].heads[0]
+    assert energy.floor(0.01, 400) == 0.01
+
+
+def test_a_difference_that_training_data_show_too_is_open() -> None:
+    """Held-out data of another law than the training data: real and honest samples differ alike."""
+    x, train, real = normals(300, 2, "x"), normals(900, 2, "t"), normals(300, 2, "r") + 0.5
+    found = findings(evaluate(x, train, real).table)
+    open_line = next(line for line in found.unclear if "no more than training data may" in line)
+    assert "C2ST AUC" in open_line and not found.differs
+    assert not any("cannot be told" in line for line in found.good)

@@ -17,11 +17,12 @@ from monge.metrics import intervals
 from monge.metrics.classifiers import Judges
 from monge.metrics.coverage import DENSITY_NEIGHBOURS, PRECISION_NEIGHBOURS, support
 from monge.metrics.draws import FLOOR_DRAWS, Draws, Sees, draw
+from monge.metrics.heads import Head
 from monge.metrics.intervals import GROUPS, Interval
 from monge.metrics.mmd import kernel_gap, mmd_test
 from monge.metrics.samples import Rows, Samples, distances, own_distances
 from monge.metrics.sinkhorn import sinkhorn_divergence
-from monge.metrics.table import Better, Row
+from monge.metrics.table import Row
 from monge.metrics.two_sample import (
     PERMUTATIONS,
     PermutationTest,
@@ -55,25 +56,6 @@ SUPPORT = "All of the data, and nothing else?"
 
 
 __all__ = ["FLOOR_DRAWS", "Comparison", "Draws", "Head", "comparisons", "draw"]
-
-
-@dataclass(frozen=True)
-class Head:
-    """One number of a comparison, and what its row says of it.
-
-    Args:
-        name: of the row.
-        interval: from the value, the jackknife's standard error (NaN without one) and n.
-        p_value: of a test that both sets have one law, from the two sets and a generator.
-        test: the same by permutations, which then decides the interval, too.
-    """
-
-    name: str
-    interval: Callable[[float, float, int], Interval]
-    better: Better
-    unit: str = ""
-    p_value: Callable[[Samples, Samples, torch.Generator], float] | None = None
-    test: Callable[[Samples, Samples, torch.Generator], PermutationTest] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +116,7 @@ class Comparison:
         """
         values = (self.estimate(x, y) if values is None else values)[: len(self.heads)]
         # Of equal sizes their common one; the variance of most estimates goes by 1/n + 1/m.
-        n = round(2 * len(x) * len(y) / (len(x) + len(y)))
+        n = _common(len(x), len(y))
         stderrs: Sequence[float] = [math.nan] * len(values)
         if self.stderr is not None:
             stderrs = self.stderr(x, y, rng)
@@ -172,17 +154,20 @@ class Comparison:
         }
         found = self.intervals(x, y, stream(seed, "interval", self.heads[0].name), seed, values)
         protocol |= dict(zip(self.also, values[len(self.heads) :], strict=True))
+        size = _common(*(len(z) for z in draws.floors[0]))
         rows = []
         for i, head in enumerate(self.heads):
             rng = stream(seed, "test", head.name)
             spread = {"floor sd": float(floors[:, i].std())} if len(floors) > 1 else {}
+            if head.equal is not None:
+                spread["real against real"] = float(floors[:, i].mean())
             rows.append(
                 Row(
                     name=head.name,
                     value=values[i],
                     interval=(found[i].low, found[i].high),
                     interval_method=found[i].method,
-                    floor=float(floors[:, i].mean()),
+                    floor=head.floor(float(floors[:, i].mean()), size),
                     baselines={name: others[i] for name, others in baselines.items()},
                     n=len(x),
                     protocol={**protocol, **spread},
@@ -288,14 +273,14 @@ def _classifiers(seed: int, judges: Judges) -> Comparison:
     return Comparison(
         lambda x, y: judges.strongest(x, y, seed),
         (
-            Head("C2ST AUC", area, "lower"),
-            Head("C2ST accuracy", _accuracy_interval, "lower"),
+            Head("C2ST AUC", area, "lower", equal=0.5),
+            Head("C2ST accuracy", _accuracy_interval, "lower", equal=0.5),
         ),
         {"estimator": judges.describe()},
         jackknifed=False,
         group=LAWS,
         any_size=True,
-        floors=1,  # that of equal laws is known: 1/2
+        floors=1,
         sees="all",
         also=tuple(f"AUC of {name}" for name in judges.names),
     )
@@ -380,6 +365,11 @@ def _support() -> tuple[Comparison, ...]:
             group=SUPPORT,
         ),
     )
+
+
+def _common(n: int, m: int) -> int:
+    """The common size of two sets that is worth n and m."""
+    return round(2 * n * m / (n + m))
 
 
 def _one_memory(x: Samples, y: Samples) -> bool:

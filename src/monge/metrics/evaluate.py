@@ -15,9 +15,8 @@ all samples, and all held-out examples up to `max_n`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,11 +25,13 @@ from torch import Tensor
 from monge.errors import UserError
 from monge.metrics.catalogue import LAWS, Comparison, comparisons
 from monge.metrics.classifiers import Judges, image_shape
+from monge.metrics.clock import Clock, Progress
 from monge.metrics.column_rows import WORST, ColumnReport, column_report
 from monge.metrics.columns import MOST_COLUMNS, Columns
 from monge.metrics.copies import Searched, copies_row
 from monge.metrics.draws import Draws, draw
-from monge.metrics.findings import findings
+from monge.metrics.duplicates import dependence, identities
+from monge.metrics.findings import NOT_INDEPENDENT, findings
 from monge.metrics.intervals import GROUPS
 from monge.metrics.label_rows import LabelReport, label_rows
 from monge.metrics.labels import Labelled, as_labels
@@ -45,9 +46,6 @@ MAX_N = 2000
 MEMORISATION = "memorisation"
 TRAINING_SET = "training set"
 """The baseline of a generator that has memorised everything."""
-
-Progress = Callable[[str, float], None]
-"""Told what begins and the fraction done, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -233,28 +231,6 @@ class Sets:
         return [*names, *columns, MEMORISATION, *(["labels"] if self.labels else [])]
 
 
-class Clock:
-    """Tells what begins, and keeps the seconds of each part."""
-
-    def __init__(self, parts: Sequence[str], progress: Progress | None) -> None:
-        self.parts, self.progress = parts, progress
-        self.seconds: dict[str, float] = {}
-        self.begun, self.started = 0, time.monotonic()
-
-    def begin(self) -> None:
-        """The next part begins, and the one before ends."""
-        now = time.monotonic()
-        if self.begun:
-            self.seconds[self.parts[self.begun - 1]] = now - self.started
-        self.started = now
-        if self.progress:
-            name = self.parts[self.begun] if self.begun < len(self.parts) else "done"
-            self.progress(name, self.begun / len(self.parts))
-        self.begun += 1
-
-    end = begin
-
-
 def _sets(given: Given, labels: GivenLabels, seed: int, max_n: int) -> Sets:
     """The sets, checked against each other, and what is measured between them."""
     beside, beside_labels = dict(given.baselines), dict(labels.baselines)
@@ -328,6 +304,11 @@ def _against_heldout(sets: Sets, clock: Clock) -> tuple[list[Row], ColumnReport 
     for comparison in sets.listed:
         clock.begin()
         rows += comparison.rows(sets.draws, sets.seed)
+    pair, names = (sets.samples, sets.heldout), ("the samples", "the held-out data")
+    entire = sets.draws.seen("numbers", any_size=True)
+    told = dependence(names, tuple(identities(*pair)), (entire.samples, entire.real))
+    if told is not None:
+        rows[0] = replace(rows[0], protocol={**rows[0].protocol, NOT_INDEPENDENT: told})
     if sets.columns is None:
         return rows, None
     clock.begin()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from monge.metrics.column_rows import WORST, in_words
 from monge.metrics.copies import copies_in_words, copies_told
+from monge.metrics.differences import LEVEL
 from monge.metrics.table import Row, Table, short
 from monge.metrics.verdicts import told_apart
 
@@ -16,6 +17,9 @@ REAL = ("training set", "reconstructions")
 """Baselines that may be as good as real data: an interval need not exclude them."""
 
 LAWS = "Same law as the data?"
+NOT_INDEPENDENT = "not independent"
+"""In the protocol of the first row: why samples and held-out data are not."""
+
 CLOSE = 0.9
 """A coverage above this part of real data's is called good."""
 
@@ -78,7 +82,12 @@ def findings(table: Table) -> Findings:
     """What the rows of an evaluation say together."""
     good, bad, unclear = [], [], []
     differs, law = _law(table)
-    (bad if differs else good).append(law)
+    dependent = next(
+        (r.protocol[NOT_INDEPENDENT] for r in table if NOT_INDEPENDENT in r.protocol), ""
+    )
+    if dependent:
+        bad.append(str(dependent))
+    (bad if differs else unclear if dependent or _blocked(table) else good).append(law)
     if not differs and any(standing(r) == "cannot tell" for r in table if r.group == LAWS):
         energy = table["energy distance"]
         if standing(energy) == "cannot tell":
@@ -116,11 +125,23 @@ def _law(table: Table) -> tuple[bool, str]:
             seen.append(f"{name} (p = {short(p)})")
     if seen:
         return True, f"samples differ from held-out data by {'; by '.join(seen)} ({sizes})."
+    if blocked := _blocked(table):
+        by = " and ".join(row.name for row in blocked)
+        return False, (
+            f"samples differ from held-out data by {by}, but no more than training data "
+            f"may: the interval holds the floor ({sizes})."
+        )
     least = min((p for _, p, _ in found), default=1.0)
     return False, (
         f"samples cannot be told from held-out data by {len(found)} tests together "
         f"(least p = {short(least)} by Holm's rule; {sizes})."
     )
+
+
+def _blocked(table: Table) -> list[Row]:
+    """Rows whose p-value tells samples from held-out data, and whose interval holds the floor."""
+    tested = told_apart([row for row in table if row.group == LAWS])
+    return [row for row, p, told in tested if p < LEVEL and not told]
 
 
 def _labels(table: Table) -> tuple[bool, str]:
