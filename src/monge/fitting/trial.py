@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from monge.components import build
 from monge.data.base import Data
 from monge.fitting.objective import make_objective
-from monge.learned import kind_of
 from monge.objectives.base import Loss, Objective
 from monge.runs.folder import texts_of
 from monge.runs.spec import TrainSpec
@@ -60,8 +59,8 @@ def try_training(spec: TrainSpec, data: Data, shape: tuple[int, ...]) -> None:
         return
     with blamed(anywhere=True), torch.random.fork_rng(devices=[]):
         network = _built_network(spec, data, shape)
-        if spec.teacher is None and not kind_of(spec.objective).in_blocks:
-            _try_loss(make_objective(spec, data), network, data, shape)
+        if spec.teacher is None:
+            _try_loss(make_objective(spec, data).first_trained(), network, data, shape)
 
 
 def _try_path(path: Any, data: Data, shape: tuple[int, ...]) -> None:
@@ -186,12 +185,9 @@ def _watched(objective: Objective) -> Objective:
 
 
 def _try_loss(objective: Objective, network: nn.Module, data: Data, shape: tuple[int, ...]) -> None:
-    given = {"label": data.train_label, "vector": data.train_vector}
+    rows = torch.arange(ROWS) % len(data.train)
     batch = {"x1": torch.randn(ROWS, *shape, generator=stream(0, "trial"))}
-    for name, condition in given.items():
-        if condition is not None:
-            rows = condition[torch.arange(ROWS) % len(condition)]
-            batch[name] = rows.float() if rows.is_floating_point() else rows
+    batch |= data.conditions("train", rows)
     loss = _watched(objective).loss(network, objective.draw(batch, stream(0, "trial", "draw")))
     if not isinstance(loss, Loss):
         raise fault(objective, "loss", f"returns {said(loss)}; it returns a Loss")

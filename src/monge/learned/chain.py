@@ -55,6 +55,9 @@ class ChainObjective(Objective):
         """The objective of a block."""
         return self.spec.objective(plan, self.matching)
 
+    def first_trained(self) -> Objective:
+        return self.of(self.spec.planned()[0])
+
     def draw(self, batch: Any, rng: torch.Generator, step: int = 0) -> Any:
         raise NotImplementedError("a chain is trained block by block, by `of`")
 

@@ -52,3 +52,7 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The loss of each row of a batch that `draw` has returned, or of a slice of it."""
+
+    def first_trained(self) -> Objective:
+        """The objective of the first network that is trained: this one, unless there are several."""
+        return self
