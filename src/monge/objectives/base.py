@@ -54,5 +54,5 @@ class Objective(abc.ABC):
         """The loss of each row of a batch that `draw` has returned, or of a slice of it."""
 
     def first_trained(self) -> Objective:
-        """The objective of the first network that is trained: this one, unless there are several."""
+        """The objective of the network that is trained first: this one, unless it has parts."""
         return self
