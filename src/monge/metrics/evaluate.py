@@ -306,8 +306,8 @@ def _against_heldout(sets: Sets, clock: Clock) -> tuple[list[Row], ColumnReport 
         rows += comparison.rows(sets.draws, sets.seed)
     pair, names = (sets.samples, sets.heldout), ("the samples", "the held-out data")
     entire = sets.draws.seen("numbers", any_size=True)
-    ours, theirs = identities(*pair)
-    told = dependence(names, (ours, theirs), (entire.samples, entire.real))
+    drawn, real = identities(*pair)
+    told = dependence(names, (drawn, real), (entire.samples, entire.real))
     if told is not None:
         rows[0] = replace(rows[0], protocol={**rows[0].protocol, NOT_INDEPENDENT: told})
     if sets.columns is None:
