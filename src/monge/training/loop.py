@@ -180,10 +180,10 @@ class _Run:
         self.engine.tally.restore(facts["tally"])
         if self.spec.micro_batch is None:
             self.engine.micro_batch = min(self.engine.micro_batch, facts["micro_batch"])
-        if self.compile == "auto":
-            self.compile = "on" if facts.get("compiled") else "off"
         self.step = self.saved = found.step
         self.seconds = facts["seconds"]
+        if self.compile == "auto":
+            self.compile = "on" if facts.get("compiled") else "off"
         asked, minutes = self.spec.steps, self.spec.minutes
         same = (facts.get("asked"), facts["minutes"]) == (asked, minutes)
         if minutes is not None and same and facts.get("settled", True):
