@@ -21,7 +21,6 @@ from monge.fitting.train import train
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
 from monge.training import checkpoint, compiling, plan, step
-from monge.verbs.chain import Chain
 from monge.verbs.distil import Distil
 from monge.verbs.train import Train
 
@@ -123,7 +122,7 @@ def test_a_map_that_is_to_be_compiled_says_why_not(
     assert steps_of(tmp_path / "map") == (3, False)
 
 
-@pytest.mark.parametrize("verb", [Train, Distil, Chain])
+@pytest.mark.parametrize("verb", [Train, Distil])
 @pytest.mark.parametrize(
     ("words", "spelt"),
     [

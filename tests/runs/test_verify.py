@@ -129,7 +129,7 @@ def test_bad_components_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         words = ("target:gaussian:dim=2", "--component", f"{tmp_path}/fields.py:{name}")
         code, _, told = verified(capsys, *words)
         assert code == 2 and message in told
-    assert main(["verify"]) == 2 and "say which run" in capsys.readouterr().err
+    assert main(["verify"]) == 2 and "name the run" in capsys.readouterr().err
 
 
 def test_the_trend_of_training_is_that_of_the_last_two_fifths(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ The configuration of a run that was compiled records that.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from monge.runs import schemas
@@ -39,7 +40,7 @@ def keep_compiled(folder: Path, spec: TrainSpec) -> None:
 
 def _as_compiled(spec: TrainSpec, folder: Path) -> TrainSpec:
     """A specification that leaves compiling open, with what its folder says of it."""
-    if spec.compile != "auto" or not (folder / CONFIG).is_file():
+    if spec.compile != "auto" or not os.path.isfile(folder / CONFIG):
         return spec
     return dataclasses.replace(spec, compile=read_config(folder).compile)
 
@@ -51,7 +52,7 @@ def as_planned(spec: TrainSpec, folder: Path) -> TrainSpec:
         UserError: the file of the plan is damaged.
     """
     spec, path = _as_compiled(spec, folder), folder / PLAN
-    if spec.minutes is None or not path.is_file():
+    if spec.minutes is None or not os.path.isfile(path):
         return spec
     found = schemas.read(folder, PLAN)
     minutes, steps, encoder_steps = (
