@@ -142,7 +142,7 @@ def test_an_autoencoder_is_trained_after_every_crash(tmp_path: Path) -> None:
     root = tmp_path / "encoder"
     work = command(
         "autoencoder", "digits", "--autoencoder", "conv:down=2,channels=2,width=8,blocks=1",
-        "--autoencoder-steps", "3", "--out", root,
+        "--steps", "3", "--out", root,
     )  # fmt: skip
     assert survives(None, root, work, every=2) > 10
 

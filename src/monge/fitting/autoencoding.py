@@ -136,6 +136,8 @@ def prepare_autoencoder(
     """
     home = folder / "autoencoder"
     if (home / autoencoders.SETTINGS).exists():
+        if processes.is_main():
+            _remove_training_files(home)
         loaded = autoencoders.load(home)
         assert isinstance(loaded, Standardised)
         wrapped = loaded.to(device).eval()
@@ -241,10 +243,7 @@ def _keep(
             )
             images.save_png(grid, home / "reconstructions.png", {"run": folder.name})
     autoencoders.save(wrapped, home)
-    # The files of its training are no longer needed: the autoencoder is saved above.
-    shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)
-    for name in checkpoint.TOP_LEVEL:
-        (home / f"{name}.safetensors").unlink(missing_ok=True)
+    _remove_training_files(home)
     folders.add_costs(
         folder,
         autoencoder_s=seconds,
@@ -252,6 +251,13 @@ def _keep(
     )
     for line in describe_quality(quality):
         say(line)
+
+
+def _remove_training_files(home: Path) -> None:
+    """Remove what training has left of a saved autoencoder; a crash may have kept a part of it."""
+    shutil.rmtree(home / checkpoint.STATE, ignore_errors=True)
+    for name in checkpoint.TOP_LEVEL:
+        (home / f"{name}.safetensors").unlink(missing_ok=True)
 
 
 def _quality_at_home(spec: TrainSpec) -> dict[str, Any] | None:
