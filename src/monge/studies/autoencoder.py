@@ -142,5 +142,5 @@ STUDY = Study(
     ),
     sources=("https://arxiv.org/abs/2404.02538", "https://arxiv.org/abs/1609.03779"),
     repeats="seed",
-    minutes=1.0,
+    minutes=1.5,
 )  # fmt: skip
