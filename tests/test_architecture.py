@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -81,3 +82,22 @@ def test_imports_of_every_form_are_found(
     assert counts == {("upper", "lower"): 1, ("upper", "beside"): 1}
     assert architecture.layers(rooms) == [["upper"], ["lower", "beside"]]
     assert "<title>" in architecture.draw()
+
+
+MOST_LINES, LONGEST_FUNCTION = 400, 60
+
+
+def test_files_and_functions_stay_short() -> None:
+    """A file of the package has one reason to exist, and a function is read at one glance."""
+    files = sorted((ROOT / "src").rglob("*.py"))
+    long = []
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > MOST_LINES:
+            long.append(str(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long.append(f"{path}: {node.name} has {lines} lines")
+    assert len(files) > 300 and long == []
