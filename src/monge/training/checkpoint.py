@@ -189,7 +189,7 @@ def _complete(checkpoint: Path) -> bool:
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return False
     schema.check(manifest, SCHEMA, str(checkpoint / MANIFEST), f"remove {checkpoint.parent}")
     if not all(map(is_plain_name, manifest["files"])):

@@ -304,11 +304,12 @@ class TableCodec:
             columns = []
             for entry in content["columns"]:
                 values = {name: entry[name] for name in names if name != "marginal"}
-                values["grid"] = values["grid"] and Grid(**values["grid"])
+                if values["grid"] is not None:
+                    values["grid"] = Grid(**values["grid"])
                 bent = entry.get("marginal")  # earlier files lack it
-                values["marginal"] = bent and Marginal(
-                    **{**bent, "u": tuple(bent["u"]), "x": tuple(bent["x"])}
-                )
+                if bent is not None:
+                    bent = Marginal(**{**bent, "u": tuple(bent["u"]), "x": tuple(bent["x"])})
+                values["marginal"] = bent
                 columns.append(Column(**{**values, "values": tuple(values["values"])}))
             types = arrow.schema_of(content["arrow_schema"])
             if types.names != [c.name for c in columns]:
