@@ -83,6 +83,9 @@ def test_an_evaluation_is_the_same_to_the_bit(table_run: Run, tmp_path: Path) ->
     assert ended[1].out == ended[1].err == ""
     one, two = (read_json(f / "evaluation" / "evaluation.json") for f in folders)
     assert one.pop("card") != two.pop("card")  # which names the folder
+    for found, folder in ((one, folders[0]), (two, folders[1])):
+        for step in found["next"]:  # so do the commands
+            step["command"] = step["command"].replace(str(folder), "RUN")
     assert one == two
 
 
