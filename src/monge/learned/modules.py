@@ -15,6 +15,11 @@ from monge.tensors import expand
 from monge.types import Time
 
 
+def _named(names: tuple[str, ...], given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
+    """Conditions by their names; None without any."""
+    return dict(zip(names, given, strict=True)) or None
+
+
 class _Conditioned(nn.Module):
     """A network, the quantity that it outputs, and the names of its conditions after the times."""
 
@@ -25,11 +30,11 @@ class _Conditioned(nn.Module):
         self.net, self.path, self.output, self.conditions = net, path, output, conditions
 
     def cond(self, given: tuple[Tensor, ...]) -> dict[str, Tensor] | None:
-        return dict(zip(self.conditions, given, strict=True)) or None
+        return _named(self.conditions, given)
 
 
 class Walked(nn.Module):
-    """What blocks make of noise x, given conditions, by their own solver and steps."""
+    """Noise x at t = 0 carried to latents at t = 1 by blocks, each with its solver and steps."""
 
     def __init__(
         self, net: nn.Module, blocks: Sequence[ODEBlock], conditions: tuple[str, ...]
@@ -40,7 +45,7 @@ class Walked(nn.Module):
         self.steps = [(b.velocity, b.solver, list(pairwise(b.flow.knots))) for b in blocks]
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        cond = dict(zip(self.conditions, given, strict=True)) or None
+        cond = _named(self.conditions, given)
         for velocity, solver, spans in self.steps:
 
             def rates(y: tuple[Tensor, ...], u: Time, _: Any, v: Any = velocity) -> Any:
