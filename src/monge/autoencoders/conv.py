@@ -21,6 +21,7 @@ its optimum the noise of each latent number costs lambda / (2 d), far below the 
 References:
     | VAE (Kingma & Welling, 2014), Eq. 10 and App. B -- https://arxiv.org/abs/1312.6114
     | Sub-pixel convolution (Shi et al., 2016) -- https://arxiv.org/abs/1609.05158
+    | Convex potential layers (Meunier et al., 2022), Sec. 3 -- https://arxiv.org/abs/2110.12690
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 
 from monge.autoencoders.base import AutoencoderModule, AutoencoderSpec, Rows
 from monge.errors import UserError
+from monge.networks.capped import CappedLinear
 from monge.objectives.base import Batch, Loss
 from monge.tensors import stream
 from monge.types import Latent, Posterior, State
@@ -72,6 +74,8 @@ class ConvSpec(AutoencoderSpec):
             side, with the pixels of their border, and what is decoded is cropped.
         blocks: residual blocks in the decoder; the encoder has a third of them, one at least.
         kl: weight lambda of the KL term.
+        capped: whether the residual blocks are gradient steps, whose constant is 1 and does not
+            grow with their number; encoder and decoder then have certified Lipschitz constants.
         batch, lr: images per training step, and the peak learning rate, of its own training.
 
     Raises:
@@ -86,6 +90,7 @@ class ConvSpec(AutoencoderSpec):
     batch: int = 32
     lr: float = 2e-3
     multiple: int = 1
+    capped: bool = False
 
     name = "conv"
     trainable = True
@@ -171,8 +176,9 @@ class ConvAutoencoder(AutoencoderModule):
         super().__init__(spec, data_shape, (spec.channels, *grid))
         deep = channels * spec.down**2
         blocks = max(spec.blocks // 3, 1)
-        self.encoder = Residual(deep, spec.width, 2 * spec.channels, blocks, grid)
-        self.decoder = Residual(spec.channels, spec.width, deep, spec.blocks, grid)
+        block = GradientStep if spec.capped else ConvBlock
+        self.encoder = Residual(deep, spec.width, 2 * spec.channels, blocks, grid, block)
+        self.decoder = Residual(spec.channels, spec.width, deep, spec.blocks, grid, block)
 
     @torch.no_grad()
     def reset(self, rng: torch.Generator) -> None:
@@ -182,6 +188,8 @@ class ConvAutoencoder(AutoencoderModule):
                 bound = module.weight[0].numel() ** -0.5
                 nn.init.uniform_(module.weight, -bound, bound, generator=rng)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, CappedConv):
+                module.reset(rng)
         for part in (self.encoder, self.decoder):
             nn.init.zeros_(part.leave.weight)
         self.encoder.skip.weight[self.spec.channels :] = 0
@@ -255,19 +263,19 @@ class ConvAutoencoder(AutoencoderModule):
     def unclamped(self, z: Latent) -> State:
         """What `decode` clamps."""
         whole = F.pixel_shuffle(self.decoder(z), self.spec.down)
-        (top, _), (left, _) = self._margins()
+        (top, _), (left, _) = self.margins()
         height, width = self.data_shape[1:]
         return whole[..., top : top + height, left : left + width]
 
-    def _margins(self) -> list[tuple[int, int]]:
-        """Padding before and behind each side."""
+    def margins(self) -> list[tuple[int, int]]:
+        """Pixels of padding before and behind each side."""
         whole = (self.spec.down * cells for cells in self.spec.grid(self.data_shape[1:]))
         missing = (a - b for a, b in zip(whole, self.data_shape[1:], strict=True))
         return [(n // 2, n - n // 2) for n in missing]
 
     def _patches(self, x: State) -> Tensor:
         """Images (B, C, H, W) as (B, C down^2, *grid)."""
-        vertical, horizontal = self._margins()
+        vertical, horizontal = self.margins()
         if any((*vertical, *horizontal)):
             x = F.pad(x, (*horizontal, *vertical), mode="replicate")
         return F.pixel_unshuffle(x, self.spec.down)
@@ -280,13 +288,19 @@ class Residual(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, width: int, outputs: int, blocks: int, grid: tuple[int, int]
+        self,
+        inputs: int,
+        width: int,
+        outputs: int,
+        blocks: int,
+        grid: tuple[int, int],
+        block: type[ConvBlock | GradientStep],
     ) -> None:
         super().__init__()
         self.skip = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.enter = nn.Conv2d(inputs, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(width, *grid))
-        self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(block(width) for _ in range(blocks))
         self.leave = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -307,3 +321,37 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+
+
+class CappedConv(CappedLinear):
+    """A 3 x 3 convolution of norm at most 1, with zeros at the border.
+
+    The norm of a convolution is at most 3 times that of its kernel as a matrix (out, 9 in), since
+    each number is in at most 9 patches. That matrix is held, and divided by 3.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(9 * n_in, n_out)
+
+    @property
+    def kernel(self) -> Tensor:
+        """(out, in, 3, 3)."""
+        return self.weight.unflatten(1, (-1, 3, 3)) / 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, self.bias, padding=1)
+
+
+class GradientStep(nn.Module):
+    """h - 2 W^T relu(W h + b): a step down a convex function, with constant 1 for |W| <= 1.
+
+    Its Jacobian I - 2 W^T D W, 0 <= D <= 1, has eigenvalues in [-1, 1] (Meunier et al., 2022).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = CappedConv(width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = F.relu(self.convolution(h))
+        return h - 2 * F.conv_transpose2d(inner, self.convolution.kernel, padding=1)
