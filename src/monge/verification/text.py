@@ -6,7 +6,7 @@ from typing import Any
 
 from monge.report.words import map_laws
 from monge.system.shown import wrapped
-from monge.verification import certified, chain_text
+from monge.verification import certified, certified_budget, chain_text
 from monge.verification.terms import Term
 
 BAR = 24
@@ -54,6 +54,7 @@ def _budget(report: dict[str, Any], width: int | None) -> str:
     said = [term.loose for term in terms if term.loose]
     said += map_laws(report["map"]) if report.get("map") else []
     said += certified.in_words(report.get("certified"), report["lipschitz"])
+    said += certified_budget.in_words(report)
     lines += map(note, said)
     if command := report["advice"].get("command"):
         lines.append(f"Next: {command}")

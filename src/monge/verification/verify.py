@@ -36,6 +36,7 @@ from monge.times import Grid
 from monge.types import VelocityField
 from monge.verification import curves
 from monge.verification.advice import Trials
+from monge.verification.certified_budget import certified_budget, constants_of
 from monge.verification.chain import verify_chain
 from monge.verification.examine import effort_of, examine
 from monge.verification.foreign import Clock, field_of
@@ -98,6 +99,7 @@ def verify_budget(
         **_head(run, pipeline, final),
         **examine(pipeline, known, cond, data, effort, seed, say, trials),
     }
+    report |= _proved(report, run, data)
     report["advice"]["command"] = command_of_advice(run, report["advice"])
     return report
 
@@ -127,7 +129,13 @@ def verify_generator(
     known, cond = known_of(data, seed), generator.condition(label, given)
     trials = Trials(elsewhere=generator.learned.velocity_elsewhere)
     found = examine(pipeline, known, cond, data, effort, seed, say, trials)
-    return {**_head(generator, pipeline, final), **found}
+    return {**_head(generator, pipeline, final), **found, **_proved(found, generator, data)}
+
+
+def _proved(report: dict[str, Any], model: GenerativeModel, data: Data) -> dict[str, Any]:
+    """The certified constants of the autoencoder, and the budget that follows, if any."""
+    constants = {"autoencoder_constants": constants_of(model.autoencoder, scale_of(data))}
+    return {**constants, "certified_budget": certified_budget({**report, **constants})}
 
 
 def _head(model: GenerativeModel, pipeline: Pipeline, final: str | None) -> dict[str, Any]:

@@ -38,7 +38,29 @@ def budget(folder: Path) -> str | None:
         + _command(report["advice"].get("command"))
         + card(verify_figures.waterfall(report) + f"<p class='small'>{told}</p>")
         + card(_table(report))
+        + _certified(report.get("certified_budget"))
     )
+
+
+def _certified(found: Mapping[str, Any] | None) -> str:
+    """The budget with the certified velocity term, on laws that are known."""
+    if found is None:
+        return ""
+
+    def times(value: float | None) -> str:
+        return "" if value is None else number(value)
+
+    rows = [
+        [escaped(t["name"]), number(t["bound"]), times(t["loose"]), escaped(t["by"])]
+        for t in found["terms"]
+    ]
+    rows.append(["sum", number(found["sum"]), number(found["sum"] / found["measured"]), ""])
+    if found["at_least"] is not None:
+        how = "lower bound less three standard errors; the sum is so many times it"
+        rows.append(["at least", number(found["at_least"]), number(found["loose"]), how])
+    told = "Each term as a proved upper bound, three standard errors included."
+    head = ["term", "W2 at most, data units", "times the measured", "by"]
+    return card(table(head, rows, told, text=(3,)), "Certified budget")
 
 
 def _command(command: str | None) -> str:
@@ -117,6 +139,11 @@ def stretching(folder: Path) -> str | None:
         shown |= {
             "largest Jacobian norm of the field found by search": number(proved["found"]),
             "certified velocity bound, latent units": _or_none(proved["bound"]) or "infinite",
+        }
+    if isinstance(constants := report.get("autoencoder_constants"), dict):
+        shown |= {
+            "certified constant of the encoder": number(constants["encoder"]),
+            "certified constant of the decoder": number(constants["decoder"]),
         }
     return card(facts(shown), "How much the maps stretch") + card(
         verify_figures.walks(report["trajectories"])
