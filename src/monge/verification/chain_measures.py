@@ -46,6 +46,9 @@ CHUNK = 500
 SIGMAS = 3.0
 """Standard errors that an inequality on samples is granted."""
 
+RARE = 6.6
+"""e^-6.6 is the probability that a normal variable is `SIGMAS` deviations above its mean."""
+
 ALLOWED = 1e-3
 """Nats per coordinate that training may leave a step short of standing still."""
 
@@ -133,15 +136,27 @@ def back_again(block: Any, stage: Stage, cond: Cond) -> float:
 
 
 def distance_at_least(y: State) -> float:
-    """A lower bound of W2 to the noise by first and second moments; Gelbrich's, by traces."""
+    """A lower bound of W2 to the noise by first and second moments; Gelbrich's, by traces.
+
+    What sampling noise explains is left out of both. The mean of n examples is within
+    sqrt(tr S / n) + sqrt(2 x |S| / n) of the true one, but for a probability of e^-x, if it is
+    normal (concentration of a Lipschitz function); the root of the trace has `SIGMAS` standard
+    errors.
+    """
     flat = y.double().flatten(1)
     n, size = flat.shape
-    trace = float(flat.var(0).sum())
-    mean = max(0.0, float(flat.mean(0).square().sum()) - trace / n)
-    spread = (math.sqrt(trace) - math.sqrt(size)) ** 2
-    # The trace is known up to a noise of sqrt(2 d / n) or so; what that explains is left out.
-    known = max(0.0, math.sqrt(spread) - SIGMAS * math.sqrt(0.5 / n)) ** 2
-    return math.sqrt(mean + known)
+    centre = flat.mean(0)
+    about = flat - centre
+    squares = about.square().sum(1)
+    trace = float(squares.sum()) / (n - 1)
+    gram = about.T @ about if size < n else about @ about.T
+    widest = float(torch.linalg.eigvalsh(gram)[-1]) / (n - 1)
+    error = math.sqrt(trace / n) + math.sqrt(2 * RARE * widest / n)
+    mean = max(0.0, float(centre.norm()) - error)
+    # That of normal noise at least: few examples by chance near each other look exact.
+    root = max(float(squares.std()) / (2 * math.sqrt(trace)) if trace else 0.0, math.sqrt(0.5))
+    spread = max(0.0, abs(math.sqrt(trace) - math.sqrt(size)) - SIGMAS * root / math.sqrt(n))
+    return math.hypot(mean, spread)
 
 
 def shown_points(states: State, stages: list[Stage]) -> list[list[float]]:
