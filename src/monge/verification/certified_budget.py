@@ -76,13 +76,13 @@ def in_words(report: dict[str, Any]) -> list[str]:
     """Lines for the terminal."""
     lines = []
     constants, seen = report.get("autoencoder_constants"), report["lipschitz"]
-    if isinstance(constants, dict) and seen["decoder"] is not None:
-        if abs(constants["decoder"] - 1) > PLAIN:
-            lines.append(
-                f"Lipschitz constant of the decoder: certified {constants['decoder']:.4g}, largest "
-                f"Jacobian norm seen {seen['decoder']:.4g}; of the encoder: certified "
-                f"{constants['encoder']:.4g}, seen {seen['encoder']:.4g}"
-            )
+    plain = not isinstance(constants, dict) or abs(constants["decoder"] - 1) <= PLAIN
+    if isinstance(constants, dict) and not plain and seen["decoder"] is not None:
+        lines.append(
+            f"Lipschitz constant of the decoder: certified {constants['decoder']:.4g}, largest "
+            f"Jacobian norm seen {seen['decoder']:.4g}; of the encoder: certified "
+            f"{constants['encoder']:.4g}, seen {seen['encoder']:.4g}"
+        )
     found = report.get("certified_budget")
     if found is None:
         return lines
