@@ -15,6 +15,7 @@ STUDIES: dict[str, str] = {
     "solver-cost": "monge.studies.solver_cost:STUDY",
     "jko": "monge.studies.jko:STUDY",
     "autoencoder": "monge.studies.autoencoder:STUDY",
+    "sample-size": "monge.studies.sample_size:STUDY",
 }
 """Name to the module and name of a study, in the order in which they are listed."""
 
