@@ -16,6 +16,8 @@ STUDIES: dict[str, str] = {
     "jko": "monge.studies.jko:STUDY",
     "autoencoder": "monge.studies.autoencoder:STUDY",
     "sample-size": "monge.studies.sample_size:STUDY",
+    "flow-maps": "monge.studies.flow_maps:STUDY",
+    "tangent-mix": "monge.studies.tangent_mix:STUDY",
 }
 """Name to the module and name of a study, in the order in which they are listed."""
 

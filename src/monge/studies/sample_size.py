@@ -59,7 +59,7 @@ NETWORKS = {
 DELTAS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 """Distances of the stop to the end, among which the best is taken."""
 
-STEPS, ROWS, RATE, LOOKS = 1000, 512, 1e-2, 10
+STEPS, ROWS, RATE, LOOKS = 800, 512, 1e-2, 8
 """Training steps, rows of a batch, peak learning rate, and looks at the samples kept apart."""
 
 LARGEST = 4096
@@ -105,7 +105,7 @@ def cell(at: Cell) -> Iterator[Row]:
     rng = stream(seed, "sample-size", dim)
     samples = law.sample(max(at["n"]), rng)
     fresh = law.sample(4096, rng)
-    z, weights = nodes(100 if dim == 1 else 512 if at["network"] != "kernel" else 256, dim, seed)
+    z, weights = nodes(100 if dim == 1 else 512 if at["network"] != "kernel" else 128, dim, seed)
     truth = exact_ends(law, z)
     floor: Row = {}
     if at["network"] != "kernel":
@@ -159,7 +159,7 @@ def _of_kernel(
 ) -> Row:
     """The same of the closed-form minimiser; its field is steep near the end, so is the grid."""
     times = sorted({1 - delta for delta in (*DELTAS, stop)})
-    flow = Integrated(Atoms(samples).field(Linear()), Heun(), Geometric(48, stop=1 - DELTAS[-1]))
+    flow = Integrated(Atoms(samples).field(Linear()), Heun(), Geometric(32, stop=1 - DELTAS[-1]))
     return _distances(times, list(flow.states(z, times)), truth, weights, stop)
 
 
@@ -184,9 +184,9 @@ STUDY = Study(
     title="The number of samples",
     question="How fast does the error fall with the number of samples, with and without a cap?",
     axes=(
+        Axis("network", ("free", "kernel", "capped"), ("free", "kernel"),
+             "a perceptron, the closed-form minimiser, or a transformer of constant 5"),
         Axis("dim", (1, 2, 4, 8), (1, 2), "dimension; 8 for the kernel alone"),
-        Axis("network", ("free", "capped", "kernel"), ("free", "kernel"),
-             "a perceptron, a transformer of constant 5, or the closed-form minimiser"),
         Axis("seed", (0, 1, 2), (0, 1, 2), "of samples, weights and noise"),
         Axis("n", (64, 256, 1024, 4096, 16384), (64, 256, 1024),
              "samples; 16384 for the kernel alone", together=True),
