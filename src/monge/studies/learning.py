@@ -97,9 +97,7 @@ class Best:
             self.least, self.step, self.network = found, step, copy.deepcopy(network)
 
 
-def excess(
-    field: Predict, law: Target, z: Tensor, domain: tuple[float, float], seed: int
-) -> float:
+def excess(field: Predict, law: Target, z: Tensor, domain: tuple[float, float], seed: int) -> float:
     """E|v^ - v|^2 at x_t of the law, summed over coordinates, t uniform on the domain.
 
     Args:

@@ -72,9 +72,7 @@ FARTHEST = 0.98
 def law_of(dim: int) -> GaussianMixture:
     """Two modes of deviation 1/2, three deviations apart, of weights 0.4 and 0.6."""
     mean = torch.full((dim,), 0.75 / dim**0.5, dtype=torch.float64)
-    return GaussianMixture(
-        torch.stack([-mean, mean]), torch.tensor(0.25), torch.tensor([0.4, 0.6])
-    )
+    return GaussianMixture(torch.stack([-mean, mean]), torch.tensor(0.25), torch.tensor([0.4, 0.6]))
 
 
 def rule(n: int, dim: int) -> float:
