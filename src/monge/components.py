@@ -83,6 +83,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "transformer": "monge.networks.transformer:TransformerSpec",
         "mlp": "monge.networks.mlp:MLPSpec",
         "lipschitz": "monge.networks.lipschitz:LipschitzSpec",
+        "piecewise": "monge.networks.piecewise:PiecewiseSpec",
         "exact": "monge.networks.exact:ExactSpec",
     },
     "autoencoder": {

@@ -67,6 +67,17 @@ class Predict:
         first, last = domain_of(self.net)
         return max(lo, first), min(hi, last)
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Those of a network that has pieces of time."""
+        lo, hi = self.domain
+        return tuple(t for t in breakpoints_of(self.net) if lo < t < hi)
+
+    def restrict(self, lo: float, hi: float) -> VelocityField:
+        if not self.breakpoints:
+            return self
+        return dataclasses.replace(self, net=restrict(self.net, lo, hi))  # type: ignore[arg-type]
+
     def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
         if not isinstance(t, Tensor):  # flows check those, once per walk
             check_time(t, self.domain, self)

@@ -34,7 +34,8 @@ SETTINGS = {
         geometric:n=9,stop=0.5""",
     "solver": "dopri5:rtol=1e-3,atol=1e-6",
     "network": """transformer:width=32,depth=2,heads=2,patch=2,token=4 mlp:width=32,depth=1
-        lipschitz:cap=2,width=16,depth=1,heads=2,patch=2,token=4,feed=convex,clip_out=3""",
+        lipschitz:cap=2,width=16,depth=1,heads=2,patch=2,token=4,feed=convex,clip_out=3
+        piecewise:transformer:width=16+depth=1+heads=2,pieces=2""",
     "autoencoder": "pca:dim=3 conv:down=2,channels=2,width=8,blocks=1",
     "target": """gaussian:dim=1 mixture:dim=1,modes=2 gaussian:dim=6,condition=50
         mixture:dim=3,modes=3,covariance=shared mixture:dim=3,modes=3,covariance=full

@@ -107,6 +107,11 @@ class LearnedFlowMap(Learned):
     def network_of(cls, component: Component, settings: Settings) -> Component:
         if isinstance(component, ExactSpec):
             raise UserError("network exact is not trained: choose another for a flow map")
+        if not hasattr(component, "two_times"):
+            raise UserError(
+                f"network {component.name} has no setting two_times, which a flow map needs: use "
+                "transformer, mlp or lipschitz"
+            )
         lo, hi = settings.guidance_range
         changes: dict[str, Any] = {"two_times": True, "guided": lo < hi}
         rule = build("objective", settings.objective)

@@ -5,6 +5,7 @@ from monge.networks.certificate import velocity_certificate
 from monge.networks.exact import ExactNetwork
 from monge.networks.lipschitz import LipschitzSpec, LipschitzTransformer
 from monge.networks.mlp import MLP, MLPSpec
+from monge.networks.piecewise import Piecewise, PiecewiseSpec
 from monge.networks.transformer import Transformer, TransformerSpec
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "LipschitzSpec",
     "LipschitzTransformer",
     "MLPSpec",
+    "Piecewise",
+    "PiecewiseSpec",
     "Transformer",
     "TransformerSpec",
     "velocity_certificate",

@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -37,6 +38,7 @@ from monge.networks.certified_layers import (
 )
 from monge.networks.layers import Conditioning, PairWeight
 from monge.networks.lipschitz_attention import CosineAttention, L2Attention
+from monge.networks.piecewise import Piecewise
 
 
 def certificate(network: nn.Module, t: float | None = None, s: float | None = None) -> Certificate:
@@ -60,6 +62,8 @@ def certificate(network: nn.Module, t: float | None = None, s: float | None = No
             raise _refusal(name, module, "it has hooks, which may change what it computes")
     if type(network) is blocks.LipschitzTransformer:
         return _of_transformer(network, t, s)
+    if type(network) is Piecewise:
+        return _of_pieces(network, t)
     euclidean = token_max = 1.0
     steps = []
     for step in _walk("", network):
@@ -102,6 +106,17 @@ def _walk(name: str, module: nn.Module) -> Iterator[Step]:
         yield linear(name, module)
     else:
         raise _refusal(name, module)
+
+
+def _of_pieces(network: Piecewise, t: float | None) -> Certificate:
+    """The largest over the pieces that hold t: two at a knot, all of them without a time."""
+    spans = itertools.pairwise(network.knots)
+    found = [
+        certificate(piece, t)
+        for piece, (lo, hi) in zip(network.pieces, spans, strict=True)
+        if t is None or lo <= t <= hi
+    ]
+    return Certificate(t, tuple(parts for known in found for parts in known.parts))
 
 
 @torch.no_grad()

@@ -78,8 +78,9 @@ class TrainSpec(Reading):
     minutes."""
     network: str = "auto"
     """transformer:size=XS|S|B|L|XL, mlp:width=..,depth=.., lipschitz:cap=.. (a transformer with a
-    certified Lipschitz constant), exact (known targets only), or auto:
-    transformer where latents are grids (C, H, W), mlp where they are vectors."""
+    certified Lipschitz constant), piecewise:mlp:width=..+depth=..,pieces=.. (one network for each
+    piece of time), exact (known targets only), or auto: transformer where latents are grids
+    (C, H, W), mlp where they are vectors."""
     path: str = "linear"
     """linear, trigonometric, ou, linear_beta, or power:kappa=.."""
     output: Literal["velocity", "data", "noise", "score"] = "velocity"

@@ -15,6 +15,11 @@ STUDIES: dict[str, str] = {
     "solver-cost": "monge.studies.solver_cost:STUDY",
     "jko": "monge.studies.jko:STUDY",
     "autoencoder": "monge.studies.autoencoder:STUDY",
+    "schedules": "monge.studies.schedules:STUDY",
+    "sample-size": "monge.studies.sample_size:STUDY",
+    "approximation": "monge.studies.approximation:STUDY",
+    "flow-maps": "monge.studies.flow_maps:STUDY",
+    "tangent-mix": "monge.studies.tangent_mix:STUDY",
 }
 """Name to the module and name of a study, in the order in which they are listed."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monge.errors import UserError
+from monge.errors import Stopped, UserError
 from monge.studies.code_version import code_version
 from monge.studies.study import Cell, Row, Study, Value
 from monge.system import files
@@ -180,6 +180,10 @@ def _compute(
     begun = time.monotonic()
     try:
         rows = study.measure(Cell(study.name, at, alone))
+    except Stopped:  # a signal, which the training of a cell took for itself
+        raise Stopped(
+            f"study {study.name} was stopped: run it again with the same --out to go on where it was"
+        ) from None
     except Exception:
         # A cell that fails says so in the results; the others are worth having.
         return index, None, time.monotonic() - begun, traceback.format_exc(limit=-3)
