@@ -34,8 +34,11 @@ from pyarrow import csv
 import monge
 from benchmarks.measure import machine
 from monge.metrics import tabular
+from monge.metrics.closest_records import closest
 from monge.metrics.columns import Columns
+from monge.metrics.table_baselines import gaussian_copula, independent_columns
 from monge.metrics.tabular import Table
+from monge.metrics.utility import utility
 
 SPLIT_SEED = 1234
 TARGET = "class"
@@ -60,28 +63,19 @@ def matrix(table: pa.Table, values: Sequence[str]) -> Table:
     return torch.from_numpy(np.stack([np.asarray(c, np.float64) for c in columns], 1))
 
 
-def measured(
-    x: Table, train: Table, test: Table, columns: Columns, seed: int, real: Table | None = None
-) -> dict[str, float]:
-    """The six numbers of samples x.
-
-    Args:
-        real: the rows that Shape, Trend and the classifiers compare with; the training rows.
-    """
-    real = train if real is None else real
+def measured(x: Table, train: Table, test: Table, columns: Columns, seed: int) -> dict[str, float]:
+    """The six numbers of samples x: TSTR on the rows for tests, all others with training rows."""
     target = columns.names.index(TARGET)
     tests = {
-        f"{name} C2ST": tabular.indistinguishability(
-            tabular.detection(x, real, columns, seed, trees)
-        )
+        f"{name} C2ST": tabular.detection(x, train, columns, seed, trees).score
         for name, trees in (("logistic", False), ("boosted-tree", True))
     }
     return {
-        "Shape": tabular.shape(x, real, columns).value,
-        "Trend": tabular.trend(x, real, columns).value,
+        "Shape": tabular.shape(x, train, columns).value,
+        "Trend": tabular.trend(x, train, columns).value,
         **tests,
-        "TSTR AUROC": tabular.utility(x, test, columns, target)[0],
-        "DCR": tabular.nearer_to_training(x, train, test, columns, seed),
+        "TSTR AUROC": utility(x, test, columns, target).value,
+        "DCR": closest(x, train, test, columns, seed).share,
     }
 
 
@@ -108,14 +102,12 @@ def rows_of(
     halves = torch.randperm(len(real), generator=torch.Generator().manual_seed(0)).chunk(2)
     found = {
         "floor (halves of the real rows)": [
-            measured(real[halves[0]], real, held, columns, 0, real[halves[1]])
+            measured(real[halves[0]], real[halves[1]], held, columns, 0)
         ],
         "columns independent": [
-            measured(tabular.independent_columns(real, len(real), 0), real, held, columns, 0)
+            measured(independent_columns(real, len(real), 0), real, held, columns, 0)
         ],
-        "Gaussian copula": [
-            measured(tabular.gaussian_copula(real, len(real), 0), real, held, columns, 0)
-        ],
+        "Gaussian copula": [measured(gaussian_copula(real, len(real), 0), real, held, columns, 0)],
     }
     for file in given:
         rows = matrix(csv.read_csv(file).select(table.column_names), values)

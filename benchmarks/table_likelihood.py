@@ -28,7 +28,12 @@ def measured(path: Path, choice: str, seed: int, steps: int) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = monge.train(
-            str(path), out=f"{folder}/run", seed=seed, threads=1, marginals=choice, steps=steps
+            str(path),
+            out=f"{folder}/run",
+            seed=seed,
+            threads=1,
+            marginals=choice,  # type: ignore[arg-type]
+            steps=steps,
         )
         seconds = time.process_time() - start
         data = run.data()

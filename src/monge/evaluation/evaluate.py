@@ -116,10 +116,11 @@ def evaluate_generator(
     *,
     seed: int = 0,
     features: str | None = None,
+    target: str | None = None,
     **sampling: Any,
 ) -> Evaluation:
     """The same of a generator without a folder, of which nothing is written."""
-    return measure(generator, data, n, seed, features, sampling).evaluation
+    return measure(generator, data, n, seed, features, sampling, target).evaluation
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,14 @@ def judged(
     Raises:
         UserError: a target that is no column.
     """
-    sets, columns = [table.samples, table.train, table.heldout], table.columns
+    sets, columns = (table.samples, table.train, table.heldout), table.columns
     known = [k for k in labels if k is not None]
     if len(known) == len(sets) and data.label_names:
         own = None if data.codec is None else data.codec.label
         name = "label" if own is None else own.name
         columns = Columns((*columns.names, name), (*columns.categorical, True))
-        sets = [torch.cat([z, _codes(k)], 1) for z, k in zip(sets, known, strict=True)]
+        made, train, held = (torch.cat([z, _codes(k)], 1) for z, k in zip(sets, known, strict=True))
+        sets = made, train, held
         target = name if target is None else target
     if target is not None and target not in columns.names:
         raise UserError(f"--target: no column {target!r}: {nearest(target, columns.names)}")

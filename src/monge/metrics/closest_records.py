@@ -106,8 +106,8 @@ def _nearest(
 def distances(x: Table, y: Table, columns: Columns) -> Float[Tensor, "n m"]:
     """Gower's dissimilarity of rows x (n, d) and y (m, d) whose numbers are over their ranges.
 
-    >>> x = torch.tensor([[0.0, 1.0]]).double()
-    >>> distances(x, torch.tensor([[0.25, 2.0]]).double(), Columns(("a", "k"), (False, True))).item()
+    >>> x, y = torch.tensor([[[0.0, 1.0]], [[0.25, 2.0]]]).double()
+    >>> distances(x, y, Columns(("a", "k"), (False, True))).item()
     0.625
     """
     total = torch.zeros(len(x), len(y), dtype=torch.float64)

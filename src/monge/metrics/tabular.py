@@ -254,9 +254,7 @@ def detection(
     return _cross_validated(x, y, columns, seed, trees, (), parts)[0]
 
 
-def giveaways(
-    x: Table, y: Table, columns: Columns, seed: int
-) -> tuple[Detection, list[float]]:
+def giveaways(x: Table, y: Table, columns: Columns, seed: int) -> tuple[Detection, list[float]]:
     """Detection of samples x (n, d) among data y (m, d) by trees, and how each column helps.
 
     That is the fall of the mean area under the ROC curve when the column is shuffled among the
@@ -313,7 +311,9 @@ def design(rows: np.ndarray, columns: Columns) -> np.ndarray:
         if code:
             parts.append((column[:, None] == np.unique(column[known])).astype(float))
             continue
-        low, middle, high = np.quantile(column[known], (0.25, 0.5, 0.75)) if known.any() else (0,) * 3
+        low, middle, high = (
+            np.quantile(column[known], (0.25, 0.5, 0.75)) if known.any() else (0,) * 3
+        )
         spread = (high - low) or float(np.std(column[known])) or 1.0
         parts.append(np.where(known, (column - middle) / spread, 0.0)[:, None])
         if not known.all():

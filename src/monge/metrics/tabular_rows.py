@@ -154,7 +154,7 @@ def tabular_report(given: JudgedTable, seed: int) -> TabularReport:
         *_closest(x, judged, seed),
     ]
     sizes = _sizes(judged, given, n, len(real), len(fitted), seed)
-    rows = [row for f in families for row in _rows(f, x, draws, others, sizes, judged.words)]
+    rows = [row for f in families for row in _rows(f, x, draws, others, sizes, judged)]
     return TabularReport(
         tuple(rows),
         tuple(sorted(zip(names, helped, strict=True), key=lambda each: -each[1])),
@@ -190,9 +190,14 @@ def _few_columns(given: JudgedTable, seed: int) -> JudgedTable:
         tuple(given.columns.names[j] for j in chosen),
         tuple(given.columns.categorical[j] for j in chosen),
     )
-    sets = (z[:, chosen] for z in (given.samples, given.train, given.heldout))
-    position = None if target is None else chosen.index(target)
-    return JudgedTable(*sets, columns, position, given.trained, given.words)
+    return replace(
+        given,
+        samples=given.samples[:, chosen],
+        train=given.train[:, chosen],
+        heldout=given.heldout[:, chosen],
+        columns=columns,
+        target=None if target is None else chosen.index(target),
+    )
 
 
 def _sizes(
@@ -214,13 +219,13 @@ def _rows(
     draws: Sequence[Table],
     others: Mapping[str, Table],
     sizes: Mapping[str, str | int | float],
-    words: Mapping[str, str],
+    judged: JudgedTable,
 ) -> list[Row]:
     values = family.estimate(x)
     floors = [family.estimate(z) for z in draws[: family.floors]]
     beside = {name: (family.quick or family.estimate)(z) for name, z in others.items()}
-    beside[TRAINING_ROWS] = floors[0]
-    floor = f"mean of {len(floors)} disjoint draws of {len(draws[0])} {words['train']}"
+    beside |= {TRAINING_ROWS: floors[0]} if judged.trained else {}
+    floor = f"mean of {len(floors)} disjoint draws of {len(draws[0])} {judged.words['train']}"
     made = []
     for k, number in enumerate(family.numbers):
         measured = math.fsum(f[k] for f in floors) / len(floors)
@@ -305,7 +310,9 @@ def _detections(
         if z is x:
             return [found.score for found in own.values()]
         return [
-            tabular.detection(z, real, columns, seed, trees, parts if trees else tabular.FOLDS).score
+            tabular.detection(
+                z, real, columns, seed, trees, parts if trees else tabular.FOLDS
+            ).score
             for trees in kinds.values()
         ]
 

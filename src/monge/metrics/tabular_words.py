@@ -1,4 +1,4 @@
-"""The rows of a table's page in sentences: what they do not say, and that no privacy is promised."""
+"""The rows of a table's page in sentences: what they do not say; no privacy is promised."""
 
 from __future__ import annotations
 

@@ -73,16 +73,14 @@ def can_be_predicted(rows: Table, columns: Columns, target: int) -> bool:
     """Whether a column of real rows (n, d) varies, and is no category of too many values."""
     known = rows[:, target]
     values = known[~known.isnan()].unique()
-    return 1 < len(values) and not (columns.categorical[target] and len(values) > MOST_CLASSES)
+    return len(values) > 1 and not (columns.categorical[target] and len(values) > MOST_CLASSES)
 
 
 def _inputs(train: Table, test: Table, columns: Columns, target: int) -> tuple[Rows, Rows, dict]:
     """The other columns of both sets, and the settings of a model."""
     others = [j for j in range(train.shape[1]) if j != target]
     most = [float(torch.cat([z[:, j] for z in (train, test)]).nan_to_num().max()) for j in others]
-    codes = [
-        k for k, j in enumerate(others) if columns.categorical[j] and most[k] < MOST_CODES
-    ]
+    codes = [k for k, j in enumerate(others) if columns.categorical[j] and most[k] < MOST_CODES]
     settings = {"random_state": 0, "categorical_features": codes or None}
     return train.numpy()[:, others], test.numpy()[:, others], settings
 
