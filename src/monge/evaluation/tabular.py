@@ -9,7 +9,8 @@ from monge.data.base import Data
 from monge.errors import UserError, nearest
 from monge.metrics.columns import Columns
 from monge.metrics.evaluate import TableOf
-from monge.metrics.tabular_rows import JudgedTable, tabular_report
+from monge.metrics.tabular_families import JudgedTable
+from monge.metrics.tabular_rows import tabular_report
 
 __all__ = ["judged", "tabular_report"]
 

@@ -44,7 +44,8 @@ from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
 from monge.metrics.spaces import GAUSSIAN, Chosen, Given
 from monge.metrics.table import Row, Table
-from monge.metrics.tabular_rows import JudgedTable, TabularReport, tabular_report
+from monge.metrics.tabular_families import JudgedTable
+from monge.metrics.tabular_rows import TabularReport, tabular_report
 from monge.metrics.tabular_words import tabular_in_words
 from monge.metrics.verdicts import Compared, apart, closer, of_dependent
 from monge.tensors import stream

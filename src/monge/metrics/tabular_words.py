@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from monge.metrics.table import Row, short
 from monge.metrics.table_baselines import INDEPENDENT
-from monge.metrics.tabular_rows import DCR, GROUP, TRAINING_ROWS
+from monge.metrics.tabular_families import DCR, GROUP, TRAINING_ROWS
 
 NO_PRIVACY = (
     "No privacy is promised: this is an average over samples. It excludes no copy of a single row, "
