@@ -21,12 +21,14 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from monge.metrics.columns import Columns
-from monge.metrics.intervals import jackknife_of_two
+from monge.metrics.intervals import GROUPS, jackknife_of_two
 from monge.metrics.samples import Rows, Samples, distances
 from monge.metrics.tabular import Table
 from monge.tensors import stream
@@ -60,7 +62,9 @@ def alpha_beta(x: Table, y: Table, columns: Columns) -> tuple[float, float]:
 
 
 def alpha_beta_stderr(x: Table, y: Table, columns: Columns, seed: int) -> tuple[float, float]:
-    """Standard errors of both, by the grouped jackknife."""
+    """Standard errors of both, by the grouped jackknife; NaN for too few rows."""
+    if min(len(x), len(y)) < 2 * GROUPS:
+        return math.nan, math.nan
     a, b = _both(x, y, columns)
     across, own = distances(b, a), distances(b, b)
 

@@ -140,6 +140,9 @@ def similarities(
 
 
 def _within(found: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
+    """An interval cut to the range of its number; one that is not known stays so."""
+    if math.isnan(found.low):
+        return found
     ends = min(max(found.low, low), high), max(min(found.high, high), low)
     return replace(found, low=ends[0], high=ends[1])
 
@@ -193,12 +196,14 @@ def detections(
 
 def supports(x: Table, real: Table, columns: Columns, seed: int) -> Family:
     n = min(len(x), len(real), MOST_NEIGHBOURS)
-    known = real[:n]
-    values = alpha_beta(x[:n], known, columns)
-    errors = alpha_beta_stderr(x[:n], known, columns, seed)
+    # Rows may be in any order, such as that of their classes.
+    known = real[random_rows(len(real), n, stream(seed, "table page", "support"))]
+    drawn = random_rows(len(x), n, stream(seed, "table page", "supported"))
+    values = alpha_beta(x[drawn], known, columns)
+    errors = alpha_beta_stderr(x[drawn], known, columns, seed)
     size = {"rows": f"{n} of each set"}
     return Family(
-        lambda z: values if z is x else alpha_beta(z[:n], known, columns),
+        lambda z: values if z is x else alpha_beta(z[drawn], known, columns),
         (
             Number(
                 ALPHA,
@@ -221,7 +226,7 @@ def supports(x: Table, real: Table, columns: Columns, seed: int) -> Family:
 
 
 def utilities(x: Table, judged: JudgedTable, real: Table, seed: int) -> list[Family]:
-    if judged.target is None:
+    if judged.target is None or len(judged.columns.names) < 2:
         return []
     columns, target = judged.columns, judged.target
     kind = "AUROC" if columns.categorical[target] else "R²"

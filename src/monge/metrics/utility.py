@@ -53,10 +53,12 @@ def utility(train: Table, test: Table, columns: Columns, target: int, seed: int 
     """How well a model that learned rows `train` (n, d) predicts a column of real rows `test`.
 
     Rows whose target is missing are left out. A model that has seen a single class predicts at
-    random, with an area of 1/2.
+    random, with an area of 1/2. Without a known target on either side there is no value (NaN).
     """
     train, test = (z[~z[:, target].isnan()] for z in (train, test))
     truth = test.numpy()[:, target]
+    if not (len(train) and len(test)):
+        return Utility(float("nan"), float("nan"))
     if columns.categorical[target]:
         shares, classes = _classified(train, test, columns, target)
         score = _areas(truth, shares, classes)
@@ -81,7 +83,7 @@ def _inputs(train: Table, test: Table, columns: Columns, target: int) -> tuple[R
     others = [j for j in range(train.shape[1]) if j != target]
     most = [float(torch.cat([z[:, j] for z in (train, test)]).nan_to_num().max()) for j in others]
     codes = [k for k, j in enumerate(others) if columns.categorical[j] and most[k] < MOST_CODES]
-    settings = {"random_state": 0, "categorical_features": codes or None}
+    settings = {"random_state": 0, "categorical_features": codes or None, "early_stopping": False}
     return train.numpy()[:, others], test.numpy()[:, others], settings
 
 
