@@ -146,8 +146,10 @@ def _kolmogorov(x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
     if not (len(x) and len(y)):
         return float(len(x) != len(y)), [torch.zeros_like(x), torch.zeros_like(y)]
     places = torch.cat([x, y]).unique()
-    below = [torch.searchsorted(z.sort().values, places, right=True) / len(z) for z in (x, y)]
-    gaps = below[0].double() - below[1].double()
+    below = [
+        torch.searchsorted(z.sort().values, places, right=True).double() / len(z) for z in (x, y)
+    ]
+    gaps = below[0] - below[1]
     worst = int(gaps.abs().argmax())
     sign = 1.0 if gaps[worst] > 0 else -1.0
     marks = [sign * (x <= places[worst]).double(), -sign * (y <= places[worst]).double()]

@@ -53,14 +53,14 @@ def differences(folder: Path) -> str | None:
     )
     margin = 4.5
     told = (
-        f"Orange: stronger in generated rows, blue: weaker; the deepest colour is "
+        f"Orange: larger in generated rows, blue: smaller; the deepest colour is "
         f"{scale:.2f}. The largest difference is {most:.2f}; two correlations near zero of "
         f"{number(found['n_samples'])} and {number(found['n_heldout'])} rows of one law differ by "
         f"about {chance:.2f} by chance."
     )
     width = f"max-width:{min(30, 3 * n + 6)}rem;margin:0"
     figure = (
-        f"<figure><svg viewBox='-{margin} 0 {n + margin} {n + margin}' style='{width}' role='img' "
+        f"<figure><svg viewBox='-{margin} 0 {n + margin} {n + 3.6}' style='{width}' role='img' "
         f"aria-label='differences of the associations of columns'>{cells}{left}{below}</svg>"
         f"<figcaption>{told}</figcaption></figure>"
     )
