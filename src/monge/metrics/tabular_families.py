@@ -112,31 +112,30 @@ def similarities(
             normal(found.value, found.stderr, "normal, the places of largest difference held fixed")
         )
 
-    return Family(
-        estimate,
-        (
-            Number(
-                SHAPE,
-                "higher",
-                {
-                    "estimator": "1 - mean over columns of the Kolmogorov-Smirnov distance, of "
-                    "categories the total variation",
-                    "says": "nothing of dependence: independent columns have it right",
-                },
-                ends(shape),
-            ),
-            Number(
-                TREND,
-                "higher",
-                {
-                    "estimator": "1 - mean over pairs of half the difference of correlations, "
-                    "with a category the total variation of contingency tables "
-                    f"({tabular.BINS} bins of a number, even between the ends of real rows)",
-                },
-                ends(trend),
-            ),
+    numbers = (
+        Number(
+            SHAPE,
+            "higher",
+            {
+                "estimator": "1 - mean over columns of the Kolmogorov-Smirnov distance, of "
+                "categories the total variation",
+                "says": "nothing of dependence: independent columns have it right",
+            },
+            ends(shape),
+        ),
+        Number(
+            TREND,
+            "higher",
+            {
+                "estimator": "1 - mean over pairs of half the difference of correlations, "
+                "with a category the total variation of contingency tables "
+                f"({tabular.BINS} bins of a number, even between the ends of real rows)",
+            },
+            ends(trend),
         ),
     )
+    # A table of one column has no pairs.
+    return Family(estimate, numbers if trend.parts else numbers[:1])
 
 
 def _within(found: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
