@@ -153,6 +153,7 @@ def evaluate(
     data: Any = None,
     seed: int = 0,
     features: str | None = None,
+    target: str | None = None,
     device: str = "auto",
     **sampling: Unpack[SamplingOptions],
 ) -> Evaluation:
@@ -162,6 +163,7 @@ def evaluate(
         run: a run, its folder, its name on the Hugging Face hub, or a generator.
         data: what to compare with, as for `read`; None for the data that a run was trained on.
         features: a feature network to measure in, too, as `monge evaluate --features` takes it.
+        target: the column of a table that models learn to predict from samples.
         device: where a run that is given by its folder computes.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
 
@@ -170,10 +172,11 @@ def evaluate(
     """
     run = _loaded(run, device)
     found = _data_for(run, data)
+    given = {"features": features, "target": target}
     if isinstance(run, Run):
-        return evaluate_run(run, n, seed=seed, features=features, data=found, **sampling)
+        return evaluate_run(run, n, seed=seed, data=found, **given, **sampling)
     assert found is not None
-    return evaluate_generator(run, found, n, seed=seed, features=features, **sampling)
+    return evaluate_generator(run, found, n, seed=seed, **given, **sampling)
 
 
 def verify(

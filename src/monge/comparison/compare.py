@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from monge.comparison.page import COMPARISON, PICTURE, write_page
-from monge.comparison.sets import Taken, take_all
+from monge.comparison.sets import REST, Taken, take_all
 from monge.data.reading import Reading
 from monge.errors import UserError
 from monge.metrics.columns import Columns
@@ -40,6 +40,7 @@ def compare_sources(
     n: int = MAX_N,
     seed: int = 0,
     features: str | None = None,
+    target: str | None = None,
     device: str = "auto",
     out: Path | None = None,
     say: Say = quiet,
@@ -50,6 +51,7 @@ def compare_sources(
         a, b, reference: whatever `monge train` reads, or run folders; see `compared_sets`.
         n: examples of each set, at most.
         features: a feature network for images, ``NAME:FILE``.
+        target: the column of tables that models learn to predict from A and from B.
         device: where runs are sampled.
         out: a folder for ``comparison.json``, pictures and ``comparison.html``: new or empty, or
             one that holds nothing but an earlier comparison, which is replaced.
@@ -67,12 +69,13 @@ def compare_sources(
     network = None if features is None else load_network(features)
     texts = {"A": a, "B": b} | ({} if reference is None else {"reference": reference})
     taken = take_all(texts, reading, n, seed, device, say)
-    result = _compared(taken, network, n, seed, say)
+    result = _compared(taken, network, target, n, seed, say)
     words = ["monge", "compare", source_word(a), source_word(b), "-n", str(n)]
     settings = {
         "reference": reference and source_word(reference),
         "seed": seed,
         "features": features and network_word(features),
+        "target": target,
         "device": str(pick_device(device)),
     }
     command = [*words, *flags(settings), *reading_flags(reading)]
@@ -84,7 +87,12 @@ def compare_sources(
 
 
 def _compared(
-    taken: Sequence[Taken], network: FeatureNetwork | None, n: int, seed: int, say: Say
+    taken: Sequence[Taken],
+    network: FeatureNetwork | None,
+    target: str | None,
+    n: int,
+    seed: int,
+    say: Say,
 ) -> Compared:
     """The sets compared, with progress shown."""
     first, second, *real = (_as_set(t) for t in taken)
@@ -103,6 +111,8 @@ def _compared(
             rest=real[1] if len(real) > 1 else None,
             network=network,
             **_columns(taken),
+            target=target,
+            trained=any(t.name == REST for t in taken),
             n=n,
             seed=seed,
             progress=progress,

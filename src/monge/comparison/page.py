@@ -11,6 +11,7 @@ from typing import Any
 from monge.errors import UserError
 from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table
+from monge.metrics.table_baselines import INDEPENDENT
 from monge.report import figures
 from monge.report.page import card, escaped, facts, note, number, page, picture
 from monge.report.sections import provenance
@@ -136,8 +137,10 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str, Any]]) -> str:
     body = ""
+    shown = [k for k in (GAUSSIAN, INDEPENDENT) if any(k in row.baselines for row in a)]
     for x, y in zip(a, b, strict=True):
-        cells = [_value(x), _value(y), number(x.floor), number(x.baselines.get(GAUSSIAN))]
+        cells = [_value(x), _value(y), number(x.floor)]
+        cells += [number(x.baselines.get(name)) for name in shown]
         if d := tested.get(x.name):
             ends = interval([float("nan") if e is None else float(e) for e in d["interval"]])
             badge = f" <span class='badge'>{escaped(d['closer'])} closer</span>"
@@ -149,7 +152,7 @@ def _sides(a: Sequence[Row], b: Sequence[Row], tested: Mapping[str, Mapping[str,
         else:
             cells += ["–"] * 2
         body += f"<tr>{_about(x)}{_cells(cells)}</tr>"
-    head = ["", "A", "B", "floor", GAUSSIAN, "A farther by", "p"]
+    head = ["", "A", "B", "floor", *shown, "A farther by", "p"]
     legend = (
         "Below each value its 95 % interval. The floor is what the same estimator gives for other "
         "real examples in the place of A and B. A farther by: below zero A is closer; told at 5 % "

@@ -32,6 +32,7 @@ from monge.system.progress import Say, counting
 
 Side = Literal["all", "train", "heldout"]
 SIDES: tuple[Side, Side] = ("train", "heldout")
+REST = "rest of the reference"
 MOST_BYTES = 2**29
 """Memory for the examples of one side of a source; more enter as a random part."""
 
@@ -112,7 +113,7 @@ def take_all(
                 side = "heldout"
             taken.append(_part(name, data, side, seed))
             if side == "heldout":
-                taken.append(_part("rest of the reference", data, "train", seed))
+                taken.append(_part(REST, data, "train", seed))
             continue
         if side == "all" and of_runs:
             say(f"{name}: only its held-out examples are compared: the run was trained on it")

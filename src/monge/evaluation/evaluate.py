@@ -23,6 +23,7 @@ from monge.evaluation.known_target import target_rows
 from monge.evaluation.latent_rows import latent_rows
 from monge.evaluation.plane import is_plane, shown_plane
 from monge.evaluation.shown_columns import rows_without_names, shown_columns
+from monge.evaluation.tabular import judged, tabular_report
 from monge.metrics.columns import Columns
 from monge.metrics.evaluate import TRAINING_SET, Evaluation, TableOf, evaluate
 from monge.metrics.feature_rows import MAX_KNOWN, MAX_N, feature_rows
@@ -62,6 +63,7 @@ def evaluate_run(
     seed: int = 0,
     features: str | None = None,
     data: Data | None = None,
+    target: str | None = None,
     **sampling: Any,
 ) -> Evaluation:
     """Sample a run, measure it against held-out data, and renew its report and card.
@@ -73,6 +75,8 @@ def evaluate_run(
         n: samples to evaluate.
         features: a feature network, ``lenet5:FILE.safetensors`` or as `feature_sources` lists,
             whose Frechet and kernel distances, label agreement and copies are measured too.
+        target: the column of a table that models learn to predict from samples (TSTR); None for
+            its label, or else its last category or number.
         sampling: steps, solver, grid, guidance, final; the run's own unless given.
 
     Raises:
@@ -83,11 +87,12 @@ def evaluate_run(
         load_network(features)  # refuses what cannot be read before anything is computed
     given = data is not None
     data = data if data is not None else run.data()
-    found = measure(run, data, n, seed, features, sampling)
+    found = measure(run, data, n, seed, features, sampling, target)
     advice = tuple(next_steps(run, found.evaluation.table, n, found.columns))
     found = replace(found, evaluation=replace(found.evaluation, advice=advice))
     home = run.folder / "evaluation"
-    card = _card(run, n, seed, features, found.network, data, given, sampling)
+    asked = sampling if target is None else {**sampling, "target": target}
+    card = _card(run, n, seed, features, found.network, data, given, asked)
     content = found.content(run.label_names)
     write_json(home / "evaluation.json", {"format_version": 1, "card": card, **content})
     with survived("the pictures of the evaluation were not drawn"):
@@ -111,10 +116,11 @@ def evaluate_generator(
     *,
     seed: int = 0,
     features: str | None = None,
+    target: str | None = None,
     **sampling: Any,
 ) -> Evaluation:
     """The same of a generator without a folder, of which nothing is written."""
-    return measure(generator, data, n, seed, features, sampling).evaluation
+    return measure(generator, data, n, seed, features, sampling, target).evaluation
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ def measure(
     seed: int,
     features: str | None,
     sampling: Mapping[str, Any],
+    target: str | None = None,
 ) -> Measured:
     """Sample a model, and measure the samples against held-out data; see `evaluate_run`."""
     network = None if features is None else load_network(features)
@@ -187,11 +194,17 @@ def measure(
     flow = {k: v for k, v in sampling.items() if k != "final"}
     sets = Compared(run, data, samples, latents, others, copies)
     rows = _more_rows(sets, network, flow, seed, seconds)
+    page = None
+    if columns is not None:
+        labels = samples.label, known_label, real_label
+        with timed(seconds, "as papers on tables judge"):
+            page = tabular_report(judged(data, columns, labels, target), seed)
+    rows += [] if page is None else page.rows
     density = None
     if data.kind == "table":
         with timed(seconds, "log-density of held-out rows"):
             density = heldout_density(run, data, seed, **flow)
-    result = replace(result, table=Table([*result.table, *rows]), timings=seconds)
+    result = replace(result, table=Table([*result.table, *rows]), timings=seconds, tabular=page)
     spent = sum(seconds.values()) - seconds["sampling"]
     return Measured(
         result, samples, known, real, columns, density, network, seconds["sampling"], spent

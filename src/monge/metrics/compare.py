@@ -28,7 +28,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from monge.errors import UserError
+from monge.errors import UserError, nearest
 from monge.metrics import duplicates, spaces
 from monge.metrics.catalogue import LAWS, Comparison, Draws, comparisons
 from monge.metrics.classifiers import Judges, image_shape
@@ -44,6 +44,9 @@ from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, require_same_dimension
 from monge.metrics.spaces import GAUSSIAN, Chosen, Given
 from monge.metrics.table import Row, Table
+from monge.metrics.tabular_families import JudgedTable
+from monge.metrics.tabular_rows import TabularReport, tabular_report
+from monge.metrics.tabular_words import tabular_in_words
 from monge.metrics.verdicts import Compared, apart, closer, of_dependent
 from monge.tensors import stream
 
@@ -66,6 +69,8 @@ def compare(
     network: FeatureNetwork | None = None,
     table: Mapping[str, Tensor] | None = None,
     columns: Columns | None = None,
+    target: str | None = None,
+    trained: bool = False,
     n: int = MAX_N,
     seed: int = 0,
     progress: Progress | None = None,
@@ -83,7 +88,11 @@ def compare(
         network: in whose features images (N, C, H, W) in [-1, 1] are compared, too.
         table: of each set, by the names "a", "b", "reference" and "rest", the columns in their own
             units, categories as codes (N, columns); rows (N, d) are their own if None.
-        columns: what those are.
+        columns: what those are; with them the numbers that papers on tables report are added.
+        target: the column that models learn to predict from A and from B; None for the last
+            category or number.
+        trained: whether A and B were made from the rest of the reference, so that copies of it
+            can be looked for.
         n: examples of each set, at most; at least 20.
         progress: told what begins.
 
@@ -113,7 +122,10 @@ def compare(
         found += _label_rows(rows, chosen)
     if progress:
         progress("done", 1.0)
-    return _concluded(rows, found, parts[0].drawn, ids, notes, seed)
+    result = _concluded(rows, found, parts[0].drawn, ids, notes, seed)
+    if table is None or columns is None:
+        return result
+    return _with_pages(result, _pages(chosen, columns, target, trained, seed))
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,43 @@ def _add_columns(
     for side, report in zip(rows, reports, strict=True):
         assert report is not None
         side.append(report.row)
+
+
+def _pages(
+    chosen: Chosen, columns: Columns, target: str | None, trained: bool, seed: int
+) -> list[TabularReport]:
+    """What papers on tables report of A and of B; without a reference of A, half of B real."""
+    words = {"real": "rows of the reference", "train": "other real rows"}
+    real, rest = chosen.real, chosen.rest
+    if rest is None:
+        order = torch.randperm(len(real), generator=stream(seed, "table page", "halves"))
+        first, second = order.chunk(2)
+        real, rest = real[first], real[second]
+        words = {"real": "rows of one half of B", "train": "rows of the other half of B"}
+        trained = False
+    place = None
+    if target is not None:
+        if target not in columns.names:
+            raise UserError(f"--target: no column {target!r}: {nearest(target, columns.names)}")
+        place = columns.names.index(target)
+    pages = []
+    for side in chosen.sides:
+        sets = side.columns, rest.columns, real.columns
+        assert sets[0] is not None and sets[1] is not None and sets[2] is not None
+        given = JudgedTable(sets[0], sets[1], sets[2], columns, place, trained, words)
+        pages.append(tabular_report(given, seed))
+    return pages
+
+
+def _with_pages(result: Compared, pages: Sequence[TabularReport]) -> Compared:
+    """The rows of tables' pages after all others. The verdict does without them."""
+    tables = tuple(Table([*t, *page.rows]) for t, page in zip(result.tables, pages, strict=True))
+    notes = [
+        f"{name}{line}"
+        for name, page in zip(("A: ", "B: ") if len(pages) > 1 else ("",), pages, strict=True)
+        for line in tabular_in_words(page.rows)
+    ]
+    return replace(result, tables=tables, notes=(*result.notes, *notes))
 
 
 def _concluded(

@@ -39,6 +39,7 @@ from monge.metrics.memorisation import Neighbours, distance_rows, nearest_neighb
 from monge.metrics.mmd import median_distance
 from monge.metrics.samples import Rows, Samples, as_matrix, random_rows, require_same_dimension
 from monge.metrics.table import Row, Table
+from monge.metrics.tabular_rows import TabularReport
 from monge.system.shown import as_paragraphs, wrapped
 from monge.tensors import stream
 
@@ -60,6 +61,7 @@ class Evaluation:
         columns: None where examples are no rows of a table.
         timings: seconds for each group of rows that are measured together.
         advice: what to try next: why, and the command.
+        tabular: which columns of a table give the samples away; None for anything else.
     """
 
     table: Table
@@ -70,6 +72,7 @@ class Evaluation:
     columns: ColumnReport | None = None
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     advice: tuple[tuple[str, str], ...] = ()
+    tabular: TabularReport | None = None
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -97,6 +100,7 @@ class Evaluation:
             "verdicts": list(self.verdicts),
             "labels": self.labels and self.labels.content(label_names),
             "columns": self.columns and self.columns.content(),
+            "tabular": self.tabular and self.tabular.content(),
             "next": [{"why": why, "command": command} for why, command in self.advice],
         }
 

@@ -9,6 +9,7 @@ from monge.metrics.column_rows import WORST, in_words
 from monge.metrics.copies import copies_in_words, copies_told
 from monge.metrics.differences import LEVEL
 from monge.metrics.table import Row, Table, short
+from monge.metrics.tabular_words import closest_in_words, tabular_in_words
 from monge.metrics.verdicts import told_apart
 
 Standing = Literal["at the floor", "cannot tell", "away from the floor", "not measured"]
@@ -61,6 +62,7 @@ class Findings:
         good, bad, unclear: what was found of each kind.
         differs: whether samples were told from held-out data.
         copies, labels_wrong, uncovered: what is bad, for advice.
+        notes: what numbers do not say.
     """
 
     good: tuple[str, ...]
@@ -70,11 +72,13 @@ class Findings:
     copies: bool = False
     labels_wrong: bool = False
     uncovered: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
         """All sentences, what is not good first."""
-        marked = (("Not good: ", self.bad), ("Good: ", self.good), ("Open: ", self.unclear))
+        known = (("Not good: ", self.bad), ("Good: ", self.good), ("Open: ", self.unclear))
+        marked = (*known, ("Note: ", self.notes))
         return tuple(f"{mark}{line}" for mark, lines in marked for line in lines)
 
 
@@ -107,7 +111,11 @@ def findings(table: Table) -> Findings:
     if "label agreement" in {row.name for row in table}:
         wrong, text = _labels(table)
         (bad if wrong else good).append(text)
-    return Findings(tuple(good), tuple(bad), tuple(unclear), differs, copies, wrong, uncovered)
+    notes = tabular_in_words(table)
+    if nearer := closest_in_words(table):
+        (bad if nearer[0] else notes).append(nearer[1])
+    kinds = (tuple(good), tuple(bad), tuple(unclear))
+    return Findings(*kinds, differs, copies, wrong, uncovered, tuple(notes))
 
 
 def _law(table: Table) -> tuple[bool, str]:

@@ -6,10 +6,14 @@ r"""What the literature of synthetic tables reports, each number on a scale wher
 | Trend | each pair: correlations, total variation of contingency tables | 1 - mean |
 | C2ST | a classifier, cross-validated in three parts | 2 (1 - max(AUC, 1/2)) |
 | TSTR | a model trained on samples, tested on real rows | AUC, or R^2 |
-| DCR | samples nearer to training rows than to as many held-out ones | a share; 1/2 is best |
 
-Shape and Trend know nothing, or little, of dependence: columns drawn independently win Shape. A
-value therefore never stands without its floor (other real rows) and that baseline.
+`closest_records` has the distance to the closest record, `alpha_beta` alpha-precision and
+beta-recall. Shape and Trend know nothing, or little, of dependence: columns drawn independently win
+Shape. A value therefore never stands without its floor (other real rows) and the baselines of
+`table_baselines`.
+
+NaN is a missing value. Shape and Trend compare known values, as sdmetrics does; the classifiers see
+what is missing.
 
 References:
     | The Synthetic Data Vault (Patki et al., 2016) and its metrics: KSComplement, TVComplement,
@@ -24,6 +28,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +37,7 @@ from torch import Tensor
 
 from monge.metrics.classifiers import boosted_trees
 from monge.metrics.columns import Columns
-from monge.tensors import stream
+from monge.metrics.intervals import Interval, auc_interval
 
 BINS = 10
 """Of a number beside a category, even between the ends of the real data."""
@@ -70,9 +75,13 @@ def shape(x: Table, y: Table, columns: Columns) -> Similarity:
     """
     parts, influence = {}, [torch.zeros(len(x)).double(), torch.zeros(len(y)).double()]
     for j, code in enumerate(columns.categorical):
-        gap, marks = _variation(x[:, j], y[:, j]) if code else _kolmogorov(x[:, j], y[:, j])
+        sets = x[:, j], y[:, j]
+        known = [~z.isnan() for z in sets]
+        gap, marks = (_variation if code else _kolmogorov)(
+            *(z[k] for z, k in zip(sets, known, strict=True))
+        )
         parts[(j,)] = 1 - gap
-        influence = [a + b for a, b in zip(influence, marks, strict=True)]
+        influence = _added(influence, marks, known)
     return _mean(parts, influence)
 
 
@@ -86,20 +95,43 @@ def trend(x: Table, y: Table, columns: Columns) -> Similarity:
     >>> trend(x, x * torch.tensor([1.0, -1.0]), Columns.plain(2)).value
     0.0
     """
-    cut = [_binned(x[:, j], y[:, j], code) for j, code in enumerate(columns.categorical)]
     parts, influence = {}, [torch.zeros(len(x)).double(), torch.zeros(len(y)).double()]
+    plain = [
+        j
+        for j, code in enumerate(columns.categorical)
+        if not code and not any(bool(z[:, j].isnan().any()) for z in (x, y))
+    ]
+    cut = [_binned(x[:, j], y[:, j], code) for j, code in enumerate(columns.categorical)]
     for i, j in itertools.combinations(range(x.shape[1]), 2):
+        if i in plain and j in plain:
+            parts[(i, j)] = 1.0  # until all of them are computed at once
+            continue
+        known = [~(z[:, i].isnan() | z[:, j].isnan()) for z in (x, y)]
         if columns.categorical[i] or columns.categorical[j]:
-            width = 1 + torch.cat(cut[j]).amax()
-            joint = [a * width + b for a, b in zip(cut[i], cut[j], strict=True)]
+            first, second = ([z[k] for z, k in zip(cut[m], known, strict=True)] for m in (i, j))
+            width = 1 + torch.cat(second).amax() if min(map(len, second)) else 1
+            joint = [a * width + b for a, b in zip(first, second, strict=True)]
             gap, marks = _variation(*joint)
         else:
-            (r, a), (s, b) = (_correlation(z[:, i], z[:, j]) for z in (x, y))
-            gap, sign = abs(r - s) / 2, math.copysign(0.5, r - s)
-            marks = [sign * a, -sign * b]
+            pairs = (z[k][:, [i, j]] for z, k in zip((x, y), known, strict=True))
+            gaps, marks = _of_correlations(*pairs)
+            gap = float(gaps[0, 1])
         parts[(i, j)] = 1 - gap
-        influence = [a + b for a, b in zip(influence, marks, strict=True)]
-    return _mean(parts, influence)
+        influence = _added(influence, marks, known)
+    gaps, marks = _of_correlations(x[:, plain], y[:, plain])
+    for a, b in itertools.combinations(range(len(plain)), 2):
+        parts[(plain[a], plain[b])] = 1 - float(gaps[a, b])
+    return _mean(parts, [a + b for a, b in zip(influence, marks, strict=True)])
+
+
+def _added(influence: Sequence[Tensor], marks: Sequence[Tensor], known: Sequence[Tensor]) -> Any:
+    """Influences (n,) and (m,) with those of one part, which only its known rows have."""
+    found = []
+    for total, mark, rows in zip(influence, marks, known, strict=True):
+        share = max(float(rows.double().mean()), 1 / max(len(rows), 1))
+        centred = (mark - mark.mean()) / share if len(mark) else mark
+        found.append(total.index_put((rows.nonzero()[:, 0],), centred, accumulate=True))
+    return found
 
 
 def _mean(parts: dict[tuple[int, ...], float], influence: Sequence[Tensor]) -> Similarity:
@@ -111,9 +143,13 @@ def _mean(parts: dict[tuple[int, ...], float], influence: Sequence[Tensor]) -> S
 
 def _kolmogorov(x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
     """The largest difference of two distribution functions, and how each row moves it."""
+    if not (len(x) and len(y)):
+        return float(len(x) != len(y)), [torch.zeros_like(x), torch.zeros_like(y)]
     places = torch.cat([x, y]).unique()
-    below = [torch.searchsorted(z.sort().values, places, right=True) / len(z) for z in (x, y)]
-    gaps = below[0].double() - below[1].double()
+    below = [
+        torch.searchsorted(z.sort().values, places, right=True).double() / len(z) for z in (x, y)
+    ]
+    gaps = below[0] - below[1]
     worst = int(gaps.abs().argmax())
     sign = 1.0 if gaps[worst] > 0 else -1.0
     marks = [sign * (x <= places[worst]).double(), -sign * (y <= places[worst]).double()]
@@ -122,6 +158,8 @@ def _kolmogorov(x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
 
 def _variation(x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
     """Half the sum of the differences of two laws of values, and how each row moves it."""
+    if not (len(x) and len(y)):
+        return float(len(x) != len(y)), [torch.zeros_like(x), torch.zeros_like(y)]
     values, index = torch.cat([x, y]).unique(return_inverse=True)
     parts = index[: len(x)], index[len(x) :]
     shares = [torch.bincount(k, minlength=len(values)).double() / len(k) for k in parts]
@@ -130,32 +168,109 @@ def _variation(x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
     return gap, [sign[parts[0]], -sign[parts[1]]]
 
 
-def _correlation(a: Tensor, b: Tensor) -> tuple[float, Tensor]:
-    """Pearson's correlation and its influence function; 0 where a number does not vary."""
-    if float(a.std(correction=0)) == 0 or float(b.std(correction=0)) == 0:
-        return 0.0, torch.zeros_like(a)
-    a, b = ((z - z.mean()) / z.std(correction=0) for z in (a, b))
-    r = float((a * b).mean())
-    return r, a * b - r * (a * a + b * b) / 2
+def _of_correlations(x: Table, y: Table) -> tuple[Tensor, list[Tensor]]:
+    """Half the difference of the correlations of each pair of columns (d, d), and how each row
+    moves their sum over pairs.
+
+    The influence of a row on a correlation r of standardised a and b is a b - r (a^2 + b^2) / 2.
+    """
+    sets = [_standardised(z) for z in (x, y)]
+    rates = [z.T @ z / max(len(z), 1) for z in sets]
+    gaps = (rates[0] - rates[1]) / 2
+    signs = torch.where(gaps >= 0, 0.5, -0.5).fill_diagonal_(0.0).double()
+    marks = [
+        # A pair stands twice in the matrix.
+        side * ((z @ signs * z).sum(1) - z.square() @ (signs * r).sum(1)) / 2
+        for z, r, side in zip(sets, rates, (1, -1), strict=True)
+    ]
+    return gaps.abs(), marks
+
+
+def _standardised(z: Table) -> Table:
+    """Columns with mean 0 and variance 1; zeros where one does not vary."""
+    if not z.numel():
+        return z
+    deviation = z.std(0, correction=0)
+    # A constant has a deviation of the rounding of its mean.
+    varies = deviation > 1e-12 * z.abs().amax(0)
+    return torch.where(varies, (z - z.mean(0)) / torch.where(varies, deviation, 1.0), 0.0)
 
 
 def _binned(x: Tensor, y: Tensor, code: bool) -> tuple[Tensor, Tensor]:
     """Codes as they are; numbers as their bin, those beyond the data y in two of their own."""
     if code:
         return x, y
-    low, high = float(y.min()), float(y.max())
+    real = y[~y.isnan()]
+    low, high = (float(real.min()), float(real.max())) if len(real) else (0.0, 1.0)
     edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
     found = [torch.searchsorted(edges, z.contiguous(), right=True).double() for z in (x, y)]
     return found[0], found[1]
 
 
-def detection(x: Table, y: Table, columns: Columns, seed: int, trees: bool = False) -> float:
-    """The mean area under the ROC curve, at least 1/2 in each part, of a classifier of two sets.
+@dataclass(frozen=True)
+class Detection:
+    """How well a classifier tells two sets apart.
+
+    Attributes:
+        areas: under the ROC curve, of each part of the cross-validation.
+        sizes: n and m, the rows of the two sets.
+    """
+
+    areas: tuple[float, ...]
+    sizes: tuple[int, int]
+
+    @property
+    def auc(self) -> float:
+        """The mean area."""
+        return math.fsum(self.areas) / len(self.areas)
+
+    @property
+    def score(self) -> float:
+        """The published number, 2 (1 - mean of max(AUC, 1/2)): 1 where two sets look the same."""
+        return indistinguishability(math.fsum(max(a, 0.5) for a in self.areas) / len(self.areas))
+
+    @property
+    def interval(self) -> Interval:
+        """Newcombe's of the mean area, on the scale of the score, with the p-value of equal laws.
+
+        Half of the rows count, as in the cross-fitted tests of `classifiers`: parts share most of
+        the rows that they learn from.
+        """
+        n, m = (size // 2 for size in self.sizes)
+        found = auc_interval(self.auc, n, m)
+        assert found.p_value is not None
+        ends = indistinguishability(found.high), indistinguishability(found.low)
+        low, high = min(ends[0], self.score), max(ends[1], self.score)
+        return Interval(low, high, f"{found.method} of the area", min(1.0, 2 * found.p_value))
+
+
+def detection(
+    x: Table, y: Table, columns: Columns, seed: int, trees: bool = False, parts: int = FOLDS
+) -> Detection:
+    """Whether a classifier tells samples x (n, d) from data y (m, d), cross-validated.
 
     Args:
-        x, y: samples and data.
         trees: boosted trees, else logistic regression on one-hot categories and scaled numbers.
+        parts: of three, how many are scored.
     """
+    return _cross_validated(x, y, columns, seed, trees, (), parts)[0]
+
+
+def giveaways(x: Table, y: Table, columns: Columns, seed: int) -> tuple[Detection, list[float]]:
+    """Detection of samples x (n, d) among data y (m, d) by trees, and how each column helps.
+
+    That is the fall of the mean area under the ROC curve when the column is shuffled among the
+    rows that are scored (permutation importance; Breiman, 2001, Sec. 10). Two columns that say the
+    same share it.
+    """
+    whole, shuffled = _cross_validated(x, y, columns, seed, True, range(x.shape[1]), FOLDS)
+    return whole, [whole.auc - part.auc for part in shuffled]
+
+
+def _cross_validated(
+    x: Table, y: Table, columns: Columns, seed: int, trees: bool, hidden: Sequence[int], parts: int
+) -> tuple[Detection, list[Detection]]:
+    """The classifier's areas; and the same with each of the `hidden` columns shuffled."""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
@@ -163,12 +278,19 @@ def detection(x: Table, y: Table, columns: Columns, seed: int, trees: bool = Fal
     label = np.r_[np.zeros(len(x), int), np.ones(len(y), int)]
     scores = boosted_trees(columns.categorical) if trees else _logistic
     both = both if trees else design(both, columns)
-    parts = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    areas = []
-    for fit, test in parts.split(both, label):
-        found = scores(both[fit], label[fit], both[test])
-        areas.append(max(0.5, roc_auc_score(label[test], found.numpy())))
-    return math.fsum(areas) / FOLDS
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(both, label)
+    rng = np.random.default_rng(seed)
+    areas: list[list[float]] = [[] for _ in range(1 + len(hidden))]
+    for fit, test in itertools.islice(folds, parts):
+        seen = [both[test]]
+        for j in hidden:
+            seen.append(both[test].copy())
+            seen[-1][:, j] = rng.permutation(seen[-1][:, j])
+        found = scores(both[fit], label[fit], np.concatenate(seen)).numpy()
+        for known, part in zip(areas, np.split(found, len(seen)), strict=True):
+            known.append(float(roc_auc_score(label[test], part)))
+    whole, *shuffled = (Detection(tuple(a), (len(x), len(y))) for a in areas)
+    return whole, shuffled
 
 
 def indistinguishability(auc: float) -> float:
@@ -181,15 +303,23 @@ def indistinguishability(auc: float) -> float:
 
 
 def design(rows: np.ndarray, columns: Columns) -> np.ndarray:
-    """Rows (n, d) as (n, p): numbers in units of their quartiles, one-hot codes."""
+    """Rows (n, d) as (n, p): numbers in units of their quartiles, one-hot codes.
+
+    A missing number is its column's median, and has a mark of its own; a missing category is none.
+    """
     parts = []
     for j, code in enumerate(columns.categorical):
-        column = rows[:, j]
+        column, known = rows[:, j], ~np.isnan(rows[:, j])
         if code:
-            parts.append((column[:, None] == np.unique(column)).astype(float))
+            parts.append((column[:, None] == np.unique(column[known])).astype(float))
             continue
-        low, middle, high = np.quantile(column, (0.25, 0.5, 0.75))
-        parts.append(((column - middle) / ((high - low) or 1.0))[:, None])
+        low, middle, high = (
+            np.quantile(column[known], (0.25, 0.5, 0.75)) if known.any() else (0,) * 3
+        )
+        spread = (high - low) or float(np.std(column[known])) or 1.0
+        parts.append(np.where(known, (column - middle) / spread, 0.0)[:, None])
+        if not known.all():
+            parts.append((~known[:, None]).astype(float))
     return np.concatenate(parts, 1)
 
 
@@ -198,94 +328,3 @@ def _logistic(fit: np.ndarray, label: np.ndarray, test: np.ndarray) -> Tensor:
 
     machine = LogisticRegression(max_iter=1000).fit(fit, label)
     return torch.from_numpy(machine.predict_proba(test)[:, 1])
-
-
-def utility(train: Table, test: Table, columns: Columns, target: int) -> tuple[float, np.ndarray]:
-    """How well boosted trees that learned rows `train` predict a column of real rows `test`.
-
-    Returns:
-        The area under the ROC curve of a category (one against the rest, mean over its values,
-        weighted by their number), or R^2 of a number; and the prediction of each row.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-    from sklearn.metrics import r2_score, roc_auc_score
-
-    others = [j for j in range(train.shape[1]) if j != target]
-    few = [bool(train[:, j].max() < MOST_CODES > test[:, j].max()) for j in others]
-    codes = [k for k, j in enumerate(others) if columns.categorical[j] and few[k]]
-    known, asked = train.numpy()[:, others], test.numpy()[:, others]
-    given, truth = train.numpy()[:, target], test.numpy()[:, target]
-    settings = {"random_state": 0, "categorical_features": codes or None}
-    if not columns.categorical[target]:
-        machine = HistGradientBoostingRegressor(**settings).fit(known, given)  # type: ignore
-        found = machine.predict(asked)
-        return float(r2_score(truth, found)), found
-    values = np.unique(truth)
-    if len(np.unique(given)) == 1:
-        return 0.5, np.zeros(len(truth))
-    machine = HistGradientBoostingClassifier(**settings).fit(known, given)  # type: ignore
-    shares = machine.predict_proba(asked)
-    column = {value: k for k, value in enumerate(machine.classes_)}
-    areas = [
-        roc_auc_score(truth == v, shares[:, column[v]] if v in column else np.zeros(len(truth)))
-        for v in values
-    ]
-    weights = [float((truth == v).mean()) for v in values]
-    return float(np.average(areas, weights=weights)), shares
-
-
-def nearer_to_training(
-    x: Table, train: Table, heldout: Table, columns: Columns, seed: int
-) -> float:
-    """The share of samples x that lie nearer to a training row than to any held-out row.
-
-    Equal numbers of both are drawn, so that 1/2 is what a sampler that copies nothing has.
-    Distances are of `design`; a tie counts half.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    n = min(len(train), len(heldout))
-    train = train[torch.randperm(len(train), generator=stream(seed, "dcr", "train"))[:n]]
-    heldout = heldout[torch.randperm(len(heldout), generator=stream(seed, "dcr", "held"))[:n]]
-    rows = design(torch.cat([train, heldout, x]).numpy(), columns)
-    found = [
-        NearestNeighbors(n_neighbors=1).fit(part).kneighbors(rows[2 * n :])[0][:, 0]
-        for part in (rows[:n], rows[n : 2 * n])
-    ]
-    return float(np.mean((found[0] < found[1]) + 0.5 * (found[0] == found[1])))
-
-
-def independent_columns(train: Table, n: int, seed: int) -> Table:
-    """n rows whose columns are those of training rows, drawn independently of each other."""
-    drawn = [
-        column[torch.randint(len(train), (n,), generator=stream(seed, "independent", str(j)))]
-        for j, column in enumerate(train.unbind(1))
-    ]
-    return torch.stack(drawn, 1)
-
-
-def gaussian_copula(train: Table, n: int, seed: int) -> Table:
-    """n rows of the training columns' own laws, joined by a Gaussian copula of all columns.
-
-    Categories are ordered by their codes, spread evenly over their share.
-    """
-    rng = stream(seed, "copula")
-    noise = torch.rand(train.shape, generator=rng, dtype=torch.float64)
-    order = torch.stack(
-        [_rank(c, u) for c, u in zip(train.unbind(1), noise.unbind(1), strict=True)]
-    )
-    scores = torch.special.ndtri((order.T + 0.5) / len(train))
-    covariance = torch.atleast_2d(torch.cov(scores.T))
-    values, vectors = torch.linalg.eigh(covariance)
-    white = torch.randn(n, train.shape[1], generator=rng, dtype=torch.float64)
-    drawn = (white * values.clamp_min(0).sqrt()) @ vectors.T / covariance.diagonal().sqrt()
-    place = (torch.special.ndtr(drawn) * len(train)).long().clamp_max(len(train) - 1)
-    return torch.stack([train[:, j].sort().values[place[:, j]] for j in range(train.shape[1])], 1)
-
-
-def _rank(column: Tensor, ties: Tensor) -> Tensor:
-    """Ranks from 0, ties in the order of other numbers."""
-    order = torch.from_numpy(np.lexsort((ties.numpy(), column.numpy())))
-    ranks = torch.empty(len(column), dtype=torch.float64)
-    ranks[order] = torch.arange(len(column), dtype=torch.float64)
-    return ranks

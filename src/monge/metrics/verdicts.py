@@ -13,6 +13,7 @@ from monge.metrics.power import detectable_gap, detectable_shift
 from monge.metrics.samples import Samples
 from monge.metrics.spaces import GAUSSIAN
 from monge.metrics.table import SIGNS, Row, Table, short
+from monge.metrics.table_baselines import INDEPENDENT
 from monge.system.files import strict
 from monge.system.shown import aligned, as_html, as_paragraphs, wrapped
 from monge.tensors import stream
@@ -81,14 +82,17 @@ class Compared:
     def _sides(self) -> list[list[str]]:
         """Cells of A beside B, with a head."""
         tested = {d.name: d for d in self.differences}
-        head = ["metric", "A", "B", "floor", GAUSSIAN, "A farther by", "95 % interval"]
+        shown = [
+            k for k in (GAUSSIAN, INDEPENDENT) if any(k in r.baselines for r in self.tables[0])
+        ]
+        head = ["metric", "A", "B", "floor", *shown, "A farther by", "95 % interval"]
         lines = [[*head, "p", "p (Holm)", "closer"]]
         for a, b in zip(*self.tables, strict=True):
-            beside = short(a.baselines[GAUSSIAN]) if GAUSSIAN in a.baselines else "-"
+            beside = [short(a.baselines[k]) if k in a.baselines else "-" for k in shown]
             cells = [
                 f"{SIGNS[a.better]} {a.name}",
                 *map(short, (a.value, b.value, a.floor)),
-                beside,
+                *beside,
             ]
             told = ["-"] * 5
             if d := tested.get(a.name):

@@ -20,7 +20,16 @@ from monge.report.page import (
     page,
 )
 from monge.report.sections import chain as chain_section
-from monge.report.sections import columns, measured, plane, samples, top, training, what_was_run
+from monge.report.sections import (
+    columns,
+    measured,
+    plane,
+    samples,
+    tabular,
+    top,
+    training,
+    what_was_run,
+)
 from monge.report.sections import maps as map_section
 from monge.report.sections import verify as verify_section
 from monge.report.sections.reading import memorisation_first, reading
@@ -117,7 +126,18 @@ TRAIN, EVALUATE, VERIFY = "monge train DATA", "monge evaluate RUN", "monge verif
 SECTIONS: list[Section] = [
     Section("In short", EVALUATE, (measured.in_words,)),
     Section("Samples", EVALUATE, (samples.samples, samples.by_steps, samples.while_training)),
-    Section("Columns", EVALUATE, (columns.every, columns.beyond, columns.together), optional=True),
+    Section(
+        "Columns",
+        EVALUATE,
+        (
+            columns.every,
+            columns.beyond,
+            columns.together,
+            tabular.differences,
+            tabular.giveaways,
+        ),
+        optional=True,
+    ),
     Section("Velocity and density", EVALUATE, (plane.field, plane.density), optional=True),
     Section(
         "Measurements",

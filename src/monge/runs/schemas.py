@@ -130,6 +130,16 @@ EVALUATION: Schema = fields(
         "verdicts": listed(text),
         "labels": maybe(fields({})),
         "columns": maybe(anything),
+        "tabular": maybe(
+            fields(
+                {},
+                {
+                    "giveaways": listed(fields({"column": text, "auc_lost": number()})),
+                    "shapes": listed(fields({"column": text, "similarity": number()})),
+                    "trends": listed(fields({"pair": text, "similarity": number()})),
+                },
+            )
+        ),
         "next": listed(fields({"why": text, "command": text})),
         "density": maybe(fields({})),
         "card": maybe(fields({})),

@@ -43,6 +43,9 @@ class Compare(Reading):
     features: str | None = None
     """Also compare images in the features of a network: lenet5:FILE.safetensors for grey images of
     28 or 32 pixels, resnet20:FILE.safetensors for RGB images of 32."""
+    target: str | None = None
+    """Column of tables that models learn to predict from A and from B, tested on real rows; none:
+    the last category, or else the last number."""
     out: Path | None = None
     """Folder for comparison.json, pictures and comparison.html: new, empty, or with only an
     earlier comparison, which is replaced."""
@@ -76,6 +79,7 @@ def act(arguments: Compare) -> dict[str, Any]:
         n=arguments.n,
         seed=arguments.seed,
         features=arguments.features,
+        target=arguments.target,
         device=arguments.device,
         out=arguments.out,
         say=note,

@@ -34,6 +34,9 @@ class Evaluate(Sampling):
     32 pixels, resnet20:FILE.safetensors for RGB images of 32, MODULE.py:FACTORY or
     MODULE.py:FACTORY:FILE.safetensors for your own (images in [-1, 1] to features, or to features
     and logits), fid for Inception-v3 (needs the extra fid)."""
+    target: str | None = None
+    """Column of a table that models learn to predict from samples, tested on held-out rows; none:
+    the label, or else the last category or number."""
     timings: bool = False
     """Print the seconds that each row of the table took."""
 
@@ -58,7 +61,8 @@ def _evaluate(arguments: Evaluate, run: Run) -> dict[str, Any]:
         run.learned.first(max(blocks))  # refuses too many blocks before sampling
     how = sampling(arguments, steps[0] if len(steps) == 1 else None)
     note(f"sampling {arguments.n} and evaluating")
-    result = evaluate_run(run, arguments.n, features=arguments.features, **how)
+    told = {"features": arguments.features, "target": arguments.target}
+    result = evaluate_run(run, arguments.n, **told, **how)
     tell(arguments, result.text(width()))
     if arguments.timings:
         for rows, seconds in sorted(result.timings.items(), key=lambda each: -each[1]):
