@@ -23,7 +23,7 @@ class ReadingOptions(TypedDict, total=False):
     drop: str | None
     condition_columns: str | None
     categorical: str | None
-    missing: Literal["refuse", "drop", "mean"]
+    missing: Literal["refuse", "drop", "mean", "model"]
     marginals: Literal["auto", "quantile", "power", "none"]
     subset: str | None
     split: str | None
@@ -93,7 +93,7 @@ class DistilOptions(TypedDict, total=False):
     drop: str | None
     condition_columns: str | None
     categorical: str | None
-    missing: Literal["refuse", "drop", "mean"] | None
+    missing: Literal["refuse", "drop", "mean", "model"] | None
     marginals: Literal["auto", "quantile", "power", "none"] | None
     subset: str | None
     split: str | None

@@ -297,7 +297,7 @@ class GenerativeModel:
         if self.codec is None or not self.codec.categories:
             return None
         names = ", ".join(map(repr, self.codec.categories))
-        return f"the categorical columns {names} take single values, which have no density"
+        return f"the columns {names} hold categories or missing values, which have no density"
 
     def describe_sampling(
         self, flow: Walk, final: str | None = None, guidance: float | None = None

@@ -33,6 +33,7 @@ class Spelling:
         between: separator of date and time.
         zone: suffix of a time: "Z" or nothing.
         seconds: whether times have seconds.
+        missing: the cell of a missing value.
     """
 
     decimals: int | None = None
@@ -42,6 +43,7 @@ class Spelling:
     between: str = " "
     zone: str = ""
     seconds: bool = True
+    missing: str = ""
 
 
 PLAIN = Spelling()

@@ -7,11 +7,13 @@ Decisions by a rule are recorded in notes, in the metadata of the schema.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
 import re
 import resource
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from monge.data.columns.arrow import compute
-from monge.data.columns.spelling import NULLS, spelt
+from monge.data.columns.spelling import NULLS, spelling_of, spelt
 from monge.data.tables import csv_cells
 from monge.data.tables.cell_values import convert, without_blanks
 from monge.data.tables.csv_cells import Cells, Kind
@@ -75,6 +77,7 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
              for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
     table = source.converted(kinds, kept)
     table, more = _with_codes_of_na(table, source, kept)
+    table = _with_markers(table, source, kept)
     notes += [note for j in kept for note in kinds[j].notes] + more
     advice = {dialect.names[j]: kinds[j].advice for j in kept if kinds[j].advice}
     return table.replace_schema_metadata(
@@ -154,12 +157,13 @@ class _Source:
         """
         left = self.limit
         slow = self.dialect.delimiter == BLANK or self.dialect.quoted_behind_blanks
-        for block in self._by_hand(columns) if slow else self._by_arrow(columns, nulls):
+        read = self._by_hand if slow else self._by_arrow
+        for block in read(columns, nulls):
             if left is not None:
                 block = [column[:left] for column in block]
                 left -= len(block[0])
             if len(block[0]):
-                yield [self._stripped(c) for c in block] if self.dialect.padded else block
+                yield [_stripped(c, nulls) for c in block] if self.dialect.padded else block
             if left == 0:
                 return
 
@@ -175,11 +179,6 @@ class _Source:
         ]
         arrays = [pa.chunked_array(c, f.type) for c, f in zip(made, fields, strict=True)]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-    def _stripped(self, column: pa.Array) -> pa.Array:
-        column = compute.utf8_trim_whitespace(column)
-        holes = compute.is_in(column, value_set=pa.array(sorted(NULLS)))
-        return compute.if_else(holes, pa.scalar(None, pa.string()), column)
 
     def _by_arrow(
         self, columns: Sequence[int] | None, nulls: Sequence[str] | None
@@ -214,7 +213,10 @@ class _Source:
                     f"cannot read {self.path} as csv: {_renumbered(reason(error), self.dialect)}"
                 ) from None
 
-    def _by_hand(self, columns: Sequence[int] | None) -> Iterator[list[pa.Array]]:
+    def _by_hand(
+        self, columns: Sequence[int] | None, nulls: Sequence[str] | None
+    ) -> Iterator[list[pa.Array]]:
+        missing = NULLS if nulls is None else frozenset(nulls)
         n = len(self.dialect.names)
         wanted = range(n) if columns is None else columns
         with open_regular(self.path) as file:
@@ -236,12 +238,12 @@ class _Source:
                         )
                     rows.append(row)
                     if len(rows) == BLOCK_ROWS:
-                        yield [_texts(rows, j) for j in wanted]
+                        yield [_texts(rows, j, missing) for j in wanted]
                         rows = []
             except csv.Error as error:
                 raise UserError(f"cannot read {self.path} as csv: {reason(error)}") from None
             if rows:
-                yield [_texts(rows, j) for j in wanted]
+                yield [_texts(rows, j, missing) for j in wanted]
 
 
 def _renumbered(text: str, dialect: Dialect) -> str:
@@ -249,9 +251,37 @@ def _renumbered(text: str, dialect: Dialect) -> str:
     return re.sub(r"Row #(\d+)", lambda m: f"Row #{int(m[1]) + dialect.first}", text)
 
 
-def _texts(rows: list[list[str]], j: int) -> pa.Array:
+def _texts(rows: list[list[str]], j: int, nulls: frozenset[str]) -> pa.Array:
     cells = (row[j].strip() for row in rows)
-    return pa.array([None if cell in NULLS else cell for cell in cells], pa.string())
+    return pa.array([None if cell in nulls else cell for cell in cells], pa.string())
+
+
+def _stripped(column: pa.Array, nulls: Sequence[str] | None) -> pa.Array:
+    """Cells without blanks around them, which hid missing values."""
+    column = compute.utf8_trim_whitespace(column)
+    marks = pa.array(sorted(NULLS if nulls is None else nulls), pa.string())
+    holes = compute.is_in(column, value_set=marks)
+    return compute.if_else(holes, pa.scalar(None, pa.string()), column)
+
+
+def _with_markers(table: pa.Table, source: _Source, kept: Sequence[int]) -> pa.Table:
+    """The table whose fields record the cell of their missing values, the most frequent of them."""
+    at = [k for k, column in enumerate(table.columns) if column.null_count]
+    if not at:
+        return table
+    counts: list[Counter[str]] = [Counter() for _ in at]
+    row = 0
+    for block in source.blocks([kept[k] for k in at], nulls=()):
+        for k, cells, found in zip(at, block, counts, strict=True):
+            holes = compute.is_null(table.column(k).slice(row, len(cells))).combine_chunks()
+            for entry in compute.value_counts(cells.filter(holes)):
+                found[entry["values"].as_py()] += entry["counts"].as_py()
+        row += len(block[0])
+    for k, found in zip(at, counts, strict=True):
+        field, (marker, _) = table.schema.field(k), found.most_common(1)[0]
+        how = dataclasses.replace(spelling_of(field), missing=marker.strip())
+        table = table.set_column(k, spelt(field, how), table.column(k))
+    return table
 
 
 def _with_codes_of_na(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from monge.data.columns import arrow
-from monge.data.columns.spelling import NULLS, cells_of
+from monge.data.columns.spelling import NULLS, cells_of, spelling_of
 from monge.data.images.parquet import FAILURES, find_files, side_in, unreadable
 from monge.data.tables.csv_dialect import is_number, open_regular
 from monge.data.tables.csv_files import read_csv, refuse_beyond_memory, with_notes
@@ -156,9 +156,10 @@ def csv_of(table: pa.Table) -> str:
 
 def _cells(column: pa.ChunkedArray, field: pa.Field) -> list[str]:
     texts = cells_of(column, field)
+    missing = spelling_of(field).missing
     if arrow.is_text(arrow.plain_type(column.type)):
-        return ["" if text is None else _quoted(text) for text in texts]
-    return ["" if text is None else text for text in texts]
+        return [missing if text is None else _quoted(text) for text in texts]
+    return [missing if text is None else text for text in texts]
 
 
 def _quoted(text: str) -> str:
