@@ -47,6 +47,7 @@ class TrainOptions(ReadingOptions, total=False):
     coupling: str | Component
     times: str | Component
     label_drop: float
+    conditional: Literal["no", "any"]
     flip: Literal["auto", "yes", "no"]
     init_from: str | None
     steps: int | None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 from torch import Tensor
 
 from monge.data.columns.schema import TableCodec
@@ -222,9 +221,7 @@ class Samples:
     def _table(self, form: str) -> bytes:
         if form == "csv":
             return table_files.csv_of(self.table()).encode()
-        sink = io.BytesIO()
-        parquet.write_table(self.table(), sink)
-        return sink.getvalue()
+        return table_files.parquet_of(self.table())
 
     def _text(self, index: str) -> dict[str, str]:
         facts = {

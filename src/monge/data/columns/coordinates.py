@@ -41,8 +41,8 @@ class Column:
         spread: whether the numbers are dequantised for learning.
         values: of a category or label, in order; the single value of a constant.
         marginal: the curve between a number and its normal score, if it is learned as one.
-        gaps: the share of missing values in the training rows, if they are learned, else 0. The
-            last coordinate is then the score of the gaps, see `columns.gaps`.
+        gaps: whether missing values are learned. The last coordinate is then the score of the
+            gaps, see `columns.gaps`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Column:
     spread: bool = False
     values: tuple[Any, ...] = ()
     marginal: Marginal | None = None
-    gaps: float = 0.0
+    gaps: bool = False
 
     @property
     def value_size(self) -> int:
@@ -63,7 +63,7 @@ class Column:
     @property
     def size(self) -> int:
         """The number of its coordinates."""
-        return self.value_size + (self.gaps > 0)
+        return self.value_size + self.gaps
 
 
 def number_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:

@@ -39,6 +39,6 @@ def plain_columns(
         if c.gaps:
             names.append(gaps.name_of(c))
             codes.append(True)
-            missing = gaps.are_missing(block[:, -1].double().cpu().numpy(), c)
+            missing = gaps.are_missing(block[:, -1].double().cpu().numpy())
             made.append(torch.from_numpy(missing).double())
     return torch.stack(made, 1), names, codes

@@ -153,7 +153,7 @@ class TableCodec:
         for c in self.columns:
             if c.role == "constant":
                 continue
-            column = self._cast(table, c)
+            column = self.cast(table, c)
             if c.role in ("category", "label"):
                 index = self._index(column, c)
                 if c.role == "label":
@@ -172,12 +172,20 @@ class TableCodec:
         vector = torch.from_numpy(np.stack(vectors, 1)) if vectors else None
         return Encoded(torch.from_numpy(x), label, vector)
 
-    def _cast(self, table: pa.Table, c: Column) -> pa.ChunkedArray:
-        """A column of a table, cast to the type of the codec, without nulls; see `gaps`."""
+    def cast(self, table: pa.Table, c: Column, holes: bool = False) -> pa.ChunkedArray:
+        """A column of a table, cast to the type of the codec.
+
+        Args:
+            holes: keep missing values; else they are filled in columns with gaps, and refused in
+                others.
+
+        Raises:
+            UserError: no such column, another type, or missing values.
+        """
         if c.name not in table.column_names:
             raise UserError(f"no column {c.name!r}: {nearest(c.name, table.column_names)}")
         column, dtype = table[c.name], arrow.plain_type(self.schema.field(c.name).type)
-        if column.null_count and not c.gaps:
+        if column.null_count and not c.gaps and not holes:
             raise UserError(f"column {c.name!r} has {column.null_count} missing values")
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -185,7 +193,7 @@ class TableCodec:
             column = column.cast(dtype)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UserError(f"column {c.name!r} is {column.type}, not {dtype}: {error}") from None
-        return gaps.filled(column, c) if column.null_count else column
+        return gaps.filled(column, c) if column.null_count and not holes else column
 
     def _index(self, column: pa.ChunkedArray, c: Column) -> np.ndarray:
         """The number of each value among the column's categories, (N,) int64."""
@@ -249,7 +257,7 @@ class TableCodec:
                 values = arrow.array_of(c.values, arrow.plain_type(dtype))
                 column = arrow.chosen(values, index, dtype)
             if c.gaps and not fill:
-                column = gaps.emptied(column, gaps.are_missing(block[:, -1], c))
+                column = gaps.emptied(column, gaps.are_missing(block[:, -1]))
             made.append(column)
         return pa.Table.from_arrays(made, schema=self.schema)
 
@@ -321,7 +329,7 @@ class TableCodec:
                 values = {name: entry[name] for name in names if name not in later}
                 if values["grid"] is not None:
                     values["grid"] = Grid(**values["grid"])
-                values["gaps"] = float(entry.get("gaps", 0.0))
+                values["gaps"] = bool(entry.get("gaps", False))
                 bent = entry.get("marginal")
                 if bent is not None:
                     bent = Marginal(**{**bent, "u": tuple(bent["u"]), "x": tuple(bent["x"])})

@@ -27,7 +27,8 @@ from monge.data.columns.spelling import NULLS, spelling_of, spelt
 from monge.data.tables import csv_cells
 from monge.data.tables.cell_values import convert, without_blanks
 from monge.data.tables.csv_cells import Cells, Kind
-from monge.data.tables.csv_dialect import BLANK, Dialect, not_utf8, open_regular, sniff, zero_byte
+from monge.data.tables.csv_dialect import BLANK, Dialect, sniff, with_encoding
+from monge.data.tables.text_bytes import WINDOWS, NotUtf8, Utf8Stream, open_bytes, size_of
 from monge.errors import UserError, reason
 
 BLOCK_BYTES = 2**22
@@ -50,12 +51,20 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
         limit: most rows to read; by default all.
 
     Raises:
-        UserError: not a regular file of UTF-8, no header, rows of unequal length, or larger than
+        UserError: not a regular file of text, no header, rows of unequal length, or larger than
             memory.
     """
-    dialect = sniff(path)
+    try:
+        return _read(path, sniff(path), limit)
+    except NotUtf8 as error:  # in a line that was not sniffed
+        if not error.plain:
+            raise
+    return _read(path, with_encoding(path, WINDOWS), limit)
+
+
+def _read(path: Path, dialect: Dialect, limit: int | None) -> pa.Table:
     if limit is None:
-        refuse_beyond_memory(path, os.path.getsize(path))
+        refuse_beyond_memory(path, size_of(path))
     source = _Source(path, dialect, limit)
     cells, row = [Cells() for _ in dialect.names], 0
     for block in source.blocks():
@@ -167,6 +176,9 @@ class _Source:
             if left == 0:
                 return
 
+    def _checked(self, file: io.BufferedIOBase) -> Utf8Stream:
+        return Utf8Stream(file, self.path, self.dialect.first, self.dialect.encoding)
+
     def converted(self, kinds: Sequence[Kind], columns: Sequence[int]) -> pa.Table:
         """The table of the converted columns."""
         made: list[list[pa.Array]] = [[] for _ in columns]
@@ -185,11 +197,11 @@ class _Source:
     ) -> Iterator[list[pa.Array]]:
         titles = [str(j) for j in range(len(self.dialect.names))]
         wanted = titles if columns is None else [titles[j] for j in columns]
-        with open_regular(self.path) as file:
+        with open_bytes(self.path) as file:
             file.seek(self.dialect.offset)
             try:
                 reader = arrow_csv.open_csv(
-                    pa.PythonFile(_Checked(file, self.path, self.dialect.first), "r"),
+                    pa.PythonFile(self._checked(file), "r"),
                     read_options=arrow_csv.ReadOptions(
                         use_threads=False, block_size=BLOCK_BYTES, column_names=titles
                     ),
@@ -219,9 +231,9 @@ class _Source:
         missing = NULLS if nulls is None else frozenset(nulls)
         n = len(self.dialect.names)
         wanted = range(n) if columns is None else columns
-        with open_regular(self.path) as file:
+        with open_bytes(self.path) as file:
             file.seek(self.dialect.offset)
-            checked = io.BufferedReader(_Checked(file, self.path, self.dialect.first))
+            checked = io.BufferedReader(self._checked(file))
             text = io.TextIOWrapper(checked, encoding="utf-8", newline="")
             blank = self.dialect.delimiter == BLANK
             lines = (line.strip(" \t\r\n") for line in text) if blank else text
@@ -311,37 +323,3 @@ def _with_codes_of_na(
                 "all other values are codes of two capitals; leave a cell empty for a missing value"
             )
     return table, notes
-
-
-class _Checked(io.RawIOBase):
-    """A stream of a file's bytes that checks that they are text."""
-
-    def __init__(self, file: io.BufferedReader, path: Path, lines: int) -> None:
-        self.file, self.path, self.lines = file, path, lines
-        self.rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        content = self.file.read(BLOCK_BYTES if size < 0 else size)
-        self._check(content)
-        return content
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def _check(self, content: bytes) -> None:
-        if (at := content.find(b"\0")) >= 0:
-            raise zero_byte(self.path, self.lines + content.count(b"\n", 0, at))
-        whole = self.rest + content
-        try:
-            whole.decode("utf-8")
-            self.rest = b""
-        except UnicodeDecodeError as error:
-            if not content or error.start < len(whole) - 3:
-                raise not_utf8(self.path, whole, error.start, self.lines) from None
-            self.rest = whole[error.start :]
-        self.lines += content.count(b"\n")

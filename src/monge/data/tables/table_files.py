@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,32 @@ from pyarrow import parquet
 from monge.data.columns import arrow
 from monge.data.columns.spelling import NULLS, cells_of, spelling_of
 from monge.data.images.parquet import FAILURES, find_files, side_in, unreadable
-from monge.data.tables.csv_dialect import is_number, open_regular
+from monge.data.tables.csv_dialect import is_number
 from monge.data.tables.csv_files import read_csv, refuse_beyond_memory, with_notes
+from monge.data.tables.text_bytes import open_regular
 from monge.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 """Suffixes of the files that `read` accepts."""
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a path in lower case; of "table.csv.gz" that before ".gz".
+
+    >>> suffix_of(Path("a.b/table.CSV.gz")), suffix_of(Path("photo.gz")), suffix_of(Path("x.csv"))
+    ('.csv', '', '.csv')
+    """
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """The name of a table's file without its suffixes.
+
+    >>> stem_of(Path("data/table.csv.gz")), stem_of(Path("v1.2.csv"))
+    ('table', 'v1.2')
+    """
+    whole = path.resolve()
+    return (whole.with_suffix("") if whole.suffix.lower() == ".gz" else whole).stem
 
 
 def read(path: Path, limit: int | None = None) -> pa.Table:
@@ -139,6 +160,13 @@ def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
             values = values.to_numpy(zero_copy_only=False)
         arrays["arr_1"] = values
     return arrays
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    """A table as the content of a parquet file."""
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
 
 
 def csv_of(table: pa.Table) -> str:

@@ -17,7 +17,6 @@ from monge.data.base import Data
 from monge.data.columns import arrow
 from monge.data.columns.arrow import compute
 from monge.data.columns.coordinates import Column, condition_column, number_column, with_marginal
-from monge.data.columns.gaps import share_of
 from monge.data.columns.schema import TableCodec
 from monge.data.columns.spelling import text_of
 from monge.data.naming import drop, flag
@@ -50,7 +49,7 @@ def load(path: Path, reading: Reading) -> Data:
     Raises:
         UserError: see `table_files` and `from_table`.
     """
-    name, text = path.resolve().stem, str(path.absolute())
+    name, text = table_files.stem_of(path), str(path.absolute())
     if path.is_dir():
         table, n_heldout = table_files.read_folder(path)
         return from_table(table, reading, name=name, text=text, n_heldout=n_heldout)
@@ -322,7 +321,6 @@ def _with_gaps(
 ) -> Column:
     """A learned column with missing values; a single known value is a category of its own."""
     known, here = column.drop_null(), np.asarray(compute.is_valid(column))
-    share = share_of(~here[train])
     train = (np.cumsum(here) - 1)[train[here[train]]]
     if not len(train):
         raise UserError(
@@ -330,10 +328,10 @@ def _with_gaps(
         )
     single = len(compute.unique(known)) == 1
     if single or name in asked.categorical or arrow.is_categories(column.type):
-        return Column(name, "category", values=_values(known, name), gaps=share)
+        return Column(name, "category", values=_values(known, name), gaps=True)
     numbers = arrow.numbers_of(known, name)
     plain = with_marginal(number_column(name, numbers, train), numbers, train, reading.marginals)
-    return dataclasses.replace(plain, gaps=share)
+    return dataclasses.replace(plain, gaps=True)
 
 
 def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
