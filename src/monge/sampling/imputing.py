@@ -145,7 +145,7 @@ def _common(codec: TableCodec, names: Sequence[str]) -> list[str]:
     found = [name for name in names if name in learned_names(codec)]
     if not found:
         raise UserError(
-            f"no column of this run is there: {', '.join(map(repr, learned_names(codec)[:5]))}"
+            f"there is none of this run's columns: {', '.join(map(repr, learned_names(codec)[:5]))}"
         )
     return found
 

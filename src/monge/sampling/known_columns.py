@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from monge.data.columns import arrow
+from monge.data.columns.arrow import compute
 from monge.data.columns.known import known_coordinates, learned_names, require_learned
 from monge.data.columns.schema import TableCodec
 from monge.data.tables.parsed_cells import parsed
@@ -34,23 +37,58 @@ class Model(Protocol):
     def dtype(self) -> torch.dtype: ...
 
 
-def given_cells(condition: Any, codec: TableCodec, n: int) -> Tensor:
-    """The known coordinates of n samples, (n, D), NaN for unknown ones.
+@dataclass(frozen=True)
+class Given:
+    """The known cells of n samples.
+
+    Attributes:
+        coordinates: (n, D), NaN for unknown ones.
+        table: the known columns with their exact values, null for unknown ones; None if only the
+            coordinates are given.
+    """
+
+    coordinates: Tensor
+    table: pa.Table | None = None
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """The coordinates as named rows, of which `latents_of_known` makes the condition."""
+        return {GIVEN: self.coordinates}
+
+    def exact(self, drawn: pa.Table) -> pa.Table:
+        """Samples with the known cells as they were given, which float32 may have rounded."""
+        for name, column in () if self.table is None else _named(self.table):
+            at, field = drawn.column_names.index(name), drawn.schema.field(name)
+            known = column.cast(arrow.plain_type(field.type))
+            if known.null_count == len(known) or pa.types.is_dictionary(field.type):
+                continue
+            column = compute.if_else(known.is_valid(), known, drawn[name])
+            drawn = drawn.set_column(at, field, column)
+        return drawn
+
+
+def _named(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    return zip(table.column_names, table.columns, strict=True)
+
+
+def given_cells(condition: Any, codec: TableCodec, n: int) -> Given:
+    """The known cells of n samples.
 
     Args:
         condition: "age=40,sex=F" or a mapping from columns to values, for all samples; or a table
             with a row for each sample, null for an unknown value. The text "age=" and the value
-            None mean a missing value.
-            Known coordinates (n, D) are taken as they are.
+            None mean a missing value. Known coordinates (n, D) are taken as they are.
 
     Raises:
         UserError: unknown columns, or values that the table does not have.
     """
     if isinstance(condition, Tensor) and tuple(condition.shape) == (n, codec.size):
-        return condition
+        return Given(condition)
     if isinstance(condition, str):
         condition = _parts(condition)
     if isinstance(condition, Mapping):
+        if not condition:
+            raise UserError("the condition is empty: give column=value, or leave it out")
         return _of_mapping(condition, codec, n)
     if not hasattr(condition, "__arrow_c_stream__"):
         raise UserError(
@@ -61,26 +99,26 @@ def given_cells(condition: Any, codec: TableCodec, n: int) -> Tensor:
     require_learned(codec, table.column_names)
     if table.num_rows != n:
         raise UserError(f"the condition has {table.num_rows} rows for {n} samples")
-    return known_coordinates(codec, table)
+    return Given(known_coordinates(codec, table), table)
 
 
-def _of_mapping(condition: Mapping[str, Any], codec: TableCodec, n: int) -> Tensor:
+def _of_mapping(condition: Mapping[str, Any], codec: TableCodec, n: int) -> Given:
     require_learned(codec, list(condition))
     with_gaps = {c.name for c in codec.columns if c.gaps}
     columns, missing = {}, []
     for name, value in condition.items():
-        field = codec.schema.field(name)
-        array = parsed([None if value is None else str(value)], field)
-        if array[0].as_py() is None or (value == "" and name in with_gaps):
+        text = None if value is None or value == "" else str(value)
+        array = parsed([text], codec.schema.field(name))
+        if array.null_count:
             if name not in with_gaps:
                 raise UserError(
                     f"column {name!r} has no missing values that were learned (--missing model): "
                     "give a value"
                 )
             missing.append(name)
-            array = pa.nulls(1, array.type)
         columns[name] = array.take(pa.array([0] * n))
-    return known_coordinates(codec, pa.table(columns), missing=missing)
+    table = pa.table(columns)
+    return Given(known_coordinates(codec, table, missing=missing), table)
 
 
 def _parts(text: str) -> dict[str, str]:
@@ -107,11 +145,11 @@ def refuse_columns(codec: TableCodec | None) -> UserError:
     )
 
 
-def given_to(model: Model, n: int, condition: Any) -> dict[str, Tensor]:
-    """The known coordinates of n samples as the row ``given``, if the model takes columns."""
+def given_to(model: Model, n: int, condition: Any) -> Given | None:
+    """The known cells of n samples; None if there are none, or the model takes no columns."""
     if not knows_columns(model) or model.codec is None or condition is None:
-        return {}
-    return {GIVEN: given_cells(condition, model.codec, n)}
+        return None
+    return given_cells(condition, model.codec, n)
 
 
 def knows_columns(model: Model) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -177,11 +177,13 @@ class GenerativeModel:
         asked = _asked(steps, solver, grid, guidance)
         info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
-        rows = {"index": torch.arange(n), **(self.condition(labels, given) or {}), **cells}
+        rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
+        rows |= cells.rows if cells else {}
         drawn = row_sharing.spread(self.draw_rows, CHUNK, settings, rows, progress)
         evaluations = round(int(drawn["evaluations"].sum()) / n, 2)
         info |= {"n": n, "seed": seed, "evaluations_per_sample": evaluations}
-        return Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
+        found = Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
+        return replace(found, known=cells)
 
     def hardened(self, x: Tensor) -> Tensor:
         """Decoded examples (N, *shape) in the range of data: clipped, categories one-hot."""

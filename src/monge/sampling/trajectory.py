@@ -60,7 +60,8 @@ def trajectory(
         raise UserError(f"an animation needs at least 2 frames, not {frames}")
     samples = run.sample(n, label, condition=condition, seed=seed, **sampling)
     rows = run.condition(samples.label, samples.condition) or {}
-    rows |= known_columns.given_to(run, n, condition)
+    cells = known_columns.given_to(run, n, condition)
+    rows |= cells.rows if cells else {}
     flow = run.flow(**{k: v for k, v in sampling.items() if k != "final"})
     lo, hi = flow.domain
     times = [lo + (hi - lo) * k / (frames - 1) for k in range(frames)]

@@ -68,6 +68,7 @@ def act(arguments: Impute) -> dict[str, Any]:
     write_atomic(out, content)
     each = {name: int(missing.sum()) for name, missing in found.holes.items()}
     listed = ", ".join(f"{name!r} {n}" for name, n in each.items()) or "none"
-    tell(arguments, f"{counted(found.cells, 'missing cell')} in {len(found.rows)} rows: {out}")
+    rows = counted(len(found.rows), "row")
+    tell(arguments, f"{counted(found.cells, 'missing cell')} in {rows}: {out}")
     tell(arguments, f"by column: {listed}; {counted(arguments.draws, 'draw')}")
     return {"file": str(out), "cells": each, "rows": len(found.rows), "draws": arguments.draws}
