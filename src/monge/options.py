@@ -24,6 +24,7 @@ class ReadingOptions(TypedDict, total=False):
     condition_columns: str | None
     categorical: str | None
     missing: Literal["refuse", "drop", "mean", "model"]
+    dates: Literal["auto", "day-first", "month-first"]
     marginals: Literal["auto", "quantile", "power", "none"]
     subset: str | None
     split: str | None
@@ -95,6 +96,7 @@ class DistilOptions(TypedDict, total=False):
     condition_columns: str | None
     categorical: str | None
     missing: Literal["refuse", "drop", "mean", "model"] | None
+    dates: Literal["auto", "day-first", "month-first"] | None
     marginals: Literal["auto", "quantile", "power", "none"] | None
     subset: str | None
     split: str | None

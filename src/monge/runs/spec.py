@@ -27,7 +27,10 @@ NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "
 """Keys that files of version 1 lack; those runs used the defaults."""
 
 NEW_TRAINED = frozenset(
-    {"objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals", "conditional"}
+    {
+        *("objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals"),
+        *("conditional", "dates"),
+    }
 )
 """Later keys that change the trained model; at their defaults they are not in a run's digest."""
 

@@ -24,10 +24,13 @@ from pyarrow import csv as arrow_csv
 
 from monge.data.columns.arrow import compute
 from monge.data.columns.spelling import NULLS, spelling_of, spelt
+from monge.data.naming import drop
 from monge.data.tables import csv_cells
+from monge.data.tables.cell_formats import Dates
 from monge.data.tables.cell_values import convert, without_blanks
 from monge.data.tables.csv_cells import Cells, Kind
 from monge.data.tables.csv_dialect import BLANK, Dialect, sniff, with_encoding
+from monge.data.tables.csv_formats import with_formats
 from monge.data.tables.text_bytes import WINDOWS, NotUtf8, Utf8Stream, open_bytes, size_of
 from monge.errors import UserError, reason
 
@@ -44,25 +47,26 @@ ADVICE = b"monge_advice"
 """Key of a schema's metadata: for text columns that look like another type, the reason."""
 
 
-def read_csv(path: Path, limit: int | None = None) -> pa.Table:
+def read_csv(path: Path, limit: int | None = None, dates: Dates = "auto") -> pa.Table:
     """The table of a csv file, with typed columns, and notes and advice in its metadata.
 
     Args:
         limit: most rows to read; by default all.
+        dates: the order of day and month where a column does not decide it.
 
     Raises:
         UserError: not a regular file of text, no header, rows of unequal length, or larger than
             memory.
     """
     try:
-        return _read(path, sniff(path), limit)
+        return _read(path, sniff(path), limit, dates)
     except NotUtf8 as error:  # in a line that was not sniffed
         if not error.plain:
             raise
-    return _read(path, with_encoding(path, WINDOWS), limit)
+    return _read(path, with_encoding(path, WINDOWS), limit, dates)
 
 
-def _read(path: Path, dialect: Dialect, limit: int | None) -> pa.Table:
+def _read(path: Path, dialect: Dialect, limit: int | None, dates: Dates) -> pa.Table:
     if limit is None:
         refuse_beyond_memory(path, size_of(path))
     source = _Source(path, dialect, limit)
@@ -84,6 +88,7 @@ def _read(path: Path, dialect: Dialect, limit: int | None) -> pa.Table:
     commas = any(c.comma for c in cells if c.comma + c.point + len(c.marks) >= c.total)
     kinds = [csv_cells.decide(c, name, dialect.delimiter, commas) if row else Kind(pa.null())
              for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
+    kinds = with_formats(kinds, cells, dialect.names, source.blocks, dialect.delimiter, dates)
     table = source.converted(kinds, kept)
     table, more = _with_codes_of_na(table, source, kept)
     table = _with_markers(table, source, kept)
@@ -184,13 +189,23 @@ class _Source:
         made: list[list[pa.Array]] = [[] for _ in columns]
         for block in self.blocks(columns):
             for chunks, column, j in zip(made, block, columns, strict=True):
-                chunks.append(convert(column, kinds[j]))
+                chunks.append(self._converted(column, kinds[j], j))
         fields = [
             spelt(pa.field(self.dialect.names[j], kinds[j].dtype), kinds[j].spelling)
             for j in columns
         ]
         arrays = [pa.chunked_array(c, f.type) for c, f in zip(made, fields, strict=True)]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _converted(self, column: pa.Array, kind: Kind, j: int) -> pa.Array:
+        try:
+            return convert(column, kind)
+        except pa.ArrowInvalid as error:
+            name = self.dialect.names[j]
+            raise UserError(
+                f"column {name!r} has cells that look like {kind.dtype} and are none: "
+                f"{reason(error)}: correct them, or {drop([name])} leaves it out"
+            ) from None
 
     def _by_arrow(
         self, columns: Sequence[int] | None, nulls: Sequence[str] | None

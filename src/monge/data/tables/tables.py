@@ -53,7 +53,9 @@ def load(path: Path, reading: Reading) -> Data:
     if path.is_dir():
         table, n_heldout = table_files.read_folder(path)
         return from_table(table, reading, name=name, text=text, n_heldout=n_heldout)
-    return from_table(table_files.read(path, reading.limit), reading, name=name, text=text)
+    return from_table(
+        table_files.read(path, reading.limit, reading.dates), reading, name=name, text=text
+    )
 
 
 def from_matrix(
