@@ -23,7 +23,8 @@ DOORS = ["compare", "distil", "evaluate", "load", "read", "train", "verify"]
 NOUNS = ["autoencoders", "conformance", "couplings", "fields", "flows", "learned", "metrics"]
 NOUNS += ["networks", "objectives", "paths", "solvers", "targets", "times"]
 
-DECIDED = {"data", "objective", "autoencoder", "init_from", "teacher", "teacher_guidance"}
+DECIDED = {"data", "objective", "autoencoder", "init_from", "teacher", "teacher_guidance",
+           "conditional"}  # fmt: skip
 """Fields of `TrainSpec` that `distil` decides, or takes by an argument of its own."""
 
 

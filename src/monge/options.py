@@ -23,7 +23,8 @@ class ReadingOptions(TypedDict, total=False):
     drop: str | None
     condition_columns: str | None
     categorical: str | None
-    missing: Literal["refuse", "drop", "mean"]
+    missing: Literal["refuse", "drop", "mean", "model"]
+    dates: Literal["auto", "day-first", "month-first"]
     marginals: Literal["auto", "quantile", "power", "none"]
     subset: str | None
     split: str | None
@@ -47,6 +48,7 @@ class TrainOptions(ReadingOptions, total=False):
     coupling: str | Component
     times: str | Component
     label_drop: float
+    conditional: Literal["no", "any"]
     flip: Literal["auto", "yes", "no"]
     init_from: str | None
     steps: int | None
@@ -93,7 +95,8 @@ class DistilOptions(TypedDict, total=False):
     drop: str | None
     condition_columns: str | None
     categorical: str | None
-    missing: Literal["refuse", "drop", "mean"] | None
+    missing: Literal["refuse", "drop", "mean", "model"] | None
+    dates: Literal["auto", "day-first", "month-first"] | None
     marginals: Literal["auto", "quantile", "power", "none"] | None
     subset: str | None
     split: str | None

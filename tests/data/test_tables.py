@@ -81,7 +81,7 @@ def test_delimiters_and_decimal_commas(tmp_path: Path, name: str) -> None:
         ("nine.csv", b"a,b\n" + b"1,2\n" * 9, "9 examples are too few"),
         ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "cannot read {path} as csv: CSV parse error: Row #3"),
         ("headless.csv", b"1.5,2\n3,4\n", "has numbers only (1.5, 2, ...): it should"),
-        ("latin.csv", "a,b\n1,2\nü,4\n".encode("latin-1"), "line 3: byte 0xfc is not UTF-8"),
+        ("mixed.csv", "a,b\né,2\n".encode() + b"\xfc,4\n", "line 3: byte 0xfc is not UTF-8"),
         ("wide.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0", "line 1: byte 0x89 is not UTF-8"),
         ("zeros.csv", b"a,b\n\0\0\0", "is no csv file: line 2 holds a zero byte"),

@@ -159,7 +159,7 @@ def test_more_that_sampling_refuses(csv_run: Run, table_run: Run, tmp_path: Path
 
 
 def test_density_with_categories_is_refused(csv_run: Run) -> None:
-    with pytest.raises(UserError, match="the categorical columns 'kind' take single values"):
+    with pytest.raises(UserError, match="the columns 'kind' hold categories or missing values"):
         csv_run.log_density(source(20))
     found = heldout_density(csv_run, csv_run.data())
     assert "categorical" in found["refused"]

@@ -35,8 +35,12 @@ class Reading:
     """Numeric columns of a table that the model is conditioned on, not learned."""
     categorical: str | None = None
     """Columns of a table whose values are categories, numbers or words."""
-    missing: Literal["refuse", "drop", "mean"] = "refuse"
-    """Missing values in a table: refuse the table, drop their rows, or take the column's mean."""
+    missing: Literal["refuse", "drop", "mean", "model"] = "refuse"
+    """Missing values in a table: refuse the table, drop their rows, take the column's mean, or
+    model them: samples then have gaps like those of the table."""
+    dates: Literal["auto", "day-first", "month-first"] = "auto"
+    """Order of day and month in dates such as 03/04/2020; auto: by the dates of the file, which are
+    refused if they do not tell."""
     marginals: Literal["auto", "quantile", "power", "none"] = "none"
     """Learn the numbers of a table as normal scores, by a smooth curve through the quantiles of
     each column (quantile) or a power transform (power), or unchanged (none); auto: quantile for

@@ -56,8 +56,8 @@ class Asked:
 
     @property
     def suffix(self) -> str:
-        """The suffix of the path, in lower case."""
-        return self.path.suffix.lower()
+        """The suffix of the path, in lower case; of "table.csv.gz" that before ".gz"."""
+        return table_files.suffix_of(self.path)
 
     @property
     def rest(self) -> str:

@@ -20,8 +20,10 @@ from torch.export import Dim, ExportedProgram
 
 from monge.autoencoders import Standardised, marginals
 from monge.errors import CheckFailed
+from monge.objectives.column_masks import KNOWN
 from monge.runs.folder import monge_version
 from monge.runs.run import Run
+from monge.sampling.known_columns import knows_columns
 from monge.system.files import write_atomic
 from monge.tensors import stream
 
@@ -63,6 +65,7 @@ def conditions_of(run: Run) -> tuple[str, ...]:
     given = {
         "label": bool(run.label_names),
         "vector": bool(run.facts.n_vector),
+        KNOWN: knows_columns(run),
         "guidance": run.learned.program().guidance is not None,
     }
     return tuple(name for name, taken in given.items() if taken)
@@ -77,6 +80,7 @@ def facts(run: Run) -> dict[str, Any]:
     told = {
         "label": "int64 (B,), an index into labels, -1 for none",
         "vector": f"float32 (B, {run.facts.n_vector}), standardised, NaN for none",
+        KNOWN: f"float32 (B, {', '.join(map(str, shape))}): known latents, NaN for unknown ones",
         "guidance": f"float32 (B,), {guidance[0]:g} to {guidance[1]:g}",
     }
     inputs = {
@@ -148,6 +152,7 @@ def _inputs(run: Run, n: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     drawn = {
         "label": torch.randint(-1, max(1, len(run.label_names)), (n,), generator=rng),
         "vector": torch.randn((n, run.facts.n_vector), generator=rng),
+        KNOWN: torch.where(torch.rand(x.shape, generator=rng) < 0.5, x, torch.nan),
         "guidance": torch.full((n,), scale),
     }
     return x, list(lo + (hi - lo) * times), [drawn[name] for name in conditions_of(run)]

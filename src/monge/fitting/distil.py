@@ -50,6 +50,11 @@ def distil_spec(
             f"{rule.name}, or distil by lagrangian, eulerian, progressive, consistency, "
             "continuous-consistency or reflow"
         )
+    if run.spec.conditional == "any":
+        raise UserError(
+            f"{teacher} was trained with --conditional any, which no map or straighter flow learns "
+            "yet: sample it with its own solver, or distil a run without --conditional"
+        )
     given = {k: v for k, v in settings.items() if v is not None}
     if "steps" not in given and "minutes" not in given:
         given["steps"] = run.spec.steps

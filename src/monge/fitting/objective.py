@@ -11,9 +11,11 @@ import torch
 from monge.components import build
 from monge.data.base import Data
 from monge.errors import UserError
+from monge.fitting.any_columns import hidden_of, masks_of
 from monge.latents.batches import LatentBatches, Latents
 from monge.learned import kind_of
 from monge.objectives.base import Objective
+from monge.objectives.column_masks import HIDDEN
 from monge.objectives.flow_matching import FlowMatching
 from monge.runs.run import Run
 from monge.runs.spec import TrainSpec
@@ -33,6 +35,7 @@ def make_matching(spec: TrainSpec, data: Data) -> FlowMatching:
         coupling=build("coupling", spec.coupling),
         times=build("times", spec.times),
         label_drop=spec.label_drop if given else 0.0,
+        masks=masks_of(data.codec) if spec.conditional == "any" and data.codec else None,
     )
 
 
@@ -58,6 +61,8 @@ def latent_batches(
     spec: TrainSpec, objective: Objective, latents: Latents, data: Data
 ) -> LatentBatches:
     cond = data.conditions()
+    if spec.conditional == "any" and (hidden := hidden_of(data)) is not None:
+        cond[HIDDEN] = hidden  # travels in the batch like a condition
     plan = objective.coupling.plan_batch
     span = max(1, -(-(plan or 1) // spec.batch))
     return LatentBatches(latents, cond, objective, spec.batch, spec.seed, span, plan is not None)

@@ -13,6 +13,7 @@ from monge import autoencoders
 from monge.components import FAMILIES, build
 from monge.data.base import FEW, Data
 from monge.errors import UserError, nearest
+from monge.fitting.any_columns import check_any_columns
 from monge.fitting.autoencoding import (
     autoencoder_from,
     is_folder,
@@ -108,6 +109,8 @@ def check(spec: TrainSpec, data: Data, folder: Path | None = None) -> None:
         UserError: settings that contradict each other or the data.
     """
     kind_of(spec.objective).check(spec, spec.teacher is not None)
+    if spec.conditional == "any":
+        check_any_columns(spec, data)
     for name in ("batch", "autoencoder_steps"):
         if (value := getattr(spec, name)) is not None and value < 1:
             raise UserError(f"{name} must be greater than 0, not {getattr(spec, name)}")

@@ -23,6 +23,7 @@ from monge.components import Component
 from monge.couplings import Coupling, Independent
 from monge.errors import UserError
 from monge.objectives.base import Batch, Learns, Loss, Objective
+from monge.objectives.column_masks import HIDDEN, KNOWN, ColumnMasks
 from monge.paths import Kind, Linear, Path
 from monge.system.own_faults import shaped_like
 from monge.tensors import expand, stream
@@ -35,7 +36,7 @@ LARGEST_RATIO = 100.0
 
 def conditions(batch: Batch) -> Cond:
     """The conditions in a batch, or None."""
-    cond = {k: batch[k] for k in ("label", "vector") if k in batch}
+    cond = {k: batch[k] for k in ("label", "vector", KNOWN) if k in batch}
     return cond or None
 
 
@@ -71,6 +72,7 @@ class FlowMatching(Objective):
         coupling: which noise is joined to which data.
         times: the law of t on the domain of the output.
         label_drop: probability that a row's condition is dropped, for guidance.
+        masks: which columns of a row are known in training; the error is that of the others.
     """
 
     path: Path = field(default_factory=Linear)
@@ -79,6 +81,7 @@ class FlowMatching(Objective):
     coupling: Coupling = field(default_factory=Independent)
     times: TimeLaw = field(default_factory=UniformTimes)
     label_drop: float = 0.0
+    masks: ColumnMasks | None = None
 
     learns = "velocity"
 
@@ -144,6 +147,8 @@ class FlowMatching(Objective):
                 drawn["label"] = torch.where(dropped, -1, batch["label"])
             if "vector" in batch:
                 drawn["vector"] = torch.where(dropped[:, None], math.nan, batch["vector"])
+        if self.masks is not None:
+            drawn[KNOWN] = self.masks.draw(x1, rng, drawn.pop(HIDDEN, None))
         return drawn
 
     def loss(self, network: nn.Module | VelocityField, batch: Batch) -> Loss:
@@ -153,7 +158,11 @@ class FlowMatching(Objective):
         if self.output == "score":
             prediction = -expand(self.path.scales(t)[1], xt) * prediction
         target = {"velocity": velocity, "data": x1, "noise": x0}[self._regressed]
-        per_example = (prediction - target).square().flatten(1).mean(1)
+        squared = (prediction - target).square().flatten(1)
+        per_example = squared.mean(1)
+        if KNOWN in batch:
+            unknown = batch[KNOWN].isnan()
+            per_example = (squared * unknown).sum(1) / unknown.sum(1).clamp_min(1)
         if self.place != self._regressed:
             ratio = self.path.error_ratio(self.place, self._regressed, t)
             per_example = per_example * ratio.square().to(per_example.dtype)

@@ -16,6 +16,7 @@ from monge.data.columns.schema import TableCodec
 from monge.errors import UserError
 from monge.learned import Learned, kind_of
 from monge.networks.exact import ExactNetwork
+from monge.networks.known_columns import KnownColumns, vector_size
 from monge.runs import schemas
 from monge.runs.layout import CHAIN, DATA
 from monge.runs.spec import TrainSpec
@@ -78,10 +79,12 @@ def build_network(spec: TrainSpec, shape: tuple[int, ...], facts: DataFacts) -> 
             raise UserError("network exact needs a known target: monge train target:mixture:...")
         return ExactNetwork(build("target", target).build(), build("path", spec.path), spec.output)
     n_classes = len(facts.label_names) or None
-    n_vector = facts.n_vector
+    knows = spec.conditional == "any"
+    n_vector = vector_size(shape) if knows else facts.n_vector
 
     def make() -> nn.Module:
-        return component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+        made = component.build(shape, n_classes, n_vector, stream(spec.seed, "weights"))
+        return KnownColumns(made) if knows else made
 
     return kind_of(spec.objective).build(make, facts.learned)
 

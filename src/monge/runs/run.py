@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ from monge.runs.restore import (
     read_facts,
 )
 from monge.runs.spec import TrainSpec
-from monge.sampling import conditions
+from monge.sampling import conditions, imputing
 from monge.sampling.facts import DataFacts
 from monge.sampling.generator import Generator
 from monge.system import own_code
@@ -201,6 +202,14 @@ class Run(Generator):
     def evaluate(self, n: int = 1000, **settings: Any) -> Evaluation:
         """Measure n samples against held-out data; see `monge.evaluate`."""
         return _upstairs("monge.api", "evaluate")(self, n, **settings)
+
+    def impute(self, table: Any, draws: int = 1, **settings: Any) -> pa.Table:
+        """A table with its missing cells drawn given the known ones; see `imputing.impute`.
+
+        Args:
+            table: of Arrow, or a data frame that Arrow can read; null is a missing cell.
+        """
+        return imputing.impute(self, pa.table(table), draws, **settings)
 
     def verify(self, n: int | None = None, **settings: Any) -> dict[str, Any]:
         """Decompose the Wasserstein-2 error of samples into its sources; see `monge.verify`."""

@@ -110,6 +110,9 @@ def _columns_differ(then: TableCodec, now: TableCodec) -> list[str]:
         types = then.schema.field(old.name).type, now.schema.field(new.name).type
         if old.role != new.role:
             found.append(f"column {old.name!r} was a {old.role}, and is now a {new.role}")
+        elif old.gaps != new.gaps:
+            had, has = ("some", "none") if old.gaps else ("no", "some")
+            found.append(f"column {old.name!r} had {had} missing values, and has now {has}")
         elif types[0] != types[1]:
             found.append(f"column {old.name!r} had type {types[0]}, and has now {types[1]}")
         elif old.role in ("category", "label") and old.values != new.values:

@@ -27,7 +27,10 @@ NEW_IN_2 = frozenset({*(f.name for f in fields(Reading)), "flip", "init_from", "
 """Keys that files of version 1 lack; those runs used the defaults."""
 
 NEW_TRAINED = frozenset(
-    {"objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals"}
+    {
+        *("objective", "pairs", "teacher", "teacher_guidance", "image_mode", "marginals"),
+        *("conditional", "dates"),
+    }
 )
 """Later keys that change the trained model; at their defaults they are not in a run's digest."""
 
@@ -108,6 +111,9 @@ class TrainSpec(Reading):
     """Law of the training times: uniform, or logit_normal:mean=..,std=.."""
     label_drop: float = 0.1
     """Probability that a label is dropped in training, which guidance needs."""
+    conditional: Literal["no", "any"] = "no"
+    """any: learn the columns of a table given any others, which `monge sample RUN --condition` and
+    `monge impute` then need."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Learn the mirror images too; auto: for fewer than 500 images in colour."""
     init_from: str | None = None

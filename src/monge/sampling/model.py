@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from monge.latents.batches import Latents
 from monge.latents.cache import in_units_of, latents_of
 from monge.learned.base import JUMPS, Draw, Learned
 from monge.paths import Path as InterpolationPath
-from monge.sampling import conditions
+from monge.sampling import conditions, known_columns
 from monge.sampling.facts import DataFacts
 from monge.sampling.labels import asked_labels
 from monge.sampling.samples import Origin, Samples
@@ -145,7 +145,7 @@ class GenerativeModel:
         n: int = 16,
         label: str | int | Sequence[str | int] | Tensor | None = None,
         *,
-        condition: str | Mapping[str, float] | Tensor | None = None,
+        condition: str | Mapping[str, Any] | Tensor | pa.Table | None = None,
         steps: int | None = None,
         solver: str | Component | None = None,
         grid: str | Component | None = None,
@@ -161,7 +161,8 @@ class GenerativeModel:
                 (N,); None draws labels by their frequency in the training data.
             condition: of a table with condition columns, in their units: "a=3.5,b=1", or a
                 mapping, or one row per sample (N, K); None draws the conditions of training rows
-                (with their labels, or with the sample's label).
+                (with their labels, or with the sample's label). Of a run trained with
+                ``conditional="any"``: values of any columns, see `known_columns.given_cells`.
             steps: of the solver; replaces the grid's number.
             solver, grid: texts as on the command line, or components.
             progress: receives the number of samples finished since the last call.
@@ -171,15 +172,18 @@ class GenerativeModel:
         """
         if not isinstance(n, int) or n < 1:
             raise UserError(f"the number of samples must be at least 1, not {n}")
-        labels, given = self.draw_conditions(n, label, condition, seed)
+        cells = known_columns.given_to(self, n, condition)
+        labels, given = self.draw_conditions(n, label, None if cells else condition, seed)
         asked = _asked(steps, solver, grid, guidance)
         info = self.describe_sampling(self.flow(**asked), final, guidance)
         settings = {"flow": asked, "final": info["final"], "seed": seed}
         rows = {"index": torch.arange(n), **(self.condition(labels, given) or {})}
+        rows |= cells.rows if cells else {}
         drawn = row_sharing.spread(self.draw_rows, CHUNK, settings, rows, progress)
         evaluations = round(int(drawn["evaluations"].sum()) / n, 2)
         info |= {"n": n, "seed": seed, "evaluations_per_sample": evaluations}
-        return Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
+        found = Samples(self.hardened(drawn["x"]), drawn["z"], labels, self.origin, info, given)
+        return replace(found, known=cells)
 
     def hardened(self, x: Tensor) -> Tensor:
         """Decoded examples (N, *shape) in the range of data: clipped, categories one-hot."""
@@ -258,8 +262,8 @@ class GenerativeModel:
         latent = final_map(settings["final"], flow.field, self.path, end)(x1, end, cond).float()
         evaluations = torch.zeros_like(index)
         evaluations[0] = self.learned.evaluations(flow, len(x0))
-        decoded = self.autoencoder.decode(latent)
-        return {"x": decoded.cpu(), "z": latent.cpu(), "evaluations": evaluations}
+        decoded = known_columns.put_back(self.autoencoder.decode(latent).cpu(), rows)
+        return {"x": decoded, "z": latent.cpu(), "evaluations": evaluations}
 
     @torch.no_grad()
     def density_rows(
@@ -286,8 +290,8 @@ class GenerativeModel:
 
     def cond_of(self, rows: Mapping[str, Tensor]) -> Cond:
         """The conditions among named rows, on the device."""
-        names = ("label", "vector")
-        return {k: rows[k].to(self.device) for k in names if k in rows} or None
+        found = {k: rows[k].to(self.device) for k in ("label", "vector") if k in rows}
+        return {**found, **known_columns.latents_of_known(self, rows)} or None
 
     def without_density(self, solver: str | None = None) -> str | None:
         """Why data has no density; None if it has one."""
@@ -297,7 +301,7 @@ class GenerativeModel:
         if self.codec is None or not self.codec.categories:
             return None
         names = ", ".join(map(repr, self.codec.categories))
-        return f"the categorical columns {names} take single values, which have no density"
+        return f"the columns {names} hold categories or missing values, which have no density"
 
     def describe_sampling(
         self, flow: Walk, final: str | None = None, guidance: float | None = None
@@ -344,7 +348,7 @@ class GenerativeModel:
         """The label of each sample, and its condition in the columns' units."""
         if not self.facts.n_vector or self.codec is None:
             if condition is not None:
-                raise UserError("this run has no condition columns: leave out the condition")
+                raise known_columns.refuse_columns(self.codec)
             return asked_labels(label, self.facts, n, seed), None
         if condition is not None:
             labels = asked_labels(label, self.facts, n, seed)

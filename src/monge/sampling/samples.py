@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 from torch import Tensor
 
 from monge.data.columns.schema import TableCodec
@@ -18,6 +17,7 @@ from monge.data.tables import table_files
 from monge.errors import UserError, nearest
 from monge.sampling import images
 from monge.sampling.class_rows import by_class, worth_rows
+from monge.sampling.known_columns import Given
 from monge.system import ownership
 from monge.system.progress import survived
 
@@ -80,6 +80,7 @@ class Samples:
         info: solver, steps, seed, evaluations, ...
         condition: (N, K) in the condition columns' units, float64, or None.
         source: the name of the file from which each was encoded, or None.
+        known: cells that were given, of a model of all columns given some; or None.
     """
 
     x: Tensor
@@ -89,6 +90,7 @@ class Samples:
     info: dict[str, Any] = field(default_factory=dict)
     condition: Tensor | None = None
     source: tuple[str, ...] | None = None
+    known: Given | None = None
 
     def __repr__(self) -> str:
         shape = tuple(self.x.shape)
@@ -212,7 +214,8 @@ class Samples:
         if self.origin.kind == "image":
             raise UserError("these samples are images, not rows of a table")
         if self.origin.codec is not None:
-            return self.origin.codec.decode(self.x, self.label, self.condition)
+            made = self.origin.codec.decode(self.x, self.label, self.condition)
+            return made if self.known is None else self.known.exact(made)
         columns: dict[str, Any] = {f"x{i}": c.numpy() for i, c in enumerate(self.x.unbind(1))}
         if self.label is not None:
             names = self.origin.label_names
@@ -222,9 +225,7 @@ class Samples:
     def _table(self, form: str) -> bytes:
         if form == "csv":
             return table_files.csv_of(self.table()).encode()
-        sink = io.BytesIO()
-        parquet.write_table(self.table(), sink)
-        return sink.getvalue()
+        return table_files.parquet_of(self.table())
 
     def _text(self, index: str) -> dict[str, str]:
         facts = {

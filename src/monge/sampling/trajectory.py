@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from monge.errors import UserError
-from monge.sampling import images
+from monge.sampling import images, known_columns
 from monge.tensors import CHUNK, noise
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def trajectory(
         raise UserError(f"an animation needs at least 2 frames, not {frames}")
     samples = run.sample(n, label, condition=condition, seed=seed, **sampling)
     rows = run.condition(samples.label, samples.condition) or {}
+    cells = known_columns.given_to(run, n, condition)
+    rows |= cells.rows if cells else {}
     flow = run.flow(**{k: v for k, v in sampling.items() if k != "final"})
     lo, hi = flow.domain
     times = [lo + (hi - lo) * k / (frames - 1) for k in range(frames)]

@@ -31,7 +31,9 @@ class Sample(Sampling):
     """Names of labels separated by commas, or all; a name with a comma is in double quotes; none:
     by their frequency in the data."""
     condition: str | None = None
-    """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows."""
+    """Values of a table's condition columns, "a=3.5,b=1"; none: those of training rows. Of a run
+    trained with --conditional any, values of any columns, "age=40,sex=F", and "age=" for a missing
+    value; none: nothing is given."""
     out: Path | None = None
     """Folder for the samples: new, empty, or with only earlier samples, which are replaced; by
     default RUN/samples/seed-<seed>-<6 hex of the settings>."""

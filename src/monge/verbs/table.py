@@ -82,6 +82,12 @@ VERBS: tuple[Verb, ...] = (
         shared=True,
     ),
     Verb(
+        "impute",
+        "RUN HOLES",
+        "draw the missing cells of a table, given the known ones",
+        "monge.verbs.impute",
+    ),
+    Verb(
         "evaluate",
         "RUN",
         "measure the samples against held-out data, and write the report",

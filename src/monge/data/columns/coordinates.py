@@ -41,6 +41,8 @@ class Column:
         spread: whether the numbers are dequantised for learning.
         values: of a category or label, in order; the single value of a constant.
         marginal: the curve between a number and its normal score, if it is learned as one.
+        gaps: whether missing values are learned. The last coordinate is then the score of the
+            gaps, see `columns.gaps`.
     """
 
     name: str
@@ -51,11 +53,17 @@ class Column:
     spread: bool = False
     values: tuple[Any, ...] = ()
     marginal: Marginal | None = None
+    gaps: bool = False
+
+    @property
+    def value_size(self) -> int:
+        """The number of coordinates of its value."""
+        return {"number": 1, "category": len(self.values)}.get(self.role, 0)
 
     @property
     def size(self) -> int:
         """The number of its coordinates."""
-        return {"number": 1, "category": len(self.values)}.get(self.role, 0)
+        return self.value_size + self.gaps
 
 
 def number_column(name: str, numbers: np.ndarray, train: np.ndarray) -> Column:

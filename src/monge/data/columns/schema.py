@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from monge.data.columns import arrow
+from monge.data.columns import arrow, gaps
 from monge.data.columns.arrow import compute
 from monge.data.columns.coordinates import Column, as_given, centred, finite, offset, uncentred
 from monge.data.columns.grids import Grid
@@ -85,7 +85,8 @@ class TableCodec:
     """The columns of a table, in its order, each with its Arrow type.
 
     A number has one coordinate, its value minus a centre, so units and densities are those of the
-    table. A category has one coordinate for each of its values (one-hot).
+    table. A category has one coordinate for each of its values (one-hot). A column with gaps has
+    one more, the score of its gaps; see `columns.gaps`.
     """
 
     columns: tuple[Column, ...] = ()
@@ -103,8 +104,8 @@ class TableCodec:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """Names of the learned columns that have no density."""
-        return tuple(c.name for c in self.columns if c.role == "category")
+        """Names of the learned columns that have no density: categories and columns with gaps."""
+        return tuple(c.name for c in self.columns if c.role == "category" or c.gaps)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -124,6 +125,7 @@ class TableCodec:
         for c in self.columns:
             names += [c.name] if c.role == "number" else []
             names += [f"{c.name}={v}" for v in c.values] if c.role == "category" else []
+            names += [gaps.name_of(c)] if c.gaps else []
         return names
 
     @property
@@ -131,7 +133,8 @@ class TableCodec:
         """The curve of each coordinate from its normal score, or None."""
         found: list[dict[str, Any] | None] = []
         for c in self.columns:
-            found += [c.marginal.curve if c.marginal else None] if c.size == 1 else [None] * c.size
+            found += [c.marginal.curve if c.marginal else None] * c.value_size
+            found += [None] * (c.size - c.value_size)
         return found
 
     # From a table to numbers
@@ -150,36 +153,47 @@ class TableCodec:
         for c in self.columns:
             if c.role == "constant":
                 continue
-            column = self._cast(table, c)
+            column = self.cast(table, c)
             if c.role in ("category", "label"):
                 index = self._index(column, c)
                 if c.role == "label":
                     label = torch.from_numpy(index)
                 else:
-                    blocks.append(np.eye(c.size, dtype=np.float32)[index])
-                continue
-            numbers = finite(arrow.numbers_of(column, c.name), c.name)
-            if c.role == "condition":
-                vectors.append((numbers.astype(np.float64) - c.centre) / c.deviation)
+                    blocks.append(np.eye(c.value_size, dtype=np.float32)[index])
             else:
-                blocks.append(centred(numbers, c)[:, None])
+                numbers = finite(arrow.numbers_of(column, c.name), c.name)
+                if c.role == "condition":
+                    vectors.append((numbers.astype(np.float64) - c.centre) / c.deviation)
+                else:
+                    blocks.append(centred(numbers, c)[:, None])
+            if c.gaps:
+                blocks.append(gaps.scores(table[c.name], c))
         x = np.concatenate(blocks, 1) if blocks else np.empty((table.num_rows, 0), np.float32)
         vector = torch.from_numpy(np.stack(vectors, 1)) if vectors else None
         return Encoded(torch.from_numpy(x), label, vector)
 
-    def _cast(self, table: pa.Table, c: Column) -> pa.ChunkedArray:
-        """A column of a table, cast to the type of the codec, without nulls."""
+    def cast(self, table: pa.Table, c: Column, holes: bool = False) -> pa.ChunkedArray:
+        """A column of a table, cast to the type of the codec.
+
+        Args:
+            holes: keep missing values; else they are filled in columns with gaps, and refused in
+                others.
+
+        Raises:
+            UserError: no such column, another type, or missing values.
+        """
         if c.name not in table.column_names:
             raise UserError(f"no column {c.name!r}: {nearest(c.name, table.column_names)}")
         column, dtype = table[c.name], arrow.plain_type(self.schema.field(c.name).type)
-        if column.null_count:
+        if column.null_count and not c.gaps and not holes:
             raise UserError(f"column {c.name!r} has {column.null_count} missing values")
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         try:
-            return column.cast(dtype)
+            column = column.cast(dtype)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UserError(f"column {c.name!r} is {column.type}, not {dtype}: {error}") from None
+        return gaps.filled(column, c) if column.null_count and not holes else column
 
     def _index(self, column: pa.ChunkedArray, c: Column) -> np.ndarray:
         """The number of each value among the column's categories, (N,) int64."""
@@ -200,6 +214,8 @@ class TableCodec:
         x: Float[Tensor, "n d"],
         label: Int64[Tensor, "n"] | None = None,
         condition: Float[Tensor, "n k"] | None = None,
+        *,
+        fill: bool = False,
     ) -> pa.Table:
         """Rows of numbers as a table: names, order, types, units, categories and constants.
 
@@ -208,6 +224,7 @@ class TableCodec:
                 rounded to it, within the type's range.
             label: indices, -1 for no label; None leaves the label column empty.
             condition: in the columns' units (see `condition_of`), float64; None likewise.
+            fill: return the value in the place of a missing one, where samples have one too.
 
         Raises:
             UserError: coordinates that are not finite, or a wrong number of them.
@@ -235,9 +252,12 @@ class TableCodec:
                     assert label is not None
                     index = label.numpy()
                 else:
-                    index = block.argmax(1) if c.role == "category" else np.zeros(len(x), np.int64)
+                    one_hot = block[:, : c.value_size]
+                    index = one_hot.argmax(1) if c.role == "category" else np.zeros(len(x), int)
                 values = arrow.array_of(c.values, arrow.plain_type(dtype))
                 column = arrow.chosen(values, index, dtype)
+            if c.gaps and not fill:
+                column = gaps.emptied(column, gaps.are_missing(block[:, -1]))
             made.append(column)
         return pa.Table.from_arrays(made, schema=self.schema)
 
@@ -263,16 +283,18 @@ class TableCodec:
         at, parts = 0, []
         for c in self.columns:
             part, at = x[:, at : at + c.size], at + c.size
+            values, score = part[:, : c.value_size], part[:, c.value_size :]
             if c.role == "category":
-                part = torch.nn.functional.one_hot(part.argmax(1), c.size).to(x)
-            parts.append(part)
+                values = torch.nn.functional.one_hot(values.argmax(1), c.value_size).to(x)
+            parts += [values, score]
         return torch.cat(parts, 1)
 
     def natural(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
         """Coordinates plus their centres, for pictures; not rounded."""
         offsets: list[float] = []
         for c in self.columns:
-            offsets += [offset(c)] if c.role == "number" else [0.0] * c.size
+            offsets += [offset(c)] if c.role == "number" else [0.0] * c.value_size
+            offsets += [0.0] * (c.size - c.value_size)
         return x.double() + torch.tensor(offsets, dtype=torch.float64)
 
     # To JSON and back
@@ -303,10 +325,12 @@ class TableCodec:
             names = [f.name for f in dataclasses.fields(Column)]
             columns = []
             for entry in content["columns"]:
-                values = {name: entry[name] for name in names if name != "marginal"}
+                later = ("marginal", "gaps")  # earlier files lack them
+                values = {name: entry[name] for name in names if name not in later}
                 if values["grid"] is not None:
                     values["grid"] = Grid(**values["grid"])
-                bent = entry.get("marginal")  # earlier files lack it
+                values["gaps"] = bool(entry.get("gaps", False))
+                bent = entry.get("marginal")
                 if bent is not None:
                     bent = Marginal(**{**bent, "u": tuple(bent["u"]), "x": tuple(bent["x"])})
                 values["marginal"] = bent

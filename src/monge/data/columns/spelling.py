@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from monge.data.columns import arrow
+from monge.data.columns import arrow, date_format
+from monge.data.columns.number_format import NumberFormat
 
 KEY = b"monge"
 """Key of a field's metadata."""
@@ -33,6 +34,9 @@ class Spelling:
         between: separator of date and time.
         zone: suffix of a time: "Z" or nothing.
         seconds: whether times have seconds.
+        missing: the cell of a missing value.
+        positive, negative, thousands, point: of numbers, see `number_format.NumberFormat`.
+        pattern: of dates, times and durations that are not ISO, see `date_format`.
     """
 
     decimals: int | None = None
@@ -42,6 +46,17 @@ class Spelling:
     between: str = " "
     zone: str = ""
     seconds: bool = True
+    missing: str = ""
+    positive: str = "{}"
+    negative: str = "-{}"
+    thousands: str = ""
+    point: str = "."
+    pattern: str = ""
+
+    @property
+    def number(self) -> NumberFormat:
+        """The notation of numbers."""
+        return NumberFormat(self.positive, self.negative, self.thousands, self.point)
 
 
 PLAIN = Spelling()
@@ -73,17 +88,29 @@ def cells_of(column: pa.ChunkedArray | pa.Array, field: pa.Field) -> list[str | 
     """The cells of a column in the notation of its file, None for a missing value."""
     dtype, how = arrow.plain_type(column.type), spelling_of(field)
     plain = column.cast(dtype)
+    if how.pattern:
+        return list(date_format.written(plain, how.pattern))
     if pa.types.is_floating(dtype):
-        return _numbers(plain, how)
+        return _formatted(_numbers(plain, how), how)
     if pa.types.is_boolean(dtype):
         words = {True: how.true, False: how.false, None: None}
         return [words[value] for value in plain.to_pylist()]
     texts = plain.cast(pa.string()).to_pylist()
+    if pa.types.is_integer(dtype):
+        return _formatted(texts, how)
     if pa.types.is_timestamp(dtype):
         return [text and _stamp(text, how) for text in texts]
     if pa.types.is_time(dtype) and not how.seconds:
         return [text and text.removesuffix(":00") for text in texts]
     return texts
+
+
+def _formatted(texts: list[str | None], how: Spelling) -> list[str | None]:
+    """Plain numbers in their file's notation."""
+    number = how.number
+    if number.is_plain:
+        return texts
+    return [None if text is None else number.written(text) for text in texts]
 
 
 def _numbers(column: pa.ChunkedArray | pa.Array, how: Spelling) -> list[str | None]:

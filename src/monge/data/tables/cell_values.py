@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from monge.data.columns import date_format
 from monge.data.columns.arrow import compute
+from monge.data.columns.number_format import HOLE
 from monge.data.columns.spelling import NULLS
 from monge.data.tables.csv_cells import Kind
 
@@ -32,9 +34,21 @@ def convert(column: pa.Array, kind: Kind) -> pa.Array:
         return compute.equal(compute.utf8_lower(column), "true")
     if pa.types.is_integer(kind.dtype) or pa.types.is_floating(kind.dtype):
         column = compute.utf8_ltrim(column, "+")
-    if kind.comma:
-        column = compute.replace_substring(column, ",", ".")
+        if not kind.spelling.number.is_plain:
+            column = _plain(column, kind)
+    if kind.spelling.pattern:
+        column = date_format.read(column, kind.spelling.pattern, kind.dtype)
+        if pa.types.is_duration(kind.dtype):
+            return column.cast(pa.int64()).cast(kind.dtype)
     return _time(column) if pa.types.is_time(kind.dtype) else column.cast(kind.dtype)
+
+
+def _plain(column: pa.Array, kind: Kind) -> pa.Array:
+    """Cells of numbers with a point, and nothing else."""
+    number = kind.spelling.number
+    if number.thousands or number.positive != HOLE or number.negative != f"-{HOLE}":
+        return number.plain(column)
+    return compute.replace_substring(column, number.point, ".")  # also of exponents
 
 
 def _time(column: pa.Array) -> pa.Array:

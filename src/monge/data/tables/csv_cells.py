@@ -16,6 +16,7 @@ The rules for ambiguous cells:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -202,7 +203,6 @@ class Kind:
 
     Attributes:
         dtype: the Arrow type to convert to.
-        comma: whether a comma is the decimal mark.
         marks: cells that are missing values.
         spelling: the notation of the cells.
         notes: on decisions by a rule, for people.
@@ -210,7 +210,6 @@ class Kind:
     """
 
     dtype: pa.DataType
-    comma: bool = False
     marks: tuple[str, ...] = ()
     spelling: Spelling = PLAIN
     notes: tuple[str, ...] = ()
@@ -255,9 +254,7 @@ def decide(cells: Cells, name: str, delimiter: str, commas: bool = False) -> Kin
             note = f"column {name!r} is text: {listed} is a value of its own in it"
             return Kind(pa.string(), notes=(*kind.notes, note), advice=kind.advice)
         return kind
-    return Kind(
-        kind.dtype, kind.comma, tuple(marks), kind.spelling, (*told, *kind.notes), kind.advice
-    )
+    return Kind(kind.dtype, tuple(marks), kind.spelling, (*told, *kind.notes), kind.advice)
 
 
 def _number(cells: Cells, name: str, delimiter: str, n: int, commas: bool) -> Kind | None:
@@ -287,7 +284,9 @@ def _number(cells: Cells, name: str, delimiter: str, n: int, commas: bool) -> Ki
         spelling = Spelling(exponent=next(iter(cells.mantissas)))
     elif not cells.exponents and len(cells.decimals) == 1 and min(cells.decimals) > 0:
         spelling = Spelling(decimals=next(iter(cells.decimals)))
-    return Kind(pa.float64(), bool(cells.comma), spelling=spelling, notes=notes)
+    if cells.comma:
+        spelling = dataclasses.replace(spelling, point=",")
+    return Kind(pa.float64(), spelling=spelling, notes=notes)
 
 
 THOUSANDS = "numbers with thousands separators"

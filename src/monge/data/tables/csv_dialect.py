@@ -5,13 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 import re
-import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monge.data.tables.text_bytes import (
+    MARK,
+    UTF8,
+    WINDOWS,
+    NotUtf8,
+    is_gzip,
+    not_utf8,
+    open_bytes,
+    read_bytes,
+    zero_byte,
+)
 from monge.errors import UserError
 
 DELIMITERS = ",;\t|"
@@ -40,6 +49,7 @@ class Dialect:
         offset: bytes before that line.
         padded: whether cells are surrounded by blanks.
         quoted_behind_blanks: whether quotes follow the blanks after a delimiter.
+        encoding: of the text, utf-8 or cp1252.
         notes: on decisions by a rule.
     """
 
@@ -49,16 +59,27 @@ class Dialect:
     offset: int
     padded: bool = False
     quoted_behind_blanks: bool = False
+    encoding: str = UTF8
     notes: tuple[str, ...] = field(default=())
 
 
 def sniff(path: Path) -> Dialect:
-    """The dialect of a csv file.
+    """The dialect of a csv file, by its first bytes; see `text_bytes` for encodings.
 
     Raises:
-        UserError: not a regular file of UTF-8, empty, or a first line without names.
+        UserError: not a regular file of text, empty, or a first line without names.
     """
-    text, whole = _head(path)
+    try:
+        return with_encoding(path, UTF8)
+    except NotUtf8 as error:
+        if not error.plain:
+            raise
+    return with_encoding(path, WINDOWS)
+
+
+def with_encoding(path: Path, encoding: str) -> Dialect:
+    """The dialect of a csv file in this encoding; see `sniff`."""
+    text, whole = _head(path, encoding)
     lines = _lines(text)
     if not whole and len(lines) > 1:
         lines.pop()  # an incomplete line
@@ -75,7 +96,7 @@ def sniff(path: Path) -> Dialect:
     body = "".join(lines[at:])
     if not body.strip():
         raise UserError(f"{path} is empty")
-    forced = told[1] if told else "\t" if path.suffix.lower() == ".tsv" else None
+    forced = told[1] if told else "\t" if ".tsv" in path.suffixes[-2:] else None
     delimiter = forced or _delimiter(body)
     rows = _rows(body, delimiter)
     header, below = [name.strip() for name in rows[0]], [row for row in rows[1:] if row]
@@ -96,11 +117,22 @@ def sniff(path: Path) -> Dialect:
         delimiter,
         tuple(header),
         first,
-        sum(len(line.encode()) for line in lines[:first]) + _mark(path),
+        sum(len(line.encode(encoding)) for line in lines[:first]) + _mark(path),
         padded=delimiter != BLANK and any(padding.search(line) for line in sample),
         quoted_behind_blanks=delimiter != BLANK and any(quoted.search(line) for line in sample),
-        notes=tuple(notes + more),
+        encoding=encoding,
+        notes=(*_said_of_bytes(path, encoding), *notes, *more),
     )
+
+
+def _said_of_bytes(path: Path, encoding: str) -> list[str]:
+    """Notes on compression and encoding."""
+    said = ["the file is compressed by gzip"] if is_gzip(path) else []
+    if encoding != UTF8:
+        said.append("the file is not UTF-8: it is read as Windows-1252, as Latin-1 is")
+    if encoding == UTF8 and _mark(path):
+        said.append("the file begins with a byte order mark, which is left out")
+    return said
 
 
 def _lines(text: str) -> list[str]:
@@ -111,66 +143,32 @@ def _lines(text: str) -> list[str]:
     return list(io.StringIO(text, newline=""))
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """A regular file, opened for reading.
-
-    Raises:
-        UserError: a pipe or a device, or not readable.
-    """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise UserError(f"cannot read {path}: it is no file, but a pipe or a device")
-    return file
-
-
 def is_number(cell: str) -> bool:
     """Whether a cell is a number, with a decimal point or comma."""
     return NUMBER.fullmatch(cell.strip()) is not None
 
 
 def _mark(path: Path) -> int:
-    with open_regular(path) as file:
-        return 3 if file.read(3) == b"\xef\xbb\xbf" else 0
+    with open_bytes(path) as file:
+        return len(MARK) if read_bytes(file, len(MARK), path) == MARK else 0
 
 
-def _head(path: Path) -> tuple[str, bool]:
+def _head(path: Path, encoding: str) -> tuple[str, bool]:
     """The first lines of a file as text, and whether they are the whole file."""
-    with open_regular(path) as file:
-        content = file.read(HEAD)
-        whole = not file.read(1)
+    with open_bytes(path) as file:
+        content = read_bytes(file, HEAD, path)
+        whole = not read_bytes(file, 1, path)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path} is UTF-16: save it as UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig" if encoding == UTF8 else encoding)
     except UnicodeDecodeError as error:
-        if whole or error.start < len(content) - 3:
-            raise not_utf8(path, content, error.start, 0) from None
+        if whole or error.start < len(content) - 3 or encoding != UTF8:
+            raise not_utf8(path, content, error.start, 0, b"\0" not in content) from None
         text = content[: error.start].decode("utf-8-sig")
     if "\0" in text:
         raise zero_byte(path, text.count("\n", 0, text.index("\0")))
     return text, whole
-
-
-def not_utf8(path: Path, content: bytes, at: int, lines: int) -> UserError:
-    """The error for a byte that is not UTF-8.
-
-    Args:
-        content: a part of the file, with the byte.
-        lines: number of lines before that part.
-    """
-    line = lines + content.count(b"\n", 0, at) + 1
-    return UserError(
-        f"{path}, line {line}: byte {content[at]:#04x} is not UTF-8: save the file as UTF-8"
-    )
-
-
-def zero_byte(path: Path, lines: int) -> UserError:
-    """The error for a zero byte after `lines` lines."""
-    return UserError(f"{path} is no csv file: line {lines + 1} holds a zero byte")
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:

@@ -7,11 +7,13 @@ Decisions by a rule are recorded in notes, in the metadata of the schema.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
 import re
 import resource
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +23,15 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from monge.data.columns.arrow import compute
-from monge.data.columns.spelling import NULLS, spelt
+from monge.data.columns.spelling import NULLS, spelling_of, spelt
+from monge.data.naming import drop
 from monge.data.tables import csv_cells
+from monge.data.tables.cell_formats import Dates
 from monge.data.tables.cell_values import convert, without_blanks
 from monge.data.tables.csv_cells import Cells, Kind
-from monge.data.tables.csv_dialect import BLANK, Dialect, not_utf8, open_regular, sniff, zero_byte
+from monge.data.tables.csv_dialect import BLANK, Dialect, sniff, with_encoding
+from monge.data.tables.csv_formats import with_formats
+from monge.data.tables.text_bytes import WINDOWS, NotUtf8, Utf8Stream, open_bytes, size_of
 from monge.errors import UserError, reason
 
 BLOCK_BYTES = 2**22
@@ -41,19 +47,28 @@ ADVICE = b"monge_advice"
 """Key of a schema's metadata: for text columns that look like another type, the reason."""
 
 
-def read_csv(path: Path, limit: int | None = None) -> pa.Table:
+def read_csv(path: Path, limit: int | None = None, dates: Dates = "auto") -> pa.Table:
     """The table of a csv file, with typed columns, and notes and advice in its metadata.
 
     Args:
         limit: most rows to read; by default all.
+        dates: the order of day and month where a column does not decide it.
 
     Raises:
-        UserError: not a regular file of UTF-8, no header, rows of unequal length, or larger than
+        UserError: not a regular file of text, no header, rows of unequal length, or larger than
             memory.
     """
-    dialect = sniff(path)
+    try:
+        return _read(path, sniff(path), limit, dates)
+    except NotUtf8 as error:  # in a line that was not sniffed
+        if not error.plain:
+            raise
+    return _read(path, with_encoding(path, WINDOWS), limit, dates)
+
+
+def _read(path: Path, dialect: Dialect, limit: int | None, dates: Dates) -> pa.Table:
     if limit is None:
-        refuse_beyond_memory(path, os.path.getsize(path))
+        refuse_beyond_memory(path, size_of(path))
     source = _Source(path, dialect, limit)
     cells, row = [Cells() for _ in dialect.names], 0
     for block in source.blocks():
@@ -73,8 +88,10 @@ def read_csv(path: Path, limit: int | None = None) -> pa.Table:
     commas = any(c.comma for c in cells if c.comma + c.point + len(c.marks) >= c.total)
     kinds = [csv_cells.decide(c, name, dialect.delimiter, commas) if row else Kind(pa.null())
              for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
+    kinds = with_formats(kinds, cells, dialect.names, source.blocks, dialect.delimiter, dates)
     table = source.converted(kinds, kept)
     table, more = _with_codes_of_na(table, source, kept)
+    table = _with_markers(table, source, kept)
     notes += [note for j in kept for note in kinds[j].notes] + more
     advice = {dialect.names[j]: kinds[j].advice for j in kept if kinds[j].advice}
     return table.replace_schema_metadata(
@@ -154,21 +171,25 @@ class _Source:
         """
         left = self.limit
         slow = self.dialect.delimiter == BLANK or self.dialect.quoted_behind_blanks
-        for block in self._by_hand(columns) if slow else self._by_arrow(columns, nulls):
+        read = self._by_hand if slow else self._by_arrow
+        for block in read(columns, nulls):
             if left is not None:
                 block = [column[:left] for column in block]
                 left -= len(block[0])
             if len(block[0]):
-                yield [self._stripped(c) for c in block] if self.dialect.padded else block
+                yield [_stripped(c, nulls) for c in block] if self.dialect.padded else block
             if left == 0:
                 return
+
+    def _checked(self, file: io.BufferedIOBase) -> Utf8Stream:
+        return Utf8Stream(file, self.path, self.dialect.first, self.dialect.encoding)
 
     def converted(self, kinds: Sequence[Kind], columns: Sequence[int]) -> pa.Table:
         """The table of the converted columns."""
         made: list[list[pa.Array]] = [[] for _ in columns]
         for block in self.blocks(columns):
             for chunks, column, j in zip(made, block, columns, strict=True):
-                chunks.append(convert(column, kinds[j]))
+                chunks.append(self._converted(column, kinds[j], j))
         fields = [
             spelt(pa.field(self.dialect.names[j], kinds[j].dtype), kinds[j].spelling)
             for j in columns
@@ -176,21 +197,26 @@ class _Source:
         arrays = [pa.chunked_array(c, f.type) for c, f in zip(made, fields, strict=True)]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
-    def _stripped(self, column: pa.Array) -> pa.Array:
-        column = compute.utf8_trim_whitespace(column)
-        holes = compute.is_in(column, value_set=pa.array(sorted(NULLS)))
-        return compute.if_else(holes, pa.scalar(None, pa.string()), column)
+    def _converted(self, column: pa.Array, kind: Kind, j: int) -> pa.Array:
+        try:
+            return convert(column, kind)
+        except pa.ArrowInvalid as error:
+            name = self.dialect.names[j]
+            raise UserError(
+                f"column {name!r} has cells that look like {kind.dtype} and are none: "
+                f"{reason(error)}: correct them, or {drop([name])} leaves it out"
+            ) from None
 
     def _by_arrow(
         self, columns: Sequence[int] | None, nulls: Sequence[str] | None
     ) -> Iterator[list[pa.Array]]:
         titles = [str(j) for j in range(len(self.dialect.names))]
         wanted = titles if columns is None else [titles[j] for j in columns]
-        with open_regular(self.path) as file:
+        with open_bytes(self.path) as file:
             file.seek(self.dialect.offset)
             try:
                 reader = arrow_csv.open_csv(
-                    pa.PythonFile(_Checked(file, self.path, self.dialect.first), "r"),
+                    pa.PythonFile(self._checked(file), "r"),
                     read_options=arrow_csv.ReadOptions(
                         use_threads=False, block_size=BLOCK_BYTES, column_names=titles
                     ),
@@ -214,12 +240,15 @@ class _Source:
                     f"cannot read {self.path} as csv: {_renumbered(reason(error), self.dialect)}"
                 ) from None
 
-    def _by_hand(self, columns: Sequence[int] | None) -> Iterator[list[pa.Array]]:
+    def _by_hand(
+        self, columns: Sequence[int] | None, nulls: Sequence[str] | None
+    ) -> Iterator[list[pa.Array]]:
+        missing = NULLS if nulls is None else frozenset(nulls)
         n = len(self.dialect.names)
         wanted = range(n) if columns is None else columns
-        with open_regular(self.path) as file:
+        with open_bytes(self.path) as file:
             file.seek(self.dialect.offset)
-            checked = io.BufferedReader(_Checked(file, self.path, self.dialect.first))
+            checked = io.BufferedReader(self._checked(file))
             text = io.TextIOWrapper(checked, encoding="utf-8", newline="")
             blank = self.dialect.delimiter == BLANK
             lines = (line.strip(" \t\r\n") for line in text) if blank else text
@@ -236,12 +265,12 @@ class _Source:
                         )
                     rows.append(row)
                     if len(rows) == BLOCK_ROWS:
-                        yield [_texts(rows, j) for j in wanted]
+                        yield [_texts(rows, j, missing) for j in wanted]
                         rows = []
             except csv.Error as error:
                 raise UserError(f"cannot read {self.path} as csv: {reason(error)}") from None
             if rows:
-                yield [_texts(rows, j) for j in wanted]
+                yield [_texts(rows, j, missing) for j in wanted]
 
 
 def _renumbered(text: str, dialect: Dialect) -> str:
@@ -249,9 +278,37 @@ def _renumbered(text: str, dialect: Dialect) -> str:
     return re.sub(r"Row #(\d+)", lambda m: f"Row #{int(m[1]) + dialect.first}", text)
 
 
-def _texts(rows: list[list[str]], j: int) -> pa.Array:
+def _texts(rows: list[list[str]], j: int, nulls: frozenset[str]) -> pa.Array:
     cells = (row[j].strip() for row in rows)
-    return pa.array([None if cell in NULLS else cell for cell in cells], pa.string())
+    return pa.array([None if cell in nulls else cell for cell in cells], pa.string())
+
+
+def _stripped(column: pa.Array, nulls: Sequence[str] | None) -> pa.Array:
+    """Cells without blanks around them, which hid missing values."""
+    column = compute.utf8_trim_whitespace(column)
+    marks = pa.array(sorted(NULLS if nulls is None else nulls), pa.string())
+    holes = compute.is_in(column, value_set=marks)
+    return compute.if_else(holes, pa.scalar(None, pa.string()), column)
+
+
+def _with_markers(table: pa.Table, source: _Source, kept: Sequence[int]) -> pa.Table:
+    """The table whose fields record the cell of their missing values, the most frequent of them."""
+    at = [k for k, column in enumerate(table.columns) if column.null_count]
+    if not at:
+        return table
+    counts: list[Counter[str]] = [Counter() for _ in at]
+    row = 0
+    for block in source.blocks([kept[k] for k in at], nulls=()):
+        for k, cells, found in zip(at, block, counts, strict=True):
+            holes = compute.is_null(table.column(k).slice(row, len(cells))).combine_chunks()
+            for entry in compute.value_counts(cells.filter(holes)):
+                found[entry["values"].as_py()] += entry["counts"].as_py()
+        row += len(block[0])
+    for k, found in zip(at, counts, strict=True):
+        field, (marker, _) = table.schema.field(k), found.most_common(1)[0]
+        how = dataclasses.replace(spelling_of(field), missing=marker.strip())
+        table = table.set_column(k, spelt(field, how), table.column(k))
+    return table
 
 
 def _with_codes_of_na(
@@ -281,37 +338,3 @@ def _with_codes_of_na(
                 "all other values are codes of two capitals; leave a cell empty for a missing value"
             )
     return table, notes
-
-
-class _Checked(io.RawIOBase):
-    """A stream of a file's bytes that checks that they are text."""
-
-    def __init__(self, file: io.BufferedReader, path: Path, lines: int) -> None:
-        self.file, self.path, self.lines = file, path, lines
-        self.rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        content = self.file.read(BLOCK_BYTES if size < 0 else size)
-        self._check(content)
-        return content
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def _check(self, content: bytes) -> None:
-        if (at := content.find(b"\0")) >= 0:
-            raise zero_byte(self.path, self.lines + content.count(b"\n", 0, at))
-        whole = self.rest + content
-        try:
-            whole.decode("utf-8")
-            self.rest = b""
-        except UnicodeDecodeError as error:
-            if not content or error.start < len(whole) - 3:
-                raise not_utf8(self.path, whole, error.start, self.lines) from None
-            self.rest = whole[error.start :]
-        self.lines += content.count(b"\n")

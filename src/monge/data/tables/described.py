@@ -22,6 +22,8 @@ def described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any
     """The description of one column for the data report."""
     facts: dict[str, Any] = {"name": c.name, "kind": c.role, "dtype": str(column.type)}
     facts["missing"] = missing
+    if c.gaps:
+        facts["gaps"] = "learned"
     if c.grid is not None:
         facts["step"] = c.grid.width
         facts["dequantised"] = c.spread
@@ -44,7 +46,8 @@ def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
     for c in codec.columns:
         if c.role != "number":
             continue
-        counts = compute.value_counts(table[c.name]).field("counts").to_numpy()
+        known = table[c.name].drop_null()
+        counts = compute.value_counts(known).field("counts").to_numpy()
         if c.grid is not None:
             if not c.spread:
                 notes.append(
@@ -52,7 +55,7 @@ def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
                     "it is, and samples are rounded to its step"
                 )
             continue
-        most, distinct = counts.max() / table.num_rows, len(counts) / table.num_rows
+        most, distinct = counts.max() / len(known), len(counts) / len(known)
         if most >= ATOM:
             where = compute.mode(table[c.name])[0]["mode"].as_py()
             notes.append(

@@ -70,9 +70,12 @@ def without_missing(
     if reading.missing == "refuse":
         raise UserError(
             f"missing values or NaN: {listed}. --missing drop leaves out the {lost} of {len(rows)} "
-            f"rows that have them; --missing mean takes the column's mean; {drop(lacking)} leaves "
-            f"out the column{'s' * (len(lacking) > 1)}"
+            f"rows that have them; --missing mean takes the column's mean; --missing model learns "
+            f"them, so that samples have gaps too; {drop(lacking)} leaves out the column"
+            f"{'s' * (len(lacking) > 1)}"
         )
+    if reading.missing == "model":
+        return _without_inputs_missing(table, asked, lacking, holes)
     if reading.missing == "drop":
         note = f"left out {lost} of {len(rows)} rows with missing values: {listed}"
         return table.filter(pa.array(kept)), rows[kept], [note]
@@ -83,6 +86,25 @@ def without_missing(
             "categories or labels: use --missing drop"
         )
     return table, rows, [f"replaced missing values by the column's mean: {listed}"]
+
+
+def _without_inputs_missing(
+    table: pa.Table, asked: Asked, lacking: dict[str, int], holes: dict[str, np.ndarray]
+) -> tuple[pa.Table, np.ndarray, list[str]]:
+    """The table without the rows that lack a label or a condition, which are not learned."""
+    rows, notes = np.arange(table.num_rows), []
+    learned = {n: k for n, k in lacking.items() if n in asked.learned}
+    if inputs := [n for n in lacking if n not in learned]:
+        kept = ~np.logical_or.reduce([holes[n] for n in inputs])
+        table, rows = table.filter(pa.array(kept)), rows[kept]
+        notes.append(
+            f"left out {int((~kept).sum())} of {len(kept)} rows without a label or condition: "
+            + ", ".join(map(repr, inputs))
+        )
+    if learned:
+        listed = ", ".join(f"{n!r} {k}" for n, k in learned.items())
+        notes.append(f"missing values are learned: {listed} of {len(holes[min(holes)])} rows")
+    return table, rows, notes
 
 
 def _is_averaged(field: pa.Field, asked: Asked) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,38 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from monge.data.columns import arrow
-from monge.data.columns.spelling import NULLS, cells_of
+from monge.data.columns.spelling import NULLS, cells_of, spelling_of
 from monge.data.images.parquet import FAILURES, find_files, side_in, unreadable
-from monge.data.tables.csv_dialect import is_number, open_regular
+from monge.data.tables.cell_formats import Dates
+from monge.data.tables.csv_dialect import is_number
 from monge.data.tables.csv_files import read_csv, refuse_beyond_memory, with_notes
+from monge.data.tables.text_bytes import open_regular
 from monge.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 """Suffixes of the files that `read` accepts."""
 
 
-def read(path: Path, limit: int | None = None) -> pa.Table:
+def suffix_of(path: Path) -> str:
+    """The suffix of a path in lower case; of "table.csv.gz" that before ".gz".
+
+    >>> suffix_of(Path("a.b/table.CSV.gz")), suffix_of(Path("photo.gz")), suffix_of(Path("x.csv"))
+    ('.csv', '', '.csv')
+    """
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """The name of a table's file without its suffixes.
+
+    >>> stem_of(Path("data/table.csv.gz")), stem_of(Path("v1.2.csv"))
+    ('table', 'v1.2')
+    """
+    whole = path.resolve()
+    return (whole.with_suffix("") if whole.suffix.lower() == ".gz" else whole).stem
+
+
+def read(path: Path, limit: int | None = None, dates: Dates = "auto") -> pa.Table:
     """A table from a .csv, .tsv or .parquet file.
 
     In csv the first line holds the names; the delimiter is a comma, a semicolon, a tab, a vertical
@@ -28,6 +50,7 @@ def read(path: Path, limit: int | None = None) -> pa.Table:
 
     Args:
         limit: most rows of a csv file to read; by default all.
+        dates: the order of day and month where a column of a csv file does not decide it.
 
     Raises:
         UserError: another kind of file, not UTF-8, no header, rows of unequal length, repeated
@@ -35,7 +58,7 @@ def read(path: Path, limit: int | None = None) -> pa.Table:
     """
     if path.suffix.lower() == ".parquet":
         return _once_named(_read_parquet(path))
-    return read_csv(path, limit)
+    return read_csv(path, limit, dates)
 
 
 def _once_named(table: pa.Table) -> pa.Table:
@@ -141,27 +164,39 @@ def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
     return arrays
 
 
+def parquet_of(table: pa.Table) -> bytes:
+    """A table as the content of a parquet file."""
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
+
+
 def csv_of(table: pa.Table) -> str:
     """A table as csv in the notation of its original file; reading it back gives the same types.
 
     Floating-point numbers keep a point or exponent, so that a column of whole ones stays
-    floating-point; strings are quoted if they would be read as missing values.
+    floating-point; strings are quoted if they would be read as missing values. With decimal commas
+    the delimiter is a semicolon, else a comma.
     """
-    cells = [_cells(c, field) for c, field in zip(table.columns, table.schema, strict=True)]
-    header = ",".join(
-        f'"{name}"' if is_number(name) else _quoted(name) for name in table.column_names
+    commas = any(spelling_of(field).point == "," for field in table.schema)
+    mark = ";" if commas else ","
+    cells = [_cells(c, field, mark) for c, field in zip(table.columns, table.schema, strict=True)]
+    header = mark.join(
+        f'"{name}"' if is_number(name) else _quoted(name, mark) for name in table.column_names
     )
-    return "".join(f"{line}\n" for line in [header, *map(",".join, zip(*cells, strict=True))])
+    return "".join(f"{line}\n" for line in [header, *map(mark.join, zip(*cells, strict=True))])
 
 
-def _cells(column: pa.ChunkedArray, field: pa.Field) -> list[str]:
-    texts = cells_of(column, field)
-    if arrow.is_text(arrow.plain_type(column.type)):
-        return ["" if text is None else _quoted(text) for text in texts]
-    return ["" if text is None else text for text in texts]
+def _cells(column: pa.ChunkedArray, field: pa.Field, mark: str) -> list[str]:
+    texts, how = cells_of(column, field), spelling_of(field)
+    dtype = arrow.plain_type(column.type)
+    if arrow.is_text(dtype) or how.pattern or not how.number.is_plain:
+        return [how.missing if text is None else _quoted(text, mark) for text in texts]
+    return [how.missing if text is None else text for text in texts]
 
 
-def _quoted(text: str) -> str:
-    if text in NULLS or text != text.strip() or any(c in text for c in ',;\t"\r\n'):
+def _quoted(text: str, mark: str) -> str:
+    signs = ',;\t"\r\n' if mark == "," else ';\t"\r\n'
+    if text in NULLS or text != text.strip() or any(c in text for c in signs):
         return '"' + text.replace('"', '""') + '"'
     return text

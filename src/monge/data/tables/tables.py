@@ -49,11 +49,13 @@ def load(path: Path, reading: Reading) -> Data:
     Raises:
         UserError: see `table_files` and `from_table`.
     """
-    name, text = path.resolve().stem, str(path.absolute())
+    name, text = table_files.stem_of(path), str(path.absolute())
     if path.is_dir():
         table, n_heldout = table_files.read_folder(path)
         return from_table(table, reading, name=name, text=text, n_heldout=n_heldout)
-    return from_table(table_files.read(path, reading.limit), reading, name=name, text=text)
+    return from_table(
+        table_files.read(path, reading.limit, reading.dates), reading, name=name, text=text
+    )
 
 
 def from_matrix(
@@ -115,7 +117,7 @@ def from_table(
         train, heldout = split_by_content(hashes)
     else:
         train, heldout = _split_brought(cleaned.rows, cleaned.n_all - n_heldout, name)
-    table = filled(cleaned.table)
+    table = filled(cleaned.table) if reading.missing == "mean" else cleaned.table
     codec = TableCodec(_columns(table, cleaned.asked, train.numpy(), reading), table.schema)
     if codec.size == 0:
         raise UserError(f"{name}: no column is left to learn: all that are left are constant")
@@ -300,6 +302,10 @@ def _columns(
             columns.append(Column(name, "label", values=_values(column, name)))
         elif name in asked.conditions:
             columns.append(condition_column(name, arrow.numbers_of(column, name), train))
+        elif column.null_count == len(column):
+            raise UserError(f"column {name!r} is empty: {drop([name])} leaves it out")
+        elif column.null_count:
+            columns.append(_with_gaps(name, column, asked, train, reading))
         elif len(values := compute.unique(column)) == 1:
             plain = values.cast(arrow.plain_type(values.type))
             columns.append(Column(name, "constant", values=tuple(arrow.plain_values(plain))))
@@ -310,6 +316,24 @@ def _columns(
             plain = number_column(name, numbers, train)
             columns.append(with_marginal(plain, numbers, train, reading.marginals))
     return tuple(columns)
+
+
+def _with_gaps(
+    name: str, column: pa.ChunkedArray, asked: Asked, train: np.ndarray, reading: Reading
+) -> Column:
+    """A learned column with missing values; a single known value is a category of its own."""
+    known, here = column.drop_null(), np.asarray(compute.is_valid(column))
+    train = (np.cumsum(here) - 1)[train[here[train]]]
+    if not len(train):
+        raise UserError(
+            f"column {name!r} has no value in the rows for training: {drop([name])} leaves it out"
+        )
+    single = len(compute.unique(known)) == 1
+    if single or name in asked.categorical or arrow.is_categories(column.type):
+        return Column(name, "category", values=_values(known, name), gaps=True)
+    numbers = arrow.numbers_of(known, name)
+    plain = with_marginal(number_column(name, numbers, train), numbers, train, reading.marginals)
+    return dataclasses.replace(plain, gaps=True)
 
 
 def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, ...]:
