@@ -330,6 +330,7 @@ def test_a_chain_is_exported_as_one_program(run: Run) -> None:
     torch.testing.assert_close(exported(x0), run.flow()(x0, 0.0, 1.0), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_data_on_a_line_needs_a_short_diffusion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
