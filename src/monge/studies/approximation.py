@@ -11,8 +11,8 @@ For Lipschitz functions of k variables the error of P weights is at most of orde
 References:
     | Latent flow matching with transformers (Jiao et al., 2024), abstract: smooth functions are
     |   approximated by transformers that are Lipschitz -- https://arxiv.org/abs/2404.02538
-    | Transformers approximate Hoelder functions (Jiao et al., 2025), abstract: O(eps^{-d n / gamma})
-    |   weights -- https://arxiv.org/abs/2504.12175
+    | Transformers approximate Hoelder functions (Jiao et al., 2025), abstract: weights of
+    |   O(eps^{-d n / gamma}) -- https://arxiv.org/abs/2504.12175
 """
 
 from __future__ import annotations
