@@ -41,7 +41,7 @@ from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
 from monge.targets.mixture import GaussianMixture
 from monge.targets.quadrature import NODES, WEIGHTS
-from monge.tensors import expand, forward_mode, stream
+from monge.tensors import expand, forward_mode, jvp, stream
 from monge.types import State
 
 RULES = {
@@ -113,7 +113,7 @@ def along_the_edges(found: Map, law: Target, z: Tensor, weights: Tensor) -> tupl
             b = field(x, time)
             with forward_mode(), torch.no_grad():
                 drift = torch.func.jvp(lambda y, s: found(y, s, one), (x, t), (b, one))[1]
-                end, rate = torch.func.jvp(lambda u: found(z, zero, u), (t,), (one,))
+                end, rate = jvp(lambda u: found(z, zero, u), t, one)
             totals[0] += weight / 4 * float(weights @ drift.square().sum(1))
             off = rate - field(end, time)
             totals[1] += weight / 4 * float(weights @ off.square().sum(1))

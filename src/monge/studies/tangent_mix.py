@@ -44,9 +44,9 @@ from monge.studies.learning import Examples, nodes, root_mean_square, train
 from monge.studies.study import Axis, Cell, Row, Study
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
-from monge.tensors import stream
+from monge.tensors import as_time, stream
 from monge.time_pairs import Triangle
-from monge.types import State, VelocityField
+from monge.types import Cond, State, Time, VelocityField
 
 PAIRS = 2**16
 """Pairs of times, and rows, over which noise is averaged."""
@@ -137,8 +137,8 @@ def trained(law: Target, beta: float, seed: int) -> float:
     """The error of one jump of a map trained with the mixed tangent of the exact field."""
     exact, field = exact_map(law), law.field(Linear())
 
-    def single(x: State, t: Tensor, cond: object = None) -> State:
-        return field(x.double(), t.double()).to(x.dtype)
+    def single(x: State, t: Time, cond: Cond = None) -> State:
+        return field(x.double(), as_time(t, x).double()).to(x.dtype)
 
     rule: Rule = MixedMeanFlow(beta=beta, field=single, clip=10.0)
     spec = MLPSpec(64, 3, 32, two_times=True, anchor="end", time_scale=20.0)
