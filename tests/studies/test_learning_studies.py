@@ -173,6 +173,13 @@ def test_a_planted_map_attains_the_eulerian_bound() -> None:
     assert rows[0]["eulerian"] == pytest.approx((10 / rows[0]["steps"]) ** 2 * second)
 
 
+def test_the_lagrangian_residual_of_the_exact_map_vanishes() -> None:
+    law = flow_maps.law_of("gaussian")
+    z, weights = nodes(64, 2, 0)
+    residuals = flow_maps.along_the_edges(flow_maps.exact_map(law), law, z, weights)
+    assert max(residuals) < 1e-20
+
+
 def test_a_wrong_end_that_the_triangle_hides_is_seen_along_its_edge() -> None:
     """A bump of the map near t = 1: the average over the triangle is a fifth of what it costs."""
     law = flow_maps.law_of("gaussian")
