@@ -66,6 +66,16 @@ def test_an_interval_that_is_too_wide_decides_nothing() -> None:
     assert verdict.word == "undecided" and "too wide" in verdict.sentence
 
 
+def test_a_wide_interval_still_excludes_what_is_outside_of_it() -> None:
+    noisy = [{**row, "y": row["y"] * 2 ** (-1) ** i} for i, row in enumerate(rows(9.0))]
+    (verdict,) = judge([slope("rate", 1, "zero")], noisy)
+    assert verdict.line is not None and verdict.line.fit is not None
+    assert verdict.line.fit.half > 0.25 and verdict.line.fit.low > 2
+    assert verdict.word == "steeper"
+    (verdict,) = judge([slope("bound", 20, "zero")], noisy)
+    assert verdict.word == "refutes"
+
+
 def test_a_floor_is_no_part_of_the_slope() -> None:
     # A fourth order over a floor: fitted with the floor's points it would be of order one.
     floored = [{"x": x, "y": x**4 + 1e-3, "floor": 1e-3, "group": "g"} for x in (0.8, *H)]

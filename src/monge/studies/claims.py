@@ -29,7 +29,7 @@ class Slope:
         by: columns that separate the lines; each line gets a verdict.
         where: column to the values that the claim is about; of all, where a column is not named.
         tolerance: differences of slopes that are no contradiction, for finite ranges.
-        resolution: an interval wider than plus or minus this decides nothing.
+        resolution: a wider interval, plus or minus, decides nothing about slopes inside it.
         floor: column of the value that no error at all would show.
         stiffness: column of step times Lipschitz constant, to be below one half.
         finest: only so many points nearest to the limit are fitted; 0 for all.

@@ -42,11 +42,19 @@ def draw(lines: Sequence[Line]) -> Figure:
     ax.set_yscale("log")
     if not claim.semilog:
         ax.set_xscale("log")
+        _mark_places(ax, sorted({p.x for line in lines for p in line.points}))
     ax.set_xlabel(claim.against, parse_math=False)
     ax.set_ylabel(claim.quantity, parse_math=False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _mark_places(ax: Any, places: Sequence[float]) -> None:
+    """Ticks at the measured places of a short logarithmic axis, whose own labels overlap."""
+    if 1 < len(places) <= 6 and places[-1] < 30 * places[0]:
+        ax.set_xticks(places, [f"{x:.3g}" for x in places])
+        ax.set_xticks([], minor=True)
 
 
 def png(figure: Figure) -> bytes:

@@ -1,17 +1,17 @@
 r"""Study: the error of one jump of a flow map against its training, on maps that are known.
 
 Maps of a Gaussian law in the plane and of a mixture on the line are trained without a teacher by
-four rules. What is measured is :math:`(E|\hat X_{0,1} - X_{0,1}|^2)^{1/2}` from the same noise, which is
-at least W2, and two residuals of the trained map against the exact velocity b, whose theorems
-integrate along one edge of the triangle of times:
+four rules. What is measured is :math:`(E|\hat X_{0,1} - X_{0,1}|^2)^{1/2}` from the same noise,
+which is at least W2, and two residuals of the trained map against the exact velocity b, whose
+theorems integrate along one edge of the triangle of times:
 
 .. math::
     R_E &= \int_0^1 E\,|\partial_s \hat X_{s,1} + \nabla \hat X_{s,1} b_s|^2(x_s)\, ds, \\
     R_L &= \int_0^1 E\,|\partial_t \hat X_{0,t} - b_t(\hat X_{0,t})|^2(x_0)\, dt .
 
-The derivative of :math:`\hat X_{s,1}(X_{0,s}(x))` in s is the Eulerian residual, so the squared error
-is at most R_E by Cauchy and Schwarz, and equal to it for the planted map
-:math:`(1 + \epsilon (t - s)) X_{s,t}`. Averages of the residuals over the whole triangle bound nothing.
+The derivative of :math:`\hat X_{s,1}(X_{0,s}(x))` in s is the Eulerian residual, so the squared
+error is at most R_E by Cauchy and Schwarz, and equal to it for the planted map
+:math:`(1 + \epsilon (t - s)) X_{s,t}`. Averages over the whole triangle bound nothing.
 
 References:
     | Flow map matching (Boffi et al., 2024), Prop. 3.7 and 3.8 -- https://arxiv.org/abs/2406.07507
@@ -41,7 +41,7 @@ from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
 from monge.targets.mixture import GaussianMixture
 from monge.targets.quadrature import NODES, WEIGHTS
-from monge.tensors import expand, forward_mode, stream
+from monge.tensors import expand, forward_mode, jvp, stream
 from monge.types import State
 
 RULES = {
@@ -113,7 +113,7 @@ def along_the_edges(found: Map, law: Target, z: Tensor, weights: Tensor) -> tupl
             b = field(x, time)
             with forward_mode(), torch.no_grad():
                 drift = torch.func.jvp(lambda y, s: found(y, s, one), (x, t), (b, one))[1]
-                end, rate = torch.func.jvp(lambda u: found(z, zero, u), (t,), (one,))
+                end, rate = jvp(lambda u: found(z, zero, u), t, one)
             totals[0] += weight / 4 * float(weights @ drift.square().sum(1))
             off = rate - field(end, time)
             totals[1] += weight / 4 * float(weights @ off.square().sum(1))

@@ -22,7 +22,7 @@ from monge.types import State
 BATCH = 128
 
 
-@dataclass(frozen=True)
+@dataclass
 class Examples:
     """The batches of a training: rows of fixed examples, or fresh draws of a law.
 

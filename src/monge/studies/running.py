@@ -182,7 +182,7 @@ def _compute(
         rows = study.measure(Cell(study.name, at, alone))
     except Stopped:  # a signal, which the training of a cell took for itself
         raise Stopped(
-            f"study {study.name} was stopped: run it again with the same --out to go on where it was"
+            f"study {study.name} was stopped: run it again with the same --out to continue it"
         ) from None
     except Exception:
         # A cell that fails says so in the results; the others are worth having.

@@ -1,17 +1,17 @@
 r"""Study: along which velocity the MeanFlow target is differentiated: its noise, bias and effect.
 
-MeanFlow regresses u on :math:`v_c + (t - s) D u`, where v_c is the velocity of the row's own path and
-D the derivative along :math:`(w, 1, 0)`. Any w whose mean given x_s is the velocity v gives the
-same mean, so here :math:`w = (1 - \beta) v_c + \beta v`: beta = 0 is MeanFlow, beta = 1 takes the
-exact field. With e = v_c - v, the noise of the target at the exact map is
+MeanFlow regresses u on :math:`v_c + (t - s) D u`, where v_c is the velocity of the row's own path
+and D the derivative along :math:`(w, 1, 0)`. Any w whose mean given x_s is the velocity v gives
+the same mean, so here :math:`w = (1 - \beta) v_c + \beta v`: beta = 0 is MeanFlow, beta = 1 takes
+the exact field. With e = v_c - v, the noise of the target at the exact map is
 
 .. math:: \bigl(\beta + (1 - \beta) \nabla X_{s,t}\bigr) e ,
 
 so its variance, which is that of the gradient in u, is a parabola in beta. A law N(0, l) has
-:math:`\nabla X_{s,t} = \sigma_t / \sigma_s = r` and :math:`\mathrm{Var}\, e = l / \sigma_s^2`; the least
-variance is at :math:`\beta^* = -E[r (1 - r) V] / E[(1 - r)^2 V]`. Where the map contracts, r < 1,
-the path's own velocity has less noise than the exact one. A field that is off by delta moves the
-mean of the target by :math:`\beta \delta (r - 1)`.
+:math:`\nabla X_{s,t} = \sigma_t / \sigma_s = r` and :math:`\mathrm{Var}\, e = l / \sigma_s^2`; the
+least variance is at :math:`\beta^* = -E[r (1 - r) V] / E[(1 - r)^2 V]`. Where the map contracts,
+r < 1, the path's own velocity has less noise than the exact one. A field that is off by delta
+moves the mean of the target by :math:`\beta \delta (r - 1)`.
 
 The mix, and that its best coefficient is inside (0, 1), is from the abstract of the first paper;
 its formulas were not at hand, and those here are derived.
@@ -44,9 +44,9 @@ from monge.studies.learning import Examples, nodes, root_mean_square, train
 from monge.studies.study import Axis, Cell, Row, Study
 from monge.targets.base import Target
 from monge.targets.gaussian import Gaussian
-from monge.tensors import stream
+from monge.tensors import as_time, stream
 from monge.time_pairs import Triangle
-from monge.types import State, VelocityField
+from monge.types import Cond, State, Time, VelocityField
 
 PAIRS = 2**16
 """Pairs of times, and rows, over which noise is averaged."""
@@ -137,8 +137,8 @@ def trained(law: Target, beta: float, seed: int) -> float:
     """The error of one jump of a map trained with the mixed tangent of the exact field."""
     exact, field = exact_map(law), law.field(Linear())
 
-    def single(x: State, t: Tensor, cond: object = None) -> State:
-        return field(x.double(), t.double()).to(x.dtype)
+    def single(x: State, t: Time, cond: Cond = None) -> State:
+        return field(x.double(), as_time(t, x).double()).to(x.dtype)
 
     rule: Rule = MixedMeanFlow(beta=beta, field=single, clip=10.0)
     spec = MLPSpec(64, 3, 32, two_times=True, anchor="end", time_scale=20.0)
@@ -179,7 +179,7 @@ STUDY = Study(
     question="Which velocity should MeanFlow be differentiated along: the path's or its mean?",
     axes=(
         Axis("law", (*LAWS, "gaussian", "mixture"), ("narrow", "even", "wide", "mixture"),
-             "narrow, even, wide: N(0, l) on the line, l 0.16, 0.8, 4, closed; the others are trained"),
+             "N(0, 0.16), N(0, 0.8), N(0, 4) on the line, closed; the others are trained"),
         Axis("seed", (0, 1, 2, 3, 4), (0, 1), "of the rows, weights and batches"),
         Axis("beta", (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0),
              "share of the exact field in the tangent", together=True),

@@ -5,7 +5,7 @@
 | consistent | the slope is the predicted one | the bound holds, with the slope it predicts |
 | steeper | the error falls faster (grows more slowly) | the bound holds and is not attained |
 | refutes | the error falls more slowly (grows faster) | the same |
-| undecided | too few points in the range, or an interval that is too wide | the same |
+| undecided | too few points in the range, or an interval that is too wide around it | the same |
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def _judge_slope(claim: Slope, group: Mapping[str, Any], found: Line) -> Verdict
     range_ = f"{claim.against} {found.fitted[0].x:.3g} to {found.fitted[-1].x:.3g}"
     measured = f"slope {own.slope:.3g} [{own.low:.3g}, {own.high:.3g}] over {range_}"
     what = f"the {'rate' if claim.kind == 'rate' else 'upper bound'} {found.predicted:.3g}"
-    if own.half > claim.resolution:
+    near = own.low - claim.tolerance <= found.predicted <= own.high + claim.tolerance
+    if own.half > claim.resolution and near:  # a wide interval still excludes what is outside
         text = f"{measured}: too wide an interval to decide about {what}"
         return Verdict(claim, group, "undecided", text, found)
     # Positive where the error falls faster, or grows more slowly, than predicted.
