@@ -110,7 +110,7 @@ def main() -> None:
         names, classes = [f"x{j}" for j in range(bunch.data.shape[1])], len(bunch.target_names)
         found: dict[str, list[tuple[float, float]]] = {}
         for split in range(SPLITS):
-            train, test = train_test_split(rows, test_size=0.2, random_state=split)
+            train, test = map(np.asarray, train_test_split(rows, test_size=0.2, random_state=split))
             real, held = (scaled(z, train, classes) for z in (train, test))
             drawn = generators(train, names, split, given.steps, given.marginals)
             for what, draw in drawn.items():
