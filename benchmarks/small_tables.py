@@ -21,6 +21,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import ot
@@ -105,7 +106,7 @@ def main() -> None:
     print(json.dumps(machine()))
     print("| | | W1 to test rows | W1 to training rows |\n|---|---|---|---|")
     for name in given.tables:
-        bunch = TABLES[name]()
+        bunch: Any = TABLES[name]()
         rows = np.c_[bunch.data, bunch.target].astype(float)
         names, classes = [f"x{j}" for j in range(bunch.data.shape[1])], len(bunch.target_names)
         found: dict[str, list[tuple[float, float]]] = {}
