@@ -12,7 +12,9 @@ Beside each run stand the floor (one random half of the training rows against th
 that are drawn independently, and a Gaussian copula. Equal steps are equal work; seconds are of the
 processor.
 
-    python -m benchmarks.magic magic.csv --steps 3000 --marginals none quantile --seeds 3
+    python -m benchmarks.magic magic.csv --steps 2000 --marginals none quantile --seeds 3
+
+`--rows` draws fewer samples than there are training rows, in less time.
 """
 
 from __future__ import annotations
@@ -89,9 +91,18 @@ def trained(path: Path, n: int, seed: int, settings: dict[str, Any]) -> tuple[pa
 
 
 def rows_of(
-    path: Path, choices: Sequence[str], seeds: int, length: dict[str, Any], given: Sequence[Path]
+    path: Path,
+    choices: Sequence[str],
+    seeds: int,
+    length: dict[str, Any],
+    given: Sequence[Path],
+    size: int | None = None,
 ) -> dict[str, list[dict[str, float]]]:
-    """The numbers of every row of the benchmark, one entry a seed."""
+    """The numbers of every row of the benchmark, one entry a seed.
+
+    Args:
+        size: samples; as many as training rows if None.
+    """
     table = csv.read_csv(path)
     train, test = split(table.num_rows)
     values = sorted(set(table[TARGET].to_pylist()))
@@ -99,15 +110,14 @@ def rows_of(
     columns = Columns(
         tuple(table.column_names), tuple(name == TARGET for name in table.column_names)
     )
+    n = len(real) if size is None else size
     halves = torch.randperm(len(real), generator=torch.Generator().manual_seed(0)).chunk(2)
     found = {
         "floor (halves of the real rows)": [
-            measured(real[halves[0]], real[halves[1]], held, columns, 0)
+            measured(real[halves[0][:n]], real[halves[1]], held, columns, 0)
         ],
-        "columns independent": [
-            measured(independent_columns(real, len(real), 0), real, held, columns, 0)
-        ],
-        "Gaussian copula": [measured(gaussian_copula(real, len(real), 0), real, held, columns, 0)],
+        "columns independent": [measured(independent_columns(real, n, 0), real, held, columns, 0)],
+        "Gaussian copula": [measured(gaussian_copula(real, n, 0), real, held, columns, 0)],
     }
     for file in given:
         rows = matrix(csv.read_csv(file).select(table.column_names), values)
@@ -117,9 +127,7 @@ def rows_of(
         csv.write_csv(table.take(train), part)
         for seed in range(seeds):
             for choice in choices:
-                drawn, seconds, steps = trained(
-                    part, len(real), seed, {"marginals": choice, **length}
-                )
+                drawn, seconds, steps = trained(part, n, seed, {"marginals": choice, **length})
                 row = measured(matrix(drawn, values), real, held, columns, seed)
                 row |= {"seconds": seconds, "steps": float(steps)}
                 found.setdefault(f"monge, marginals {choice}", []).append(row)
@@ -151,10 +159,11 @@ def main() -> None:
     made.add_argument("--steps", type=int, help="in place of minutes: equal work for all")
     made.add_argument("--seeds", type=int, default=1)
     made.add_argument("--samples", type=Path, nargs="*", default=[], help="csv files to measure")
+    made.add_argument("--rows", type=int, help="samples; as many as training rows if not given")
     given = made.parse_args()
     length = {"steps": given.steps} if given.steps else {"minutes": given.minutes or 5.0}
     torch.set_num_threads(1)
-    found = rows_of(given.table, given.marginals, given.seeds, length, given.samples)
+    found = rows_of(given.table, given.marginals, given.seeds, length, given.samples, given.rows)
     print(json.dumps(machine()))
     print(text(found))
 

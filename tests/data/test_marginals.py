@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -25,21 +26,30 @@ from monge.data.reading import Reading
 from monge.data.tables.tables import from_table
 from monge.errors import UserError
 
-RNG = np.random.default_rng(7)
 N = 3000
 
-LAWS: dict[str, Callable[[], np.ndarray]] = {
-    "normal": lambda: RNG.normal(3, 2, N),
-    "lognormal": lambda: RNG.lognormal(0, 1.5, N),
-    "cauchy": lambda: RNG.standard_cauchy(N),
-    "two modes": lambda: np.where(RNG.random(N) < 0.3, RNG.normal(-9, 0.1, N), RNG.normal(4, 1, N)),
-    "uniform in [0, 1]": lambda: RNG.random(N),
-    "percent": lambda: np.round(100 * RNG.beta(0.5, 0.5, N), 1),
-    "counts with zeros": lambda: np.where(RNG.random(N) < 0.4, 0, RNG.poisson(6, N)),
-    "codes": lambda: RNG.integers(1, 6, N),
-    "two levels": lambda: (RNG.random(N) < 0.2).astype(int),
-    "money": lambda: np.round(RNG.lognormal(5, 1, N), 2),
+DRAWS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "normal": lambda rng: rng.normal(3, 2, N),
+    "lognormal": lambda rng: rng.lognormal(0, 1.5, N),
+    "cauchy": lambda rng: rng.standard_cauchy(N),
+    "two modes": lambda rng: np.where(
+        rng.random(N) < 0.3, rng.normal(-9, 0.1, N), rng.normal(4, 1, N)
+    ),
+    "uniform in [0, 1]": lambda rng: rng.random(N),
+    "percent": lambda rng: np.round(100 * rng.beta(0.5, 0.5, N), 1),
+    "counts with zeros": lambda rng: np.where(rng.random(N) < 0.4, 0, rng.poisson(6, N)),
+    "codes": lambda rng: rng.integers(1, 6, N),
+    "two levels": lambda rng: (rng.random(N) < 0.2).astype(int),
+    "money": lambda rng: np.round(rng.lognormal(5, 1, N), 2),
 }
+
+
+def fresh(place: int, draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    """The numbers of a law, the same in whatever order tests run."""
+    return draw(np.random.default_rng([7, place]))
+
+
+LAWS = {name: functools.partial(fresh, k, draw) for k, (name, draw) in enumerate(DRAWS.items())}
 
 
 def data_of(columns: dict[str, np.ndarray], rule: str) -> Data:
@@ -80,20 +90,21 @@ def test_a_curve_inverts_and_has_its_derivative(law: str, rule: str) -> None:
     assert bool((x.diff(dim=0) > 0).all())
     inside = ~curves.beyond(x)[:, 0] & (u[:, 0].abs() < 5)
     slope = curves.log_slope(u).exp()
-    # The inverse is exact to the rounding of x, which the slope magnifies.
-    allowed = 1e-9 + 1e-13 * (x.abs() / slope)[inside]
+    # The inverse is exact to the rounding of x, which the slope magnifies: in such roundings the
+    # Cauchy law, whose numbers span five orders, has 25, all others 1.
+    allowed = 50 * 2.0**-52 * (1 + (x.abs() / slope)[inside])
     assert bool(((curves.score(x) - u)[inside].abs() <= allowed).all())
     automatic = torch.func.jvp(curves.value, (u,), (torch.ones_like(u),))[1]
     torch.testing.assert_close(slope, automatic, rtol=1e-8, atol=0)
 
 
-@pytest.mark.parametrize("law", [k for k in LAWS if k not in ("two levels", "cauchy")])
+@pytest.mark.parametrize("law", LAWS)
 def test_scores_are_normal_on_other_rows_of_the_law(law: str) -> None:
-    data = data_of({"a": LAWS[law](), "b": RNG.random(N)}, "quantile")
+    data = data_of({"a": LAWS[law](), "b": np.random.default_rng(0).random(N)}, "quantile")
     scores = bent(data).scores(data.heldout)[:, 0].numpy()
     # The Kolmogorov distance of n from N rows of one law: 0.1 % point, 1.95 sqrt(1/n + 1/N);
     # levels are dequantised, so that the scores have no ties.
-    limit = 1.95 * math.sqrt(1 / len(data.heldout) + 1 / len(data.train)) + 0.01
+    limit = 1.95 * math.sqrt(1 / len(data.heldout) + 1 / len(data.train))
     assert stats.kstest(scores, "norm").statistic < limit
 
 
@@ -104,7 +115,7 @@ def test_the_curve_of_a_known_law_is_its_quantile_function() -> None:
     assert curve is not None and curve.low == 0
     u = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
     found = Curves([curve.curve]).value(u)[:, 0].numpy()
-    np.testing.assert_allclose(found, -2 * np.log1p(-special.ndtr(u[:, 0].numpy())), rtol=2e-4)
+    np.testing.assert_allclose(found, -2 * np.log1p(-special.ndtr(u[:, 0].numpy())), rtol=3e-5)
 
 
 @pytest.mark.parametrize("rule", ["quantile", "power"])
@@ -118,26 +129,29 @@ def test_a_density_of_one_column_integrates_to_one(law: str, rule: str) -> None:
     assert logs is not None
     density = (-0.5 * curves.score(x)[:, 0] ** 2 - 0.5 * math.log(2 * math.pi) - logs).exp()
     total = float((density * weights).sum())
-    assert total == pytest.approx(1, abs=1e-5)
+    # Near a bound numbers are told apart to 1e-12 of the last knot's distance. Where few powers fit
+    # a law that is cut off, as uniform numbers, 5e-7 of its mass lies nearer than that.
+    assert total == pytest.approx(1, abs=1e-10 if rule == "quantile" else 1e-6)
 
 
 def test_a_density_of_two_columns_integrates_to_one_in_the_file_s_units() -> None:
     n = 600
-    both = RNG.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], n)
+    both = np.random.default_rng(1).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], n)
     data = data_of({"a": np.exp(both[:, 0]), "b": special.ndtr(both[:, 1])}, "quantile")
     model = bent(data)
     pca = WithMarginals(PCASpec().build(data.shape), data.codec.curves).fit(data.train)  # type: ignore
     run = autoencoders.standardise(pca, data.train).double()
     curves = curves_of(data)
 
-    sides = [nodes_of(curves, k, 160, 5) for k in range(2)]
+    sides = [nodes_of(curves, k, 40, 10) for k in range(2)]
     grid = torch.cartesian_prod(*(x for x, _ in sides))
     area = torch.cartesian_prod(*(w for _, w in sides)).prod(1)
     z = run.encode(grid).mean
     logs = run.log_abs_det_at(grid)
     assert logs is not None and run.bijective and model.bijective and run.log_abs_det is None
     density = (-0.5 * z.square().sum(1) - math.log(2 * math.pi) - logs).exp()
-    assert float((density * area).sum()) == pytest.approx(1, abs=1e-4)
+    # The quadrature's own error, at bounds: 1e-5 of order 8, 2e-6 of order 10.
+    assert float((density * area).sum()) == pytest.approx(1, abs=4e-6)
 
 
 def test_the_log_determinant_is_that_of_the_decoder() -> None:
@@ -177,13 +191,24 @@ def test_every_row_comes_back() -> None:
     data = data_of(columns, "quantile")
     assert data.codec is not None and data.rows is not None
     model = bent(data)
-    back = data.codec.decode(model.decode(model.encode(data.train).mean)).to_pydict()
+    again = model.decode(model.encode(data.train).mean)
+    # Scores and numbers are rounded to float32; the slope magnifies the former.
+    wide = data.train.double()
+    u = model.curves.score(wide)
+    rounding = 2.0**-24 * (wide.abs() + model.curves.log_slope(u).exp() * u.abs())
+    assert bool(((again.double() - wide).abs() <= 2 * rounding).all())
+    back = data.codec.decode(again).to_pydict()
     plain = data.codec.decode(data.train).to_pydict()
     for name, column in back.items():
         moved = np.asarray(column) != np.asarray(plain[name])
-        # Float32 may cross the edge of a cell where the noise within it has come as near as that.
-        assert moved.mean() <= 0.002, name
-        assert set(column) <= set(columns[name].tolist()) or moved.any()
+        # The noise within a cell may come as near to its edge as that.
+        column_of = next(c for c in data.codec.columns if c.name == name)
+        k = [c.name for c in data.codec.columns].index(name)
+        assert column_of.grid is not None
+        near = 4 * rounding[:, k].numpy() / column_of.grid.width  # from either side of two edges
+        assert moved.sum() <= near.sum() + 4 * math.sqrt(near.sum()), name
+        steps = np.abs(np.asarray(column) - np.asarray(plain[name])) / column_of.grid.width
+        assert steps.max() < 1.5, name
 
 
 def test_numbers_at_a_bound_have_no_density_and_a_finite_score() -> None:
@@ -196,7 +221,7 @@ def test_numbers_at_a_bound_have_no_density_and_a_finite_score() -> None:
 
 
 def test_auto_leaves_normal_columns_and_short_tables_alone() -> None:
-    normal = RNG.permutation(special.ndtri((np.arange(N) + 0.5) / N))
+    normal = np.random.default_rng(2).permutation(special.ndtri((np.arange(N) + 0.5) / N))
     data = data_of({"a": normal, "b": LAWS["lognormal"]()}, "auto")
     assert data.codec is not None
     assert [c is None for c in data.codec.curves] == [True, False]
@@ -235,12 +260,13 @@ def test_an_autoencoder_comes_back_from_its_folder(tmp_path) -> None:
         loaded.encode(data.heldout).mean, autoencoders.load(tmp_path).encode(data.heldout).mean
     )
     back = loaded.decode(loaded.encode(data.heldout).mean)
-    torch.testing.assert_close(back, data.heldout, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(back, data.heldout, rtol=2e-5, atol=1e-6)
 
 
 def test_columns_left_as_they_are_come_back_from_the_folder_beside_bent_ones(tmp_path) -> None:
     normal = special.ndtri((np.arange(N) + 0.5) / N)
-    data = data_of({"a": RNG.permutation(normal), "b": LAWS["lognormal"]()}, "auto")
+    normal = np.random.default_rng(3).permutation(normal)
+    data = data_of({"a": normal, "b": LAWS["lognormal"]()}, "auto")
     assert data.codec is not None and data.codec.curves[0] is None
     made = WithMarginals(IdentitySpec().build(data.shape), data.codec.curves)
     autoencoders.save(autoencoders.standardise(made, data.train), tmp_path)
@@ -268,8 +294,8 @@ def test_the_density_of_a_run_integrates_to_one_in_the_file_s_units(tmp_path) ->
         threads=1,
     )
     curves = run.autoencoder.autoencoder.curves
-    x, weights = nodes_of(curves, 0, 40, 5)
+    x, weights = nodes_of(curves, 0, 80, 8)
     found = run.log_density(x[:, None].float(), steps=10)
     assert found.space == "data"
-    assert float((found.value.double().exp() * weights).sum()) == pytest.approx(1, abs=5e-3)
+    assert float((found.value.double().exp() * weights).sum()) == pytest.approx(1, abs=2e-6)
     assert min(run.sample(200).table().column(0).to_pylist()) >= 0

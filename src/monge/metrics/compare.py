@@ -89,8 +89,7 @@ def compare(
         table: of each set, by the names "a", "b", "reference" and "rest", the columns in their own
             units, categories as codes (N, columns); rows (N, d) are their own if None.
         columns: what those are; with them the numbers that papers on tables report are added.
-        target: the column that models learn to predict from A and from B; None for the last
-            category or number.
+        target: the column that models learn to predict; None for the last category or number.
         trained: whether A and B were made from the rest of the reference, so that copies of it
             can be looked for.
         n: examples of each set, at most; at least 20.
@@ -104,12 +103,7 @@ def compare(
     >>> compare(x, y + 1, n=100).verdict.word
     'different'
     """
-    if rest is not None and reference is None:
-        raise UserError("a rest of the reference needs the reference itself")
-    if n < FEWEST:
-        raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
-    given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
-    sets = {name: _given(x, name) for name, x in given.items() if x is not None}
+    sets = _all_given(a, b, reference, rest, n)
     ids = _identities(sets)
     sets, columns = _with_columns(sets, table, columns)
     notes = _notes(ids)
@@ -123,9 +117,9 @@ def compare(
     if progress:
         progress("done", 1.0)
     result = _concluded(rows, found, parts[0].drawn, ids, notes, seed)
-    if table is None or columns is None:
-        return result
-    return _with_pages(result, _pages(chosen, columns, target, trained, seed))
+    known = None if table is None else columns
+    pages = _pages(chosen, known, target, trained, seed)
+    return _with_pages(result, pages) if pages else result
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,16 @@ class Part:
 
     listed: Sequence[Comparison]
     drawn: tuple[Draws, ...]
+
+
+def _all_given(a: Set, b: Set, reference: Set | None, rest: Set | None, n: int) -> dict[str, Given]:
+    """The sets by the names that messages have for them."""
+    if rest is not None and reference is None:
+        raise UserError("a rest of the reference needs the reference itself")
+    if n < FEWEST:
+        raise UserError(f"a comparison needs n of at least {FEWEST}, not {n}")
+    given = {"A": a, "B": b, "the reference": reference, "the rest of the reference": rest}
+    return {name: _given(x, name) for name, x in given.items() if x is not None}
 
 
 def _identities(sets: Mapping[str, Given]) -> dict[str, Rows]:
@@ -226,9 +230,14 @@ def _add_columns(
 
 
 def _pages(
-    chosen: Chosen, columns: Columns, target: str | None, trained: bool, seed: int
+    chosen: Chosen, columns: Columns | None, target: str | None, trained: bool, seed: int
 ) -> list[TabularReport]:
-    """What papers on tables report of A and of B; without a reference of A, half of B real."""
+    """What papers on tables report of A and of B; without a reference of A, half of B real.
+
+    None where the sets are no tables.
+    """
+    if columns is None:
+        return []
     words = {"real": "rows of the reference", "train": "other real rows"}
     real, rest = chosen.real, chosen.rest
     if rest is None:

@@ -134,6 +134,10 @@ def _limits(folder: Path) -> str:
         "The numbers compare with held-out data of the same source by the estimators named. They "
         "say nothing about other data or other uses.",
     ]
+    lines.append(
+        "No privacy is promised. Where no copies of training examples were found, single ones may "
+        "exist, and something may be learned of an example that is not copied."
+    )
     quality = read_facts(folder, QUALITY) or {}
     if quality.get("psnr_db") is not None:
         lines.append(
