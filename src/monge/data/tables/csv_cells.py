@@ -188,6 +188,12 @@ class Cells:
                 first = row + compute.index(column, value).as_py()
                 self.odd[value] = n, first
 
+    def has_decimal_commas(self, delimiter: str) -> bool:
+        """Whether all cells are numbers, some with a comma that cannot separate thousands."""
+        numbers = self.comma + self.point + len(self.marks) >= self.total
+        thousands = delimiter == "," and self.three == self.comma
+        return bool(self.comma) and numbers and not thousands
+
     @property
     def marks(self) -> dict[str, tuple[int, int]]:
         """Signs for missing values: their count, and the row of the first."""

@@ -39,12 +39,14 @@ def with_formats(
     blocks: Blocks,
     delimiter: str,
     dates: Dates,
+    commas: bool,
 ) -> list[Kind]:
     """The types of columns, where text that is numbers or dates in one notation is read as such.
 
     Args:
         kinds, cells, names: of each column; see `csv_cells`.
         dates: the setting for the order of day and month.
+        commas: whether a column of the file has decimal commas.
     """
     made = list(kinds)
     open_ = [j for j, kind in enumerate(kinds) if may_have_format(kind, cells[j])]
@@ -56,7 +58,6 @@ def with_formats(
             here = without_blanks(column).drop_null()
             here = here.filter(compute.invert(compute.is_in(here, value_set=MISSING)))
             found[j].add(here)
-    commas = any(kind.spelling.point == "," for kind in kinds)
     orders: dict[str, Order] = {}
     for j in open_:  # the columns that decide for themselves
         decided = date_of(found[j], dates, {})
