@@ -21,7 +21,7 @@ from monge.data.tables.cell_formats import (
 )
 from monge.data.tables.cell_forms import MARKS
 from monge.data.tables.cell_values import without_blanks
-from monge.data.tables.csv_cells import Cells, Kind
+from monge.data.tables.csv_cells import Cells, Kind, marks_notes
 
 LONGEST = 40
 """Characters of a cell that may be a number or a date."""
@@ -64,9 +64,10 @@ def with_formats(
         if decided is not None and decided.sep and decided.order not in (None, "year-first"):
             orders.setdefault(decided.sep, decided.order)
     for j in open_:
-        marks = tuple(cells[j].marks)
         kind = _kind(found[j], names[j], delimiter, commas, dates, orders)
-        made[j] = kinds[j] if kind is None else dataclasses.replace(kind, marks=marks)
+        if kind is not None:
+            notes = (*marks_notes(cells[j], names[j]), *kind.notes)
+            made[j] = dataclasses.replace(kind, marks=tuple(cells[j].marks), notes=notes)
     return made
 
 
