@@ -232,6 +232,16 @@ def test_three_digits_after_every_comma(tmp_path: Path) -> None:
     assert read_csv(file_of(money, tmp_path, ";"))["v"].to_pylist()[0] == 1001
 
 
+def test_a_column_with_decimal_commas_decides_for_others(tmp_path: Path) -> None:
+    """Also one of money; thousands in a file delimited by commas decide nothing."""
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n" + "".join(f"{i},50 €;{i}.{i:03}\n" for i in range(1, 40)))
+    assert read_csv(path)["b"].to_pylist()[:2] == [1001, 2002]
+    path.write_text("a,b\n" + "".join(f'"{i},{i:03}",{i}.{i:03}\n' for i in range(1, 40)))
+    table = read_csv(path)
+    assert table["a"][0].as_py() == 1001 and table["b"][0].as_py() == 1.001
+
+
 MIXED = {
     "two units": ["5%", "$5"] * 20,
     "with a unit and without": ["5%", "5"] * 20,

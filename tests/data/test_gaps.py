@@ -19,6 +19,7 @@ from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
 from monge.data.sources import load
 from monge.data.tables import table_files, tables
+from monge.data.tables.compared_columns import as_columns, as_matrices
 from monge.errors import UserError
 
 N = 80
@@ -148,6 +149,32 @@ def test_words_have_their_own_marker_and_quoted_ones_are_values(tmp_path: Path) 
     data = load(str(path), MODEL)
     assert data.table is not None and data.table["b"].null_count == N / 5
     assert table_files.csv_of(data.table) == path.read_text()
+
+
+def test_arrays_hold_nan_and_no_objects() -> None:
+    whole = pa.array([1, None, 3])
+    table = pa.table({"a": whole, "b": pa.array([True, None, False]), "c": [0.5, 1.5, None]})
+    rows = table_files.arrays_of(table, None)["arr_0"]
+    assert rows.dtype == np.float64
+    assert np.array_equal(rows, [[1, 1, 0.5], [np.nan] * 2 + [1.5], [3, 0, np.nan]], equal_nan=True)
+
+
+def test_compared_tables_have_values_and_gaps() -> None:
+    """A column with missing values becomes its values and whether they are missing."""
+    one = pa.table({"a": [1, None, 3], "k": ["x", None, "y"]})
+    other = pa.table({"a": [4, 5, 6], "k": ["y", "x", "x"]})
+    rows, titles = as_matrices([("A", one), ("B", other)], Reading())
+    assert titles == ["a", "a is missing=no", "a is missing=yes",
+                      *("k=x", "k=y", "k is missing=no", "k is missing=yes")]  # fmt: skip
+    assert rows[0][:, 2].tolist() == rows[0][:, 6].tolist() == [0, 1, 0]
+    assert rows[0][[0, 2], 0].tolist() == [1, 3] and float(rows[0][1, 0]) in (1, 3)
+    assert rows[1][:, [2, 6]].sum() == 0 and bool(rows[0].isfinite().all())
+    plain, names, codes = as_columns([("A", one), ("B", other)], Reading())
+    assert names == ["a", "a is missing", "k", "k is missing"]
+    assert codes == [False, True, True, True] and plain[0][:, 1].tolist() == [0, 1, 0]
+    empty = pa.table({"a": pa.nulls(3, pa.int64()), "k": ["x", "x", "y"]})
+    with pytest.raises(UserError, match="column 'a' of B is empty: --drop a"):
+        as_matrices([("A", one), ("B", empty)], Reading())
 
 
 # The pattern of gaps. y is missing at random: by a column that is always there. z is missing by its

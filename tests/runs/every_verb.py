@@ -181,6 +181,12 @@ def _encoded(world: World, kind: Kind, out: Path) -> Path:
     return path
 
 
+def _holes(out: Path) -> Path:
+    path = out.with_suffix(".holes.csv")
+    path.write_text("a,b\n1.0,\n")
+    return path
+
+
 def _evaluated(world: World, kind: Kind, out: Path) -> Any:
     return world.run(kind).evaluate(20, data=world.data(kind))
 
@@ -261,6 +267,10 @@ VERBS: dict[str, Cell] = {
         ],
         lambda w, k, out: w.run(k).interpolate(_encoded(w, k, out), 3),
     ),
+    "impute": Cell(
+        lambda w, k, out: ["impute", w.run(k).folder, _holes(out), "--out", f"{out}.filled.csv"],
+        lambda w, k, out: w.run(k).impute(pa.table({"a": [1.0], "b": pa.nulls(1, pa.float64())})),
+    ),
     "log-density": Cell(None, _density),
     "export pt2": Cell(
         lambda w, k, out: ["export", w.run(k).folder, "--out", f"{out}.pt2"],
@@ -293,6 +303,8 @@ def refusal(kind: Kind, verb: str, door: str) -> str | None:
         return "trained on arrays in memory, which no command can read again"
     if verb == "sample of labels" and kind.given != "labels":
         return "this run has no labels: leave out --label"
+    if verb == "impute" and kind.given != "any":
+        return "this run cannot impute: train on a table with --conditional any"
     if verb == "encode to noise" and kind.model == "map":
         return "this map was trained forwards alone"
     if verb == "interpolate" and not kind.image and door == "command":

@@ -162,7 +162,7 @@ def test_density_with_categories_is_refused(csv_run: Run) -> None:
     with pytest.raises(UserError, match="the columns 'kind' hold categories or missing values"):
         csv_run.log_density(source(20))
     found = heldout_density(csv_run, csv_run.data())
-    assert "categorical" in found["refused"]
+    assert "categories" in found["refused"]
 
 
 def test_evaluation_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from scipy import linalg
 from torch import Tensor, nn
 
@@ -307,6 +308,16 @@ def test_all_else_in_a_file_is_kept_to_the_letter(data: Data, tmp_path: Path, ho
     _, mean, left = law_given([0, 2, 3], np.array([6.5, 0.05, -1.25]))
     assert abs(one - mean[0]) < 5 * left[0, 0] ** 0.5
     assert after[4].split(b";")[0] == b"NA" and after[4].split(b";")[3] == b"0.010"
+
+
+def test_parquet_is_filled_too(data: Data, tmp_path: Path) -> None:
+    holed = with_holes(gaussian_table(60, 6), 7).append_column("id", pa.array(range(60)))
+    parquet.write_table(holed, tmp_path / "h.parquet")
+    content, found = impute_file(generator(data), tmp_path / "h.parquet", 2, seed=4)
+    made = parquet.read_table(pa.BufferReader(content))
+    assert made.equals(impute(generator(data), holed, 2, seed=4)) and len(made) == 120
+    assert found.cells == sum(column.null_count for column in holed.columns)
+    assert all(column.null_count == 0 for column in made.columns)
 
 
 def test_several_draws_are_numbered_and_differ(data: Data, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "path": spec.path,
         "output": spec.output,
         "coupling": spec.coupling,
+        "conditional": spec.conditional,
         "solver": solver,
         "grid": spec.grid,
         "guidance": guidance,
@@ -93,6 +94,7 @@ def in_words(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
         "network": found["network"],
         "objective": objective,
         "path": f"{found['path']}, output {found['output']}, coupling {found['coupling']}",
+        "given": "any columns" if found["conditional"] == "any" else "",
         "sampling": f"{found['solver']}, {found['grid']}, guidance {found['guidance']:g}, "
         f"final {found['final']}",
         "steps": f"{found['steps']} of {asked}" if blocks is None else f"{asked}, of each block",

@@ -61,9 +61,20 @@ def impute(
         UserError: a model that was not trained with ``conditional="any"``, or other values than
             the table has.
     """
-    codec = codec_for(model)
+    return filled(*_drawn_of_table(model, table, draws, seed, sampling), draws)
+
+
+def _drawn_of_table(
+    model: GenerativeModel, table: pa.Table, draws: int, seed: int, sampling: Mapping[str, Any]
+) -> tuple[pa.Table, Imputed]:
+    """A table whose NaN are null, and its missing cells, drawn."""
     table = nan_as_missing(table)
-    found = drawn(model, table.select(_common(codec, table.column_names)), draws, seed, **sampling)
+    known = table.select(_common(codec_for(model), table.column_names))
+    return table, drawn(model, known, draws, seed, **sampling)
+
+
+def filled(table: pa.Table, found: Imputed, draws: int) -> pa.Table:
+    """A table with its missing cells as drawn, repeated for each draw."""
     tables = [_filled(table, found, draw) for draw in range(draws)]
     if draws == 1:
         return tables[0]
@@ -88,11 +99,8 @@ def impute_file(
     if (suffix := table_files.suffix_of(path)) not in table_files.SUFFIXES:
         raise UserError(f"cannot impute {path}: give a .csv, .tsv or .parquet file")
     if suffix == ".parquet":
-        table = nan_as_missing(table_files.read(path))
-        known = table.select(_common(codec, table.column_names))
-        found = drawn(model, known, draws, seed, **sampling)
-        whole = impute(model, table, draws, seed=seed, **sampling)
-        return table_files.parquet_of(whole), found
+        table, found = _drawn_of_table(model, table_files.read(path), draws, seed, sampling)
+        return table_files.parquet_of(filled(table, found, draws)), found
     raw = raw_csv.read_raw(path)
     names = _common(codec, list(raw.dialect.names))
     places = {name: raw.dialect.names.index(name) for name in names}

@@ -30,7 +30,12 @@ THRESHOLD = 0.5
 
 def name_of(c: Column) -> str:
     """The name of the coordinate that tells whether a value is missing."""
-    return f"{c.name} is missing"
+    return named(c.name)
+
+
+def named(column: str) -> str:
+    """The name of what tells whether a column's values are missing."""
+    return f"{column} is missing"
 
 
 def are_missing(scores: np.ndarray) -> np.ndarray:
@@ -51,11 +56,17 @@ def filled(column: pa.ChunkedArray, c: Column) -> pa.ChunkedArray:
     Row i takes the same value whenever the column is the same. If no value is known, a number takes
     the centre of the training rows, and a category its first value.
     """
+    if column.null_count < len(column):
+        return refilled(column, c.name)
+    return pa.chunked_array([_middle(c, column.type).take(pa.array([0] * len(column)))])
+
+
+def refilled(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column with random known values of its own, of which it has some, for missing ones."""
+    if not column.null_count:
+        return column
     known = column.drop_null()
-    if not len(known):
-        known = pa.chunked_array([_middle(c, column.type)])
-    rng = stream(0, "gaps", c.name)
-    drawn = torch.randint(len(known), (len(column),), generator=rng).numpy()
+    drawn = torch.randint(len(known), (len(column),), generator=stream(0, "gaps", name)).numpy()
     holes = np.asarray(compute.is_null(column))
     # Known rows take themselves: their numbers among the known values.
     return known.take(pa.array(np.where(holes, drawn, np.cumsum(~holes) - 1)))

@@ -134,20 +134,41 @@ def check_types(table: pa.Table, asked: Asked) -> tuple[Asked, list[str]]:
                 f"({drop([name])} leaves it out)"
             )
         elif values > 1:
-            texts.append((name, values))
+            texts.append((name, values, _looks_like(column)))
     if texts:
         problems.append(_of_text(texts, words, table.num_rows))
     refuse(problems)
     return dataclasses.replace(asked, categorical=(*asked.categorical, *words)), notes
 
 
-def _of_text(texts: list[tuple[str, int]], words: list[str], rows: int) -> str:
+IDENTIFIER = (
+    r"(?i)^(?:[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{16,}|[a-z]{0,5}[-_#]?\d{3,})$"
+)
+"""UUIDs, hexadecimal digests, and numbers after a few letters."""
+
+FREE_WORDS = 4
+"""Words of a cell, on average, from which text is called free text."""
+
+
+def _looks_like(column: pa.ChunkedArray) -> str:
+    """What text that hardly repeats is called: identifiers, free text, or nothing."""
+    known = column.drop_null().slice(0, 10_000).cast(pa.string())
+    if not len(known):
+        return ""
+    fits = compute.match_substring_regex(known, IDENTIFIER)
+    if compute.mean(fits.cast(pa.float64())).as_py() > 0.9:
+        return ", which look like identifiers"
+    blanks = compute.mean(compute.count_substring(known, " ")).as_py()
+    return ", which are free text" if blanks >= FREE_WORDS - 1 else ""
+
+
+def _of_text(texts: list[tuple[str, int, str]], words: list[str], rows: int) -> str:
     """Advice on text columns with too many values."""
-    told = ", ".join(f"{name!r} ({values} different values)" for name, values in texts)
+    told = ", ".join(f"{name!r} ({values} different values{what})" for name, values, what in texts)
     lines = (
         f"columns with text that hardly repeats: {told} in {rows} rows, too many to be learned as "
-        f"categories unasked. Leave them out by {drop(name for name, _ in texts)}"
+        f"categories unasked. Leave them out by {drop(name for name, _, _ in texts)}"
     )
-    if few := [name for name, values in texts if values <= rows // 2]:
+    if few := [name for name, values, _ in texts if values <= rows // 2]:
         lines += f"; or learn them as categories by {flag('--categorical', [*words, *few])}"
     return lines

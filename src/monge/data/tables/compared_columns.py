@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from monge.data.columns import arrow
+from monge.data.columns import arrow, gaps
 from monge.data.columns.arrow import compute
-from monge.data.naming import flag, names_in
+from monge.data.naming import drop, flag, names_in
 from monge.data.reading import Reading
 from monge.errors import UserError
 
@@ -57,16 +57,27 @@ def as_columns(
 def _common(
     tables: Sequence[tuple[str, pa.Table]], reading: Reading
 ) -> Iterator[tuple[str, list[np.ndarray], list[str]]]:
-    """Each column that the tables share, converted by `_numbers`."""
+    """Each column that the tables share, converted by `_numbers`.
+
+    A column with missing values is followed by whether they are missing; its values there are
+    random known ones.
+    """
     columns = {name: table.column_names for name, table in tables}
     common = [c for c in columns[tables[0][0]] if all(c in own for own in columns.values())]
     if any(len(own) > len(common) for own in columns.values()):
         raise UserError(differing(columns, common))
+    whose = [t for t, _ in tables]
     for name in common:
-        made, values = _numbers(
-            name, [table[name] for _, table in tables], [t for t, _ in tables], reading
-        )
+        own = [table[name] for _, table in tables]
+        missing = [np.asarray(compute.is_null(column)) for column in own]
+        for column, holes, where in zip(own, missing, whose, strict=True):
+            if len(column) and holes.all():
+                raise UserError(f"column {name!r} of {where} is empty: {drop([name])}")
+        made, values = _numbers(name, [gaps.refilled(c, name) for c in own], whose, reading)
         yield name, made, values
+        if any(holes.any() for holes in missing):
+            codes = [np.eye(2)[holes.astype(np.int64)] for holes in missing]
+            yield gaps.named(name), codes, ["no", "yes"]
 
 
 def differing(columns: dict[str, list[str]], common: list[str]) -> str:

@@ -188,6 +188,12 @@ class Cells:
                 first = row + compute.index(column, value).as_py()
                 self.odd[value] = n, first
 
+    def has_decimal_commas(self, delimiter: str) -> bool:
+        """Whether all cells are numbers, some with a comma that cannot separate thousands."""
+        numbers = self.comma + self.point + len(self.marks) >= self.total
+        thousands = delimiter == "," and self.three == self.comma
+        return bool(self.comma) and numbers and not thousands
+
     @property
     def marks(self) -> dict[str, tuple[int, int]]:
         """Signs for missing values: their count, and the row of the first."""
@@ -227,10 +233,7 @@ def decide(cells: Cells, name: str, delimiter: str, commas: bool = False) -> Kin
     n = cells.total - n_marks
     if cells.total == 0:
         return Kind(pa.string() if cells.quoted else pa.null())
-    told = []
-    if marks:
-        listed = ", ".join(f"{c!r} {k} times, first in row {row}" for c, (k, row) in marks.items())
-        told.append(f"column {name!r}: cells that count as missing values: {listed}")
+    told = marks_notes(cells, name)
     kind = None
     if n and cells.point + cells.comma == n:
         kind = _number(cells, name, delimiter, n, commas)
@@ -255,6 +258,14 @@ def decide(cells: Cells, name: str, delimiter: str, commas: bool = False) -> Kin
             return Kind(pa.string(), notes=(*kind.notes, note), advice=kind.advice)
         return kind
     return Kind(kind.dtype, tuple(marks), kind.spelling, (*told, *kind.notes), kind.advice)
+
+
+def marks_notes(cells: Cells, name: str) -> list[str]:
+    """A note on signs for missing values, if there are some."""
+    listed = [f"{c!r} {k} times, first in row {row}" for c, (k, row) in cells.marks.items()]
+    if not listed:
+        return []
+    return [f"column {name!r}: cells that count as missing values: {', '.join(listed)}"]
 
 
 def _number(cells: Cells, name: str, delimiter: str, n: int, commas: bool) -> Kind | None:

@@ -85,10 +85,7 @@ def _read(path: Path, dialect: Dialect, limit: int | None, dates: Dates) -> pa.T
     if len(kept) < n:
         what = "a column" if n - len(kept) == 1 else f"{n - len(kept)} columns"
         notes.append(f"{what} with neither a name nor a value: left out")
-    commas = any(c.comma for c in cells if c.comma + c.point + len(c.marks) >= c.total)
-    kinds = [csv_cells.decide(c, name, dialect.delimiter, commas) if row else Kind(pa.null())
-             for c, name in zip(cells, dialect.names, strict=True)]  # fmt: skip
-    kinds = with_formats(kinds, cells, dialect.names, source.blocks, dialect.delimiter, dates)
+    kinds = [Kind(pa.null()) for _ in cells] if row == 0 else _kinds(cells, source, dates)
     table = source.converted(kinds, kept)
     table, more = _with_codes_of_na(table, source, kept)
     table = _with_markers(table, source, kept)
@@ -97,6 +94,20 @@ def _read(path: Path, dialect: Dialect, limit: int | None, dates: Dates) -> pa.T
     return table.replace_schema_metadata(
         {NOTES: json.dumps(notes).encode(), ADVICE: json.dumps(advice).encode()}
     )
+
+
+def _kinds(cells: Sequence[Cells], source: _Source, dates: Dates) -> list[Kind]:
+    """The type of each column; one column with decimal commas decides for others."""
+    mark, names = source.dialect.delimiter, source.dialect.names
+    commas = any(c.has_decimal_commas(mark) for c in cells)
+    while True:
+        kinds = [
+            csv_cells.decide(c, name, mark, commas) for c, name in zip(cells, names, strict=True)
+        ]
+        kinds = with_formats(kinds, cells, names, source.blocks, mark, dates, commas)
+        if commas or all(kind.spelling.point != "," for kind in kinds):
+            return kinds
+        commas = True
 
 
 def notes_of(table: pa.Table) -> list[str]:

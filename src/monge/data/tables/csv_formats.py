@@ -21,7 +21,7 @@ from monge.data.tables.cell_formats import (
 )
 from monge.data.tables.cell_forms import MARKS
 from monge.data.tables.cell_values import without_blanks
-from monge.data.tables.csv_cells import Cells, Kind
+from monge.data.tables.csv_cells import Cells, Kind, marks_notes
 
 LONGEST = 40
 """Characters of a cell that may be a number or a date."""
@@ -39,12 +39,14 @@ def with_formats(
     blocks: Blocks,
     delimiter: str,
     dates: Dates,
+    commas: bool,
 ) -> list[Kind]:
     """The types of columns, where text that is numbers or dates in one notation is read as such.
 
     Args:
         kinds, cells, names: of each column; see `csv_cells`.
         dates: the setting for the order of day and month.
+        commas: whether a column of the file has decimal commas.
     """
     made = list(kinds)
     open_ = [j for j, kind in enumerate(kinds) if may_have_format(kind, cells[j])]
@@ -56,16 +58,16 @@ def with_formats(
             here = without_blanks(column).drop_null()
             here = here.filter(compute.invert(compute.is_in(here, value_set=MISSING)))
             found[j].add(here)
-    commas = any(kind.spelling.point == "," for kind in kinds)
     orders: dict[str, Order] = {}
     for j in open_:  # the columns that decide for themselves
         decided = date_of(found[j], dates, {})
         if decided is not None and decided.sep and decided.order not in (None, "year-first"):
             orders.setdefault(decided.sep, decided.order)
     for j in open_:
-        marks = tuple(cells[j].marks)
         kind = _kind(found[j], names[j], delimiter, commas, dates, orders)
-        made[j] = kinds[j] if kind is None else dataclasses.replace(kind, marks=marks)
+        if kind is not None:
+            notes = (*marks_notes(cells[j], names[j]), *kind.notes)
+            made[j] = dataclasses.replace(kind, marks=tuple(cells[j].marks), notes=notes)
     return made
 
 

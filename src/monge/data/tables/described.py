@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ from monge.data.columns import arrow
 from monge.data.columns.arrow import compute
 from monge.data.columns.coordinates import Column, range_of
 from monge.data.columns.schema import TableCodec
+from monge.data.naming import flag
 
 ATOM = 0.05
 """Least share of rows with one value that is reported as an atom."""
@@ -37,6 +41,33 @@ def described(c: Column, column: pa.ChunkedArray, missing: int) -> dict[str, Any
     return facts
 
 
+FEW_CODES = 10
+"""Most different whole numbers of a column that may be codes of categories."""
+
+MOST_ALIKE = 5
+"""Most notes of one kind that are printed."""
+
+
+def shortened(notes: Sequence[str]) -> list[str]:
+    """Notes as printed: of many that differ in names and numbers alone, the first few.
+
+    >>> shortened([f"column 'c{j}' is text of {j} different values" for j in range(9)])[4:]
+    ["column 'c4' is text of 4 different values", 'and 4 notes like the last (data_report.json)']
+    """
+    kinds = [re.sub(r"'[^']*'|--\w+ \S+|\d+", "", note) for note in notes]
+    alike = Counter(kinds)
+    seen: Counter[str] = Counter()
+    made = []
+    for note, kind in zip(notes, kinds, strict=True):
+        seen[kind] += 1
+        if seen[kind] <= MOST_ALIKE:
+            made.append(note)
+        if seen[kind] == MOST_ALIKE < alike[kind]:
+            more = alike[kind] - MOST_ALIKE
+            made.append(f"and {more} notes like the last (data_report.json)")
+    return made
+
+
 def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
     """Notes on the columns, for people."""
     notes = []
@@ -49,6 +80,11 @@ def notes_on(table: pa.Table, codec: TableCodec) -> list[str]:
         known = table[c.name].drop_null()
         counts = compute.value_counts(known).field("counts").to_numpy()
         if c.grid is not None:
+            if pa.types.is_integer(known.type) and 2 < len(counts) <= FEW_CODES < len(known) / 10:
+                notes.append(
+                    f"column {c.name!r} has {len(counts)} different whole numbers: learned as a "
+                    f"number ({flag('--categorical', [c.name])} learns categories)"
+                )
             if not c.spread:
                 notes.append(
                     f"column {c.name!r} has more steps than float32 tells apart: it is learned as "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from monge.data.columns.arrow import compute
 from monge.data.columns.schema import TableCodec
 from monge.data.naming import drop, names_in
 from monge.data.reading import Reading
+from monge.errors import UserError
 
 UNNAMED = ("", "Unnamed: 0", "Unnamed:0", "__index_level_0__", "...1", "X.1")
 """Names that programs give to an unnamed column of row numbers or row names."""
@@ -57,6 +60,40 @@ def _numbers_rows(column: pa.ChunkedArray) -> bool:
     if column.null_count or not (pa.types.is_integer(column.type) or arrow.is_text(column.type)):
         return False
     return compute.count_distinct(column).as_py() == len(column)
+
+
+NAMED = re.compile(r"(?:^|[\W_]|(?<=[a-z])(?=I))(?:id|ids|uuid|guid|identifier)$", re.I)
+"""Names of columns that identify rows: id, customer_id, customerId."""
+
+FEWEST = 100
+"""Least number of rows from which different values count as identifiers."""
+
+
+def refuse_identifiers(table: pa.Table, learned: Sequence[str], reading: Reading) -> None:
+    """Refuse whole numbers that identify rows: all different, in a column whose name says so.
+
+    Columns named in the settings are kept.
+
+    Raises:
+        UserError: the names of such columns, with the flag that drops them.
+    """
+    asked = {*names_in(reading.columns), *names_in(reading.categorical)}
+    found = [
+        name
+        for name in learned
+        if name not in asked
+        and NAMED.search(name.strip())
+        and pa.types.is_integer(table.schema.field(name).type)
+        and table.num_rows >= FEWEST
+        and compute.count_distinct(table[name]).as_py() == table.num_rows
+    ]
+    if found:
+        names, one = ", ".join(map(repr, found)), len(found) == 1
+        raise UserError(
+            f"column{'' if one else 's'} {names} identif{'ies' if one else 'y'} rows: whole "
+            f"numbers, all of them different, under such a name. {drop(found)} leaves "
+            f"{'it' if one else 'them'} out; --columns learns what it names"
+        )
 
 
 def counted_notes(table: pa.Table, codec: TableCodec) -> list[str]:

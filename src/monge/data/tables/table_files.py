@@ -152,7 +152,7 @@ def table_of(x: np.ndarray, label: np.ndarray | None, names: np.ndarray | None) 
 def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
     """The arrays of an .npz for a table of plain numbers: arr_0 (N, D), arr_1 labels, columns."""
     titles = [name for name in table.column_names if name != label]
-    rows = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in titles])
+    rows = np.column_stack([_numbers_of(table[name]) for name in titles])
     arrays = {"arr_0": rows, "columns": np.asarray(titles)}
     if label is not None:
         values = table[label].cast(arrow.plain_type(table[label].type))
@@ -162,6 +162,13 @@ def arrays_of(table: pa.Table, label: str | None) -> dict[str, np.ndarray]:
             values = values.to_numpy(zero_copy_only=False)
         arrays["arr_1"] = values
     return arrays
+
+
+def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Plain numbers, never objects; NaN for missing values."""
+    if column.null_count or pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return column.to_numpy()
 
 
 def parquet_of(table: pa.Table) -> bytes:

@@ -24,8 +24,8 @@ from monge.data.reading import Reading
 from monge.data.split import split_by_content
 from monge.data.tables import csv_files, table_files
 from monge.data.tables.choosing import Asked, check_types, choose
-from monge.data.tables.described import described, notes_on
-from monge.data.tables.indexes import counted_notes, without_indexes
+from monge.data.tables.described import described, notes_on, shortened
+from monge.data.tables.indexes import counted_notes, refuse_identifiers, without_indexes
 from monge.data.tables.missing import (
     count_missing,
     filled,
@@ -121,6 +121,7 @@ def from_table(
     codec = TableCodec(_columns(table, cleaned.asked, train.numpy(), reading), table.schema)
     if codec.size == 0:
         raise UserError(f"{name}: no column is left to learn: all that are left are constant")
+    refuse_identifiers(table, cleaned.asked.learned, reading)
     x, label, vector = codec.encode(table)
     notes = [*cleaned.notes, *counted_notes(table, codec), *notes_on(table, codec)]
     where = torch.from_numpy(cleaned.rows)
@@ -139,7 +140,7 @@ def from_table(
         rows=(where[train], where[heldout]),
         own_split=n_heldout is not None,
         table=table,
-        summary=(_counts(table, train, heldout), *notes),
+        summary=(_counts(table, train, heldout), *shortened(notes)),
     )
     duplicates = table.num_rows - len(np.unique(hashes))
     report = _report(data, codec, cleaned, {"rows_read": n_read, "duplicates": duplicates}, notes)
