@@ -171,6 +171,10 @@ def test_the_target_is_the_last_category_or_else_the_last_number() -> None:
     assert target_of(constant, MIXED) == 1 and target_of(constant[:, 2:], Columns.plain(1)) is None
     many = torch.cat([HELD[:, :2], torch.arange(600.0)[:, None].double()], 1)
     assert target_of(many, MIXED) == 1
+    # Whether a value is missing is a category too, and nothing that anybody predicts.
+    gaps = Columns(("k", "y", "y is missing"), (True, False, True))
+    codes = HELD[:, [2, 0, 2]]
+    assert target_of(codes, gaps) == 0 and target_of(codes, MIXED) == 2
 
 
 def test_of_many_columns_some_are_judged_and_the_page_says_so(

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from monge.data.columns.gaps import is_gaps
 from monge.metrics import tabular
 from monge.metrics.columns import Columns
 from monge.metrics.samples import random_rows
@@ -110,8 +111,9 @@ def tabular_report(given: JudgedTable, seed: int) -> TabularReport:
 
 def target_of(real: Table, columns: Columns) -> int | None:
     """The column that models are asked to predict: the last category that varies and has few
-    values, else the last number that varies."""
-    able = [j for j in range(len(columns.names)) if can_be_predicted(real, columns, j)]
+    values, else the last number that varies; not whether a value is missing."""
+    asked = [j for j, name in enumerate(columns.names) if not is_gaps(name, columns.names)]
+    able = [j for j in asked if can_be_predicted(real, columns, j)]
     codes = [j for j in able if columns.categorical[j]]
     return (codes or able or [None])[-1]
 

@@ -12,6 +12,8 @@ decoding empties the cell again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -36,6 +38,15 @@ def name_of(c: Column) -> str:
 def named(column: str) -> str:
     """The name of what tells whether a column's values are missing."""
     return f"{column} is missing"
+
+
+def is_gaps(name: str, names: Sequence[str]) -> bool:
+    """Whether a name is that of the gaps of another column.
+
+    >>> is_gaps("age is missing", ["age", "age is missing"]), is_gaps("it is missing", ["x"])
+    (True, False)
+    """
+    return any(name == named(column) for column in names)
 
 
 def are_missing(scores: np.ndarray) -> np.ndarray:
