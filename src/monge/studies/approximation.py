@@ -151,7 +151,7 @@ STUDY = Study(
         Axis("function", ("sine", "velocity"), ("velocity",), "what is learned"),
         Axis("network", ("free", "capped"), ("free", "capped"),
              "a transformer, or one with a Lipschitz constant of 5"),
-        Axis("seed", (0, 1, 2), (0, 1, 2), "of weights and inputs"),
+        Axis("seed", (0, 1, 2), (0,), "of weights and inputs"),
         Axis("width", (4, 8, 16, 32, 64), (4, 8, 16, 32), "of the tokens", together=True),
     ),
     cell=cell,

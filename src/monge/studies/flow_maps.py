@@ -154,7 +154,7 @@ STUDY = Study(
         Axis("rule", (*RULES, "planted"), ("lagrangian", "meanflow", "planted"),
              "what the map is trained to obey; planted: a known map with a known error"),
         Axis("seed", (0, 1, 2, 3, 4), (0, 1, 2), "of weights, batches and noise"),
-        Axis("steps", (100, 200, 400, 800), (50, 100, 200), "of training", together=True),
+        Axis("steps", (100, 200, 400, 800), (100, 200, 400), "of training", together=True),
     ),
     cell=cell,
     claims=(

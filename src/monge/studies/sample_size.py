@@ -184,7 +184,7 @@ STUDY = Study(
     axes=(
         Axis("network", ("free", "kernel", "capped"), ("free", "kernel"),
              "a perceptron, the closed-form minimiser, or a transformer of constant 5"),
-        Axis("dim", (1, 2, 4, 8), (1, 2), "dimension; 8 for the kernel alone"),
+        Axis("dim", (1, 2, 4, 8), (2,), "dimension; 8 for the kernel alone"),
         Axis("seed", (0, 1, 2), (0, 1, 2), "of samples, weights and noise"),
         Axis("n", (64, 256, 1024, 4096, 16384), (64, 256, 1024),
              "samples; 16384 for the kernel alone", together=True),

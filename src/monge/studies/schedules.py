@@ -195,7 +195,7 @@ STUDY = Study(
         Axis("network", ("exact", "kernel", *NETWORKS), ("exact", "kernel", "piecewise"),
              "the exact field, the closed-form minimiser, a perceptron, or one for each time"),
         Axis("kappa", (0.5, 0.75, 1.0, 2.0), (0.5, 1.0), "sigma = (1 - t)^kappa"),
-        Axis("seed", (0, 1, 2), (0, 1, 2), "of samples, weights and noise"),
+        Axis("seed", (0, 1, 2), (0,), "of samples, weights and noise"),
         Axis("n", (64, 256, 1024, 4096), (64, 256, 1024), "samples", together=True),
     ),
     cell=cell,
