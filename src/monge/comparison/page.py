@@ -67,7 +67,9 @@ def _short(source: object) -> str:
 
 def _verdict(found: Mapping[str, Any]) -> str:
     notes = "".join(note(text) for text in found["notes"])
-    return card(f"<p><b>{escaped(found['verdict']['text'])}</b></p>") + notes
+    lines = [f"<p><b>{escaped(found['verdict']['text'])}</b></p>"]
+    lines += [f"<p class='small'>{escaped(text)}</p>" for text in found.get("of_tables", [])]
+    return card("".join(lines)) + notes
 
 
 def _sets(folder: Path, sets: Mapping[str, Mapping[str, Any]]) -> str:

@@ -268,7 +268,7 @@ def _with_pages(result: Compared, pages: Sequence[TabularReport]) -> Compared:
         for name, page in zip(("A: ", "B: ") if len(pages) > 1 else ("",), pages, strict=True)
         for line in tabular_in_words(page.rows)
     ]
-    return replace(result, tables=tables, notes=(*result.notes, *notes))
+    return replace(result, tables=tables, of_tables=tuple(notes))
 
 
 def _concluded(

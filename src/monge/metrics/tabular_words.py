@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from monge.metrics.table import Row, short
@@ -15,19 +16,32 @@ NO_PRIVACY = (
 
 
 def tabular_in_words(rows: Iterable[Row]) -> list[str]:
-    """Sentences on the rows of a table's page; none where there are no such rows."""
+    """Sentences on the rows of a table's page; none where there are no such rows.
+
+    A row is blind where independent columns lie within half an interval of real rows.
+    """
     own = [row for row in rows if row.group == GROUP]
-    better = [row for row in own if row.better == "higher" and INDEPENDENT in row.baselines]
-    blind = [row for row in better if row.baselines[INDEPENDENT] >= row.interval[0]]
+    known = [row for row in own if row.better == "higher" and INDEPENDENT in row.baselines]
+    blind = [row for row in known if row.baselines[INDEPENDENT] >= row.floor - _half(row)]
+    seeing = [row for row in known if row not in blind]
+    lost = [row for row in seeing if row.baselines[INDEPENDENT] >= row.interval[0]]
     lines = []
     if blind:
         lines.append(
-            f"by {_listed(blind)} samples are no better than columns drawn independently of each "
-            "other: these numbers say nothing of dependence here."
+            f"{_listed(blind)} cannot tell columns drawn independently of each other from real "
+            "rows: this says nothing of dependence here."
         )
-    if seeing := [row for row in better if row not in blind]:
-        lines.append(f"by {_listed(seeing)} samples are better than independent columns.")
+    if lost:
+        lines.append(f"by {_listed(lost)} samples are no better than independent columns.")
+    if better := [row for row in seeing if row not in lost]:
+        lines.append(f"by {_listed(better)} samples are better than independent columns.")
     return lines
+
+
+def _half(row: Row) -> float:
+    """Half of the interval; nothing where it is not known."""
+    half = (row.interval[1] - row.interval[0]) / 2
+    return 0.0 if math.isnan(half) else half
 
 
 def closest_in_words(rows: Iterable[Row]) -> tuple[bool, str] | None:

@@ -52,6 +52,7 @@ class Compared:
         differences: in A's and B's distance from the reference; empty without one.
         notes: what a reader must know: examples that are shared or repeated, labels not used.
         n, seed: as used.
+        of_tables: what the numbers that papers on tables report do not say here.
     """
 
     tables: tuple[Table, ...]
@@ -60,13 +61,14 @@ class Compared:
     notes: tuple[str, ...]
     n: int
     seed: int
+    of_tables: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Compared({self.verdict.word}, n={self.n}, seed={self.seed}: {self.verdict.text})"
 
     def text(self, width: int | None = None) -> str:
         """Verdict, notes and table, for the terminal, in lines of so many characters at most."""
-        said = [wrapped(line, width) for line in (self.verdict.text, *self.notes)]
+        said = [wrapped(x, width) for x in (self.verdict.text, *self.notes, *self.of_tables)]
         if self.differences:
             table = "\n".join([aligned(self._sides(), width=width), wrapped(CLOSER, width)])
         else:
@@ -74,7 +76,7 @@ class Compared:
         return "\n".join([*said, "", table])
 
     def _repr_html_(self) -> str:
-        said = as_paragraphs([self.verdict.text, *self.notes])
+        said = as_paragraphs([self.verdict.text, *self.notes, *self.of_tables])
         if self.differences:
             return said + as_html(self._sides()) + as_paragraphs([CLOSER])
         return said + self.tables[0]._repr_html_()
@@ -106,6 +108,7 @@ class Compared:
         """Values for JSON: ``table``, or ``tables`` of A and B and their ``differences``."""
         verdict = {**asdict(self.verdict), "differs": self.verdict.differs}
         found = {"n": self.n, "seed": self.seed, "verdict": verdict, "notes": list(self.notes)}
+        found |= {"of_tables": list(self.of_tables)} if self.of_tables else {}
         if not self.differences:
             return {**found, "table": self.tables[0].content()}
         return {
