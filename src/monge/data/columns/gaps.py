@@ -55,10 +55,10 @@ def are_missing(scores: np.ndarray) -> np.ndarray:
 
 
 def scores(column: pa.ChunkedArray, c: Column) -> np.ndarray:
-    """The score of each row (N, 1) float32; row i has the same noise in any table."""
+    """The score of each row (N,) float32; row i has the same noise in any table."""
     missing = np.asarray(compute.is_null(column))
     u = torch.rand(len(column), generator=stream(0, "gap scores", c.name)).numpy()
-    return (missing + WIDTH * (u - 0.5)).astype(np.float32)[:, None]
+    return (missing + WIDTH * (u - 0.5)).astype(np.float32)
 
 
 def filled(column: pa.ChunkedArray, c: Column) -> pa.ChunkedArray:

@@ -73,7 +73,7 @@ def known_coordinates(
             at_score = at + c.value_size
             if c.name in missing:
                 empty = pa.chunked_array([pa.nulls(n, codec.schema.field(c.name).type)])
-                x[:, at_score] = torch.from_numpy(gaps.scores(empty, c))[:, 0]
+                x[:, at_score] = torch.from_numpy(gaps.scores(empty, c))
             elif not present:
                 x[unknown, at_score] = math.nan
         at += c.size

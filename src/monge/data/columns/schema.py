@@ -149,26 +149,27 @@ class TableCodec:
             UserError: a column is missing or of another type, or holds missing, infinite or
                 unknown values.
         """
-        blocks, vectors, label = [], [], None
+        x = np.empty((table.num_rows, self.size), np.float32)
+        vectors, label, at = [], None, 0
         for c in self.columns:
             if c.role == "constant":
                 continue
-            column = self.cast(table, c)
+            column, values = self.cast(table, c), x[:, at : at + c.value_size]
             if c.role in ("category", "label"):
                 index = self._index(column, c)
                 if c.role == "label":
                     label = torch.from_numpy(index)
                 else:
-                    blocks.append(np.eye(c.value_size, dtype=np.float32)[index])
+                    values[:] = index[:, None] == np.arange(c.value_size)
             else:
                 numbers = finite(arrow.numbers_of(column, c.name), c.name)
                 if c.role == "condition":
                     vectors.append((numbers.astype(np.float64) - c.centre) / c.deviation)
                 else:
-                    blocks.append(centred(numbers, c)[:, None])
+                    values[:, 0] = centred(numbers, c)
             if c.gaps:
-                blocks.append(gaps.scores(table[c.name], c))
-        x = np.concatenate(blocks, 1) if blocks else np.empty((table.num_rows, 0), np.float32)
+                x[:, at + c.value_size] = gaps.scores(table[c.name], c)
+            at += c.size
         vector = torch.from_numpy(np.stack(vectors, 1)) if vectors else None
         return Encoded(torch.from_numpy(x), label, vector)
 
