@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import torch
@@ -24,6 +24,7 @@ GIVEN = "given"
 """Name of the rows of known coordinates, in the columns' units, NaN for unknown ones."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model in memory; see `model.GenerativeModel`."""
 
