@@ -333,6 +333,28 @@ def test_several_draws_are_numbered_and_differ(data: Data, tmp_path: Path) -> No
     assert firsts[0][2:] == one.decode().splitlines()[1]
 
 
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n\n", "sep=;\n"], ids=repr)
+@pytest.mark.parametrize("header", ["a;b", '"a";"b\nin two lines"'], ids=["one", "two"])
+def test_the_number_of_the_draw_stands_in_the_header(
+    data: Data, tmp_path: Path, before: str, header: str
+) -> None:
+    (tmp_path / "h.csv").write_text(f"{before}{header}\n5.5;1\n;2\n", encoding="utf-8")
+    made = impute_file(generator(data), tmp_path / "h.csv", 2)[0].decode()
+    assert made.startswith(f"{before}draw;{header}\n1;5.5;1\n1;")
+
+
+def test_a_category_that_is_none_is_named_with_its_row(data: Data) -> None:
+    table = pa.table({"x": range(40), "k": ["ab"[i % 2] for i in range(40)]})
+    learned = LearnedVelocity(KnownColumns(nn.Linear(1, 1)))
+    of_words = tables.from_table(table, Reading())
+    model = Generator(standardise(IdentitySpec().build((3,)), of_words.train[:]), learned, of_words)
+    holes = pa.table({"x": [1, 2, 3, None], "k": ["a", "new", "b", "c"]})
+    with pytest.raises(
+        UserError, match="column 'k', row 3: 'c' is none of its values: known: a, b"
+    ):
+        impute(model, holes)
+
+
 def test_a_table_keeps_its_columns_and_types() -> None:
     table = gaussian_table(300, 5)
     whole = pa.table({**{c: table[c] for c in "abcd"}, "n": np.arange(300) % 7, "one": ["u"] * 300})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from monge.data.columns import arrow
 from monge.data.columns.arrow import compute
 from monge.data.columns.known import known_coordinates, learned_names
 from monge.data.columns.schema import TableCodec
@@ -17,7 +18,7 @@ from monge.data.columns.spelling import cells_of
 from monge.data.tables import raw_csv, table_files
 from monge.data.tables.missing import nan_as_missing
 from monge.data.tables.parsed_cells import parsed
-from monge.errors import UserError
+from monge.errors import UserError, nearest
 from monge.sampling.known_columns import knows_columns
 from monge.sampling.model import GenerativeModel
 
@@ -137,11 +138,30 @@ def drawn(
     if not len(rows):
         return Imputed({}, [], rows)
     some = table.take(pa.array(rows))
+    _refuse_unknown(codec, some, rows)
     given = known_coordinates(codec, some, present=True).repeat(draws, 1)
     made = model.sample(len(given), condition=given, seed=seed, **sampling)
     whole = codec.decode(made.x, fill=True)
     m = len(rows)
     return Imputed(holes, [whole.slice(k * m, m) for k in range(draws)], rows)
+
+
+def _refuse_unknown(codec: TableCodec, table: pa.Table, rows: np.ndarray) -> None:
+    """Refuse categories that the run does not know, with their row in the whole table."""
+    for c in codec.columns:
+        if c.role != "category" or c.name not in table.column_names:
+            continue
+        column = codec.cast(table, c, holes=True)
+        known = arrow.array_of(c.values, column.type)
+        strange = compute.is_null(compute.index_in(column.drop_null(), value_set=known))
+        if compute.any(strange).as_py():
+            place = np.flatnonzero(np.asarray(compute.is_valid(column)))
+            at = int(place[np.flatnonzero(np.asarray(strange))[0]])
+            value = str(column[at].as_py())
+            raise UserError(
+                f"column {c.name!r}, row {rows[at]}: {value!r} is none of its values: "
+                + nearest(value, map(str, known.to_pylist()))
+            )
 
 
 def _common(codec: TableCodec, names: Sequence[str]) -> list[str]:
@@ -186,9 +206,8 @@ def _csv_text(
     if draws == 1:
         return _with_cells(raw, codec, places, found, 0).text()
     mark = raw.dialect.delimiter
-    first = f"{free_name(raw.dialect.names)}{mark}"
-    *before, header = raw.head.splitlines(keepends=True)
-    parts = ["".join(before), first + header]
+    before, header = raw.parts_of_head()
+    parts = [before, f"{free_name(raw.dialect.names)}{mark}", header]
     ends = [end or "\n" for end in raw.ends]
     for k in range(draws):
         made = _with_cells(raw, codec, places, found, k)

@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "condition_columns",
             "categorical",
             "missing",
+            "dates",
             "marginals",
             "subset",
             "split",
@@ -37,14 +38,25 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "model": (
         *("recipe", "config", "autoencoder", "autoencoder_steps", "network", "path", "output"),
         *("error", "objective", "pairs", "teacher", "teacher_guidance", "coupling", "times"),
-        *("label_drop", "init_from", "component", "clock", "time_scale"),
+        *("label_drop", "conditional", "init_from", "component", "clock", "time_scale"),
     ),
     "training": (
         *("steps", "minutes", "batch", "micro_batch", "lr", "schedule", "warmup"),
         *("weight_decay", "clip", "ema", "seed", "dry_run"),
     ),
     "sampling": (
-        *("n", "label", "condition", "solver", "grid", "guidance", "final", "interpolate", "to"),
+        *(
+            "n",
+            "draws",
+            "label",
+            "condition",
+            "solver",
+            "grid",
+            "guidance",
+            "final",
+            "interpolate",
+            "to",
+        ),
         "trajectory",
     ),
     "measuring": (

@@ -62,7 +62,9 @@ def _numbers_rows(column: pa.ChunkedArray) -> bool:
     return compute.count_distinct(column).as_py() == len(column)
 
 
-NAMED = re.compile(r"(?:^|[\W_]|(?<=[a-z])(?=I))(?:id|ids|uuid|guid|identifier)$", re.I)
+NAMED = re.compile(
+    r"(?:^|[\W_])(?i:ids?|uuid|guid|identifier)$|[a-z](?:Ids?|IDs?|Uuid|UUID|Guid|GUID)$"
+)
 """Names of columns that identify rows: id, customer_id, customerId."""
 
 FEWEST = 100

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monge.data.columns.spelling import NULLS
-from monge.data.tables.csv_dialect import BLANK, Dialect, sniff
+from monge.data.tables.csv_dialect import BLANK, DELIMITERS, Dialect, sniff
 from monge.data.tables.text_bytes import not_utf8, open_bytes, read_bytes, zero_byte
 from monge.errors import UserError
 
 QUOTE = '"'
+
+MARK = "\ufeff"
+"""The byte order mark as a sign."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,17 @@ class RawCsv:
         mark = self.dialect.delimiter
         lines = (mark.join(row) + end for row, end in zip(self.rows, self.ends, strict=True))
         return self.head + "".join(lines)
+
+    def parts_of_head(self) -> tuple[str, str]:
+        """What stands before the header, such as an empty line, and the header."""
+        lines = self.head.splitlines(keepends=True)
+        for k, line in enumerate(lines):
+            bare = line.lstrip(MARK).strip().strip(DELIMITERS)
+            if bare and not bare.lower().lstrip(QUOTE).startswith("sep="):
+                header = "".join(lines[k:])
+                mark = MARK * header.startswith(MARK)
+                return "".join(lines[:k]) + mark, header.removeprefix(MARK)
+        return "", self.head
 
     def quoted(self, cell: str) -> str:
         """A cell ready to be written."""
