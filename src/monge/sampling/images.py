@@ -181,7 +181,7 @@ def table_plot(
                 ax.set_xlabel(names[j], size=9, parse_math=False)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", frameon=False)
     if samples.shape[1] > size:
-        figure.suptitle(f"the first {size} of {samples.shape[1]} columns", size=10)
+        figure.suptitle(f"{size} of {samples.shape[1]} columns", size=10)
     return _drawn(figure)
 
 
@@ -209,11 +209,17 @@ def _draw_pair(
 
 
 def rows_plot(codec: TableCodec | None, samples: Tensor, real: Tensor | None) -> Image:
-    """`table_plot` of coordinates, in the columns' units and with their names, if known."""
+    """`table_plot` of coordinates, in the columns' units and with their names, if known.
+
+    Numbers come first: pairs of the zeros and ones of a category show little.
+    """
     if codec is None:
         return table_plot(samples, real)
-    shown = None if real is None else codec.natural(real)
-    return table_plot(codec.natural(samples), shown, codec.coordinate_names)
+    names = codec.coordinate_names
+    numbers = {c.name for c in codec.columns if c.role == "number"}
+    order = sorted(range(len(names)), key=lambda j: names[j] not in numbers)
+    shown = None if real is None else codec.natural(real)[:, order]
+    return table_plot(codec.natural(samples)[:, order], shown, [names[j] for j in order])
 
 
 def save_png(image: Image, path: Path, text: Mapping[str, object] | None = None) -> Path:
