@@ -106,12 +106,16 @@ def test_the_kernel_of_the_sample_size_is_a_kernel_density() -> None:
 
 
 def test_stopping_by_the_rule_costs_what_the_exact_flow_loses() -> None:
-    """The rule's W2 of many samples tends to early stopping: delta |x_1| to first order."""
-    n = 4096
-    rows, _ = measured("sample-size", dim=(1,), network=("kernel",), seed=(0,), n=(n,))
-    delta = sample_size.rule(n, 1)
-    second = math.sqrt(sample_size.law_of(1).second_moment)
-    assert rows[0]["by_rule"] == pytest.approx(delta * second, rel=0.15)
+    """W2 of the exact flow, stopped by the rule: delta (E|x_1|^2)^{1/2} to first order."""
+    law, delta = sample_size.law_of(1), sample_size.rule(4096, 1)
+    assert delta == 1 / 32
+    z, weights = nodes(100, 1, 0)
+    exact = Predict(Shifted(law, 0.0), Linear())
+    fresh = law.sample(64, stream(0, "fresh"))
+    row = sample_size._measured(exact, law, fresh, z, weights, law.quantile(z), delta, 0)
+    assert row["by_rule"] == pytest.approx(delta * math.sqrt(law.second_moment), rel=0.1)
+    assert row["excess"] < 1e-9 and row["tuned"] < row["by_rule"] / 10
+    assert row["delta"] == pytest.approx(0.02)
 
 
 def test_schedules_end_alike_where_the_noise_is_alike() -> None:

@@ -228,4 +228,5 @@ STUDY = Study(
         "https://arxiv.org/abs/2504.13336",
     ),
     repeats="seed",
+    minutes=54,
 )  # fmt: skip

@@ -216,4 +216,5 @@ STUDY = Study(
     ),
     sources=("https://arxiv.org/abs/2605.09235", "https://arxiv.org/abs/2505.13447"),
     repeats="seed",
+    minutes=10,
 )  # fmt: skip
