@@ -17,6 +17,7 @@ from PIL import Image
 from test_report import verified
 
 from monge.cli import main
+from monge.data import sources
 from monge.data.columns.schema import TableCodec
 from monge.data.reading import Reading
 from monge.data.tables.tables import from_table
@@ -24,10 +25,13 @@ from monge.errors import UserError
 from monge.evaluation.evaluate import table_of
 from monge.evaluation.plane import is_plane, shown_plane
 from monge.evaluation.shown_columns import association, shown_columns
+from monge.report.sections import columns
 from monge.report.sections.film import film
 from monge.report.sections.verify_figures import waterfall_figure
 from monge.runs.run import Run
+from monge.runs.spec import TrainSpec
 from monge.sampling.trajectory import gif, trajectory
+from monge.system.files import write_json
 from monge.tensors import noise
 
 
@@ -64,6 +68,26 @@ def test_every_column_has_the_shares_of_its_values(shown: dict) -> None:
     assert colour["samples"][0] == 0 and sum(colour["samples"]) == pytest.approx(1)
     assert sum(colour["heldout"]) == pytest.approx(1) and 0.1 < colour["train"][0] < 0.3
     json.dumps(shown, allow_nan=False)
+
+
+def test_dates_times_and_durations_read_as_in_the_file(tmp_path: Path) -> None:
+    days = [f"{1 + k % 28:02d}.{1 + k % 12:02d}.2023" for k in range(60)]
+    rows = [f"{day};{k % 24:02d}:30;2020-01-01 {k % 24:02d}:00:00" for k, day in enumerate(days)]
+    path = tmp_path / "when.csv"
+    path.write_text("day;time;at\n" + "\n".join(rows) + "\n")
+    data = sources.load(str(path), TrainSpec(data=str(path)))
+    found = table_of(data, data.train[:], data.train[:], data.heldout[:], {})
+    assert found is not None and isinstance(data.codec, TableCodec)
+    shown = shown_columns(found, data.codec)
+    day, time, at = (c["texts"] for c in shown["columns"])
+    assert day["range"] == ["01.01.2023", "24.12.2023"]
+    assert day["mean"][0].endswith(".2023") and day["deviation"][0].endswith(" days")
+    assert time["ends"][0] >= "00:00" and time["range"] == ["00:30", "23:30"]
+    assert time["deviation"][0].endswith(" h")
+    assert at["range"] == ["2020-01-01 00:00:00", "2020-01-01 23:00:00"]
+    write_json(tmp_path / "evaluation" / "columns.json", shown)
+    page = columns.every(tmp_path)
+    assert page is not None and day["ends"][0] in page and "19,3" not in page
 
 
 def test_associations_are_those_of_the_textbook() -> None:

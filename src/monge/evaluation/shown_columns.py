@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from monge.data.columns import arrow
@@ -44,6 +45,8 @@ def shown_columns(table: TableOf, codec: TableCodec | None) -> dict[str, Any]:
         sets = made[:, j], real[:, j], train[:, j]
         column = known.get(name)
         drawn = _category(sets, column, codec) if categorical else _number(sets, column)
+        if column is not None and codec is not None and not categorical:
+            drawn |= _texts(drawn, codec.schema.field(name))
         columns.append({"name": name, **drawn})
     few = min(len(names), MOST_PAIRS)
     return {
@@ -78,6 +81,38 @@ def _number(sets: tuple[Numbers, Numbers, Numbers], column: Column | None) -> di
         "mean": [float(made.mean()), float(real.mean())],
         "deviation": [float(made.std()), float(real.std())],
     }
+
+
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+SPANS = {"days": 86_400.0, "h": 3_600.0, "min": 60.0, "s": 1.0}
+
+
+def _texts(number: Mapping[str, Any], field: pa.Field) -> dict[str, Any]:
+    """Ends, range, means and deviations of dates, times and durations as people read them."""
+    dtype = field.type
+    if not arrow.is_temporal(dtype):
+        return {}
+    unit = 86_400.0 if pa.types.is_date32(dtype) else SECONDS[getattr(dtype, "unit", "ms")]
+
+    def told(values: Sequence[float]) -> list[str]:
+        whole = np.rint(values)
+        if pa.types.is_time(dtype):  # a day has no more
+            whole = whole.clip(0, round(86_400 / unit) - 1)
+        return list(text_of(arrow.array_of(whole.tolist(), dtype), field))
+
+    ends = number["edges"][0], number["edges"][-1]
+    texts = {"ends": told(ends), "range": told(number["range"]), "mean": told(number["mean"])}
+    return {"texts": {**texts, "deviation": [span(unit * d) for d in number["deviation"]]}}
+
+
+def span(seconds: float) -> str:
+    """A length of time in the largest unit that it fills.
+
+    >>> span(190_080.0), span(5_400.0), span(0.25)
+    ('2.2 days', '1.5 h', '0.25 s')
+    """
+    name = next((n for n, s in SPANS.items() if seconds >= s), "s")
+    return f"{seconds / SPANS[name]:.4g} {name}"
 
 
 def _edges(known: Numbers, column: Column | None) -> Numbers:

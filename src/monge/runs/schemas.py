@@ -196,11 +196,15 @@ CHAIN: Schema = fields(
 
 ANYTIME: Schema = fields({})
 
+TEXTS: Schema = fields(
+    {name: listed(text, 2, 2) for name in ("ends", "range", "mean", "deviation")}
+)
+
 COLUMNS: Schema = fields(
     {
         "n_samples": whole(1),
         "n_heldout": whole(1),
-        "columns": listed(fields({"name": text, "kind": text})),
+        "columns": listed(fields({"name": text, "kind": text}, {"texts": TEXTS})),
     },
     {
         "associations": maybe(

@@ -51,7 +51,7 @@ def _figure(column: Mapping[str, Any]) -> str:
 
 
 def _histogram(column: Mapping[str, Any]) -> str:
-    edges, real, made = column["edges"], column["heldout"], column["samples"]
+    real, made = column["heldout"], column["samples"]
     top = max([*real, *made, 1e-12])
     bins = len(real)
     wide = WIDTH / bins
@@ -69,16 +69,24 @@ def _histogram(column: Mapping[str, Any]) -> str:
         for k, s in enumerate(made)
     )
     label = f"histogram of {escaped(column['name'])}"
-    (made_mean, real_mean), (made_std, real_std) = column["mean"], column["deviation"]
+    (made_mean, real_mean), (made_std, real_std) = _told(column, "mean"), _told(column, "deviation")
+    low, high = _told(column, "ends")
     return (
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}'>"
         f"<g fill='var(--second)' opacity='.45'>{bars}</g>"
         f"<path d='{steps}' fill='none' stroke='var(--accent)' stroke-width='1.8'/>"
         f"<path d='M0 {HEIGHT}H{WIDTH}' stroke='var(--line)'/></svg>"
-        f"<div class='ends'><span>{_short(edges[0])}</span><span>{_short(edges[-1])}</span></div>"
-        f"<p>mean {_short(made_mean)} (held-out {_short(real_mean)}), deviation "
-        f"{_short(made_std)} ({_short(real_std)})</p>"
+        f"<div class='ends'><span>{low}</span><span>{high}</span></div>"
+        f"<p>mean {made_mean} (held-out {real_mean}), deviation {made_std} ({real_std})</p>"
     )
+
+
+def _told(column: Mapping[str, Any], what: str) -> list[str]:
+    """Two numbers of a column as text, HTML; dates and times in the notation of the file."""
+    if texts := column.get("texts"):
+        return [escaped(text) for text in texts[what]]
+    edges = column["edges"]
+    return [_short(v) for v in ((edges[0], edges[-1]) if what == "ends" else column[what])]
 
 
 def _levels(column: Mapping[str, Any]) -> str:
@@ -140,7 +148,7 @@ def beyond(folder: Path) -> str | None:
     rows = [
         [
             escaped(c["name"]), cell(c, "samples"), cell(c, "heldout"),
-            _short(c["range"][0]), _short(c["range"][1]),
+            *_told(c, "range"),
         ]
         for c in sorted(out, key=lambda c: -c["beyond"]["samples"])
     ]  # fmt: skip
