@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from monge.studies import catalogue
+from monge.studies import catalogue, solver_cost
 from monge.studies.claims import about
 from monge.studies.running import run
+from monge.studies.study import Cell
 from monge.studies.verdicts import Verdict, judge
 
 
@@ -157,3 +158,10 @@ def test_every_study_is_in_order(name: str) -> None:
     for claim in study.claims:
         assert claim.source and set(claim.by) <= columns
         assert not about(claim, {})
+
+
+def test_atoms_are_reached_exactly_and_no_cost_is_divided_by() -> None:
+    axes = {"law": "atoms", "solver": ("heun",), "grid": ("uniform",), "steps": (4, 20)}
+    coarse, default = solver_cost.cell(Cell("solver-cost", axes, ("law",)))
+    assert default["w2"] < solver_cost.FLOOR and default["of_best"] == 1
+    assert coarse["of_best"] >= 1 and default["twice_best"] == 2 * solver_cost.FLOOR

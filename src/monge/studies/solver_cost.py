@@ -29,6 +29,9 @@ from monge.targets.mixture import GaussianMixture
 DEFAULT = ("heun", "uniform", 20)
 """The solver, grid and steps that sampling takes unless told otherwise."""
 
+FLOOR = 1e-11
+"""Errors below this are of rounding: atoms are reached exactly."""
+
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
@@ -62,9 +65,10 @@ def cell(at: Cell) -> Iterator[Row]:
     rows = [row for row in found if row is not None]
     for row in rows:
         affordable = [r["w2"] for r in rows if r["evaluations"] <= row["evaluations"]]
-        row["of_best"] = row["w2"] / min(affordable)
+        least = max(FLOOR, min(affordable))
+        row["of_best"] = max(FLOOR, row["w2"]) / least
         if (row["solver"], row["grid"], row["steps"]) == DEFAULT:
-            row |= {"default": row["w2"], "twice_best": 2 * min(affordable)}
+            row |= {"default": row["w2"], "twice_best": 2 * least}
         yield row
 
 
@@ -96,7 +100,7 @@ def _walk(
     w2 = float((weights @ (x - truth).square().sum(1)).sqrt())
     evaluations = counted.counts["rows"] / len(z) + (end < 1)
     return {"solver": solver, "grid": grid, "steps": steps, "evaluations": evaluations, "w2": w2,
-            "floor": 1e-11}  # fmt: skip
+            "floor": FLOOR}  # fmt: skip
 
 
 STUDY = Study(
