@@ -85,7 +85,7 @@ def certified_constants(autoencoder: nn.Module, scale: Tensor | float = 1.0) -> 
         UserError: an autoencoder for which there is no rule, by name.
 
     >>> from monge.components import build
-    >>> certified_constants(build("autoencoder", "identity").build((3,)), scale=2.0).decoder
+    >>> round(certified_constants(build("autoencoder", "identity").build((3,)), 2.0).decoder, 6)
     0.5
     """
     if any(m._forward_hooks or m._forward_pre_hooks for m in autoencoder.modules()):
@@ -105,8 +105,8 @@ def _of(autoencoder: nn.Module, units: Units) -> list[Step]:
         ratio = (units.latent / units.data).expand(autoencoder.data_shape)
         low, high = (float(v) for v in ratio.aminmax())
         return [
-            _step("encoder", "scale / deviation", 1 / low),
-            _step("decoder", "its inverse", high),
+            _step("encoder", "scale / deviation", up(1 / low)),
+            _step("decoder", "its inverse", up(high)),
         ]
     if isinstance(autoencoder, PCA) and kind is PCA:
         return _of_pca(autoencoder, units)
